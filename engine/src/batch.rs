@@ -1,0 +1,153 @@
+//! What is written to an index: operations, gathered into batches that become visible as a whole,
+//! and what came of them.
+
+use bytes::Bytes;
+
+use crate::error::Error;
+use crate::position::{Checkpoint, Lsn, SeqNo};
+
+/// A document's `_id`: 1 to 512 bytes of UTF-8.
+pub type DocId = String;
+
+/// One operation on one document, or on all.
+#[derive(Debug, Clone)]
+pub enum WriteOp {
+    /// Puts a document in place of whatever has its id.
+    Upsert {
+        /// The document's id.
+        id: DocId,
+        /// The document: the bytes of a JSON object, kept verbatim as `_source`.
+        source: Bytes,
+        /// What must hold for it to happen.
+        condition: Condition,
+    },
+    /// Changes part of a document. The writer reads the old one; the caller never does.
+    Patch {
+        /// The document's id after the change.
+        id: DocId,
+        /// Its id before, where the change moves it.
+        previous_id: Option<DocId>,
+        /// How the new document comes from the old.
+        patch: Patch,
+        /// What must hold for it to happen.
+        condition: Condition,
+    },
+    /// Removes a document. One that is not there is no error.
+    Delete {
+        /// The document's id.
+        id: DocId,
+        /// What must hold for it to happen.
+        condition: Condition,
+    },
+    /// Removes every document that earlier operations have put.
+    Clear,
+}
+
+/// How a patch makes the new document.
+#[derive(Debug, Clone)]
+pub enum Patch {
+    /// `source` is the whole new document but for the top-level fields in `keep`, which are taken
+    /// from the old one (PostgreSQL's unchanged TOAST values). Without an old document the
+    /// operation is rejected with `DocumentMissing`.
+    Keep {
+        /// The bytes of a JSON object.
+        source: Bytes,
+        /// Top-level fields to take from the old document.
+        keep: Vec<String>,
+    },
+    /// `source` is merged into the old document, objects recursively, as Elasticsearch's `_update`.
+    Merge {
+        /// The bytes of a JSON object.
+        source: Bytes,
+        /// The document to put where there is no old one; without it that is `DocumentMissing`.
+        upsert: Option<Bytes>,
+        /// A patch that changes nothing is a no-op.
+        detect_noop: bool,
+    },
+}
+
+/// What must hold for an operation to happen; otherwise it is a `VersionConflict`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Condition {
+    /// Nothing.
+    #[default]
+    None,
+    /// The document must not exist (`op_type=create`).
+    Absent,
+    /// The document's last change must have been this one (`if_seq_no`, `if_primary_term`).
+    LastChange {
+        /// Sequence number of the last change.
+        seq_no: SeqNo,
+        /// Term of the last change.
+        term: u64,
+    },
+}
+
+/// When the writer should publish what a batch wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Refresh {
+    /// As the index's settings say: at once when idle, at most every `refresh_interval` under load.
+    #[default]
+    Scheduled,
+    /// As scheduled, but the receipt waits for it (`refresh=wait_for`).
+    WaitFor,
+    /// Now, and the receipt waits for it (`refresh=true`).
+    Now,
+}
+
+/// Operations that become visible together, or not at all.
+#[derive(Debug, Clone, Default)]
+pub struct Batch {
+    /// The operations, in order. Of several on one id the last wins.
+    pub ops: Vec<WriteOp>,
+    /// For a followed index, where the source's log stands after this batch. Its LSN is also the
+    /// version of the batch's documents unless `row_lsn` says otherwise.
+    pub checkpoint: Option<Checkpoint>,
+    /// For copied rows, the LSN that the copy's snapshot agrees with.
+    pub row_lsn: Option<Lsn>,
+    /// The copy's progress after this batch, opaque to the engine, committed atomically with the
+    /// documents. `None` leaves it as it is.
+    pub copy_progress: Option<String>,
+    /// When to publish.
+    pub refresh: Refresh,
+}
+
+/// What an operation did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpResult {
+    /// A document was put where there was none.
+    Created,
+    /// A document was put in place of another.
+    Updated,
+    /// A document was removed.
+    Deleted,
+    /// There was nothing to remove.
+    NotFound,
+    /// Nothing changed.
+    Noop,
+}
+
+/// An operation that was applied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// The document's id.
+    pub id: DocId,
+    /// What it did.
+    pub result: OpResult,
+    /// Its sequence number.
+    pub seq_no: SeqNo,
+    /// The term that it was written in.
+    pub term: u64,
+    /// The document's version: for a followed index the LSN, otherwise a count from 1.
+    pub version: u64,
+}
+
+/// What came of a batch: one entry for each of its operations, in their order.
+#[derive(Debug)]
+pub struct BatchOutcome {
+    /// Each operation's result; a rejected one has changed nothing, but in a followed index has
+    /// removed the older document of its id.
+    pub ops: Vec<Result<Applied, Error>>,
+    /// Whether the batch was published when this was sent (always for `Refresh::Now`, `WaitFor`).
+    pub published: bool,
+}

@@ -1,0 +1,1 @@
+//! Documents: JSON in, validated field values out.

@@ -1,0 +1,25 @@
+//! The index: mappings, documents, a typed query tree, segments, refresh, flush, merge and search.
+//!
+//! Where to begin: [`Engine`] opens a data folder and names indexes; an [`Index`] takes
+//! [`batch::Batch`]es and publishes [`Snapshot`]s; [`search::search`] answers a
+//! [`search::request::SearchRequest`] over snapshots.
+//!
+//! This crate knows neither HTTP nor any JSON query dialect, neither PostgreSQL nor the result
+//! cache.
+
+pub mod batch;
+pub mod catalog;
+pub mod document;
+pub mod error;
+pub mod index;
+pub mod mapping;
+pub mod position;
+pub mod query;
+pub mod search;
+pub mod snapshot;
+
+pub use catalog::{Engine, EngineOptions};
+pub use error::{Error, ErrorKind, Result};
+pub use index::{Index, IndexDefinition};
+pub use position::{Checkpoint, Generation, Lsn, SeqNo};
+pub use snapshot::Snapshot;

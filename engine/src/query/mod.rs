@@ -1,0 +1,3 @@
+//! Queries: a typed tree ([`ast`]) that knows neither JSON nor tantivy.
+
+pub mod ast;
