@@ -1,1 +1,19 @@
-//! Placeholder.
+//! The harness of Egret's whole-system tests: a real PostgreSQL ([`postgres`]), the real `egret`
+//! program ([`egret`]), bounded waiting ([`poll`]), and child processes that never outlive their
+//! test ([`process`]).
+//!
+//! It is no place for product code, nor for tests of one room: those stand beside what they test.
+//! Begin with [`postgres::Database::create`] and [`egret::Egret::start`].
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::missing_panics_doc,
+    reason = "a harness ends a test by panicking"
+)]
+
+pub mod egret;
+pub mod poll;
+pub mod postgres;
+pub mod process;
