@@ -1,1 +1,24 @@
-//! Placeholder.
+//! Change capture from PostgreSQL: copies tables, follows the write-ahead log, and keeps an index
+//! for each table as new as the last commit.
+//!
+//! Where to begin: [`Pipeline::start`] takes a [`PipelineConfig`] and gives a [`PipelineHandle`],
+//! whose [`PipelineHandle::status`] says where it stands and whose
+//! [`PipelineHandle::wait_for_lsn`] lets a reader see its own writes.
+//!
+//! This crate knows PostgreSQL and the engine's write surface. It knows neither HTTP nor how an
+//! index is laid out.
+
+mod backoff;
+pub mod config;
+mod connect;
+pub mod error;
+mod follow;
+pub mod pipeline;
+pub mod status;
+pub mod wait;
+
+pub use config::PipelineConfig;
+pub use error::{Error, ErrorKind, Result};
+pub use pipeline::{Pipeline, PipelineHandle};
+pub use status::{PipelineState, PipelineStatus};
+pub use wait::{LsnToken, WaitOutcome};

@@ -1,0 +1,355 @@
+//! Connections to the database: one to ask and read tables with, one to follow the log with. Both
+//! use the same TLS and carry the same pinned session settings, since a database's own settings
+//! would change how values are written, and differently in a copy than in the stream.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use pgwire_replication::tls::rustls::maybe_upgrade_to_tls;
+use pgwire_replication::{ReplicationClient, ReplicationConfig, SslMode, TlsConfig};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::task::AbortHandle;
+use tokio_postgres::config::Host;
+use tokio_postgres::{Client, NoTls};
+
+use crate::config::PipelineConfig;
+use crate::error::{Error, ErrorKind, Result, with_causes};
+
+/// Settings that decide how values are written as text, and limits that must not end a long copy.
+const SESSION_SETTINGS: &str = "-c DateStyle=ISO -c TimeZone=UTC -c IntervalStyle=iso_8601 \
+    -c extra_float_digits=1 -c bytea_output=hex -c lc_monetary=C -c statement_timeout=0 \
+    -c idle_in_transaction_session_timeout=0";
+
+/// How often a standby status may be sent, which is also the longest that a raised position waits.
+const STATUS_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Events that may wait between the driver and us: few, since one may be a whole large row.
+const BUFFERED_EVENTS: usize = 64;
+
+/// Where the database is and how to sign in.
+#[derive(Clone)]
+pub(crate) struct Source {
+    driver: tokio_postgres::Config,
+    host: String,
+    port: u16,
+    user: String,
+    database: String,
+    tls: TlsConfig,
+    password: Option<String>,
+    password_file: Option<PathBuf>,
+    connect_timeout: Duration,
+    max_message_bytes: usize,
+    slot: String,
+    publication: String,
+}
+
+/// A connection to ask with; closed when dropped.
+pub(crate) struct Control {
+    client: Client,
+    connection: AbortHandle,
+    timeout: Duration,
+}
+
+impl Source {
+    /// Reads the connection URL.
+    pub(crate) fn parse(config: &PipelineConfig) -> Result<Self> {
+        let (url, tls) = split_tls_parameters(&config.url)?;
+        let mut driver: tokio_postgres::Config =
+            url.parse().map_err(|error: tokio_postgres::Error| {
+                let reason = with_causes(&error);
+                let message = format!("the connection URL is not understood: {reason}");
+                Error::new(ErrorKind::Invalid, message).with_source(error)
+            })?;
+        let host = match driver.get_hosts() {
+            [Host::Tcp(host)] => host.clone(),
+            [Host::Unix(path)] => path.to_string_lossy().into_owned(),
+            [] => "localhost".to_owned(),
+            _ => return Err(invalid("the connection URL names more than one host")),
+        };
+        let user = driver.get_user().ok_or_else(|| invalid("the connection URL names no user"))?;
+        let user = user.to_owned();
+        let database = driver.get_dbname().unwrap_or(&user).to_owned();
+        let in_url = driver.get_password().map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+        let options = driver.get_options().map(|own| format!("{own} ")).unwrap_or_default();
+        let port = driver.get_ports().first().copied().unwrap_or(5432);
+        driver
+            .dbname(&database)
+            .options(format!("{options}{SESSION_SETTINGS}"))
+            .application_name(format!("egret {}", config.name))
+            .ssl_mode(tokio_postgres::config::SslMode::Disable);
+        Ok(Self {
+            driver,
+            host,
+            port,
+            user,
+            database,
+            tls,
+            password: in_url.or_else(|| config.password.clone()),
+            password_file: config.password_file.clone(),
+            connect_timeout: config.connect_timeout(),
+            max_message_bytes: config.max_message_bytes,
+            slot: config.slot_name(),
+            publication: config.publication_name(),
+        })
+    }
+
+    /// Connects to ask.
+    pub(crate) async fn control(&self) -> Result<Control> {
+        let connecting = self.open();
+        let (client, connection) =
+            within(self.connect_timeout, "connecting", Box::pin(connecting)).await?;
+        Ok(Control { client, connection, timeout: self.connect_timeout.saturating_mul(3) })
+    }
+
+    async fn open(&self) -> Result<(Client, AbortHandle)> {
+        let mut driver = self.driver.clone();
+        if let Some(password) = self.current_password()? {
+            driver.password(password);
+        }
+        if self.host.starts_with('/') {
+            if self.tls.mode.requires_tls() {
+                return Err(invalid("sslmode asks for TLS, which a Unix socket does not have"));
+            }
+            let path = format!("{}/.s.PGSQL.{}", self.host, self.port);
+            let stream = UnixStream::connect(&path).await.map_err(|error| {
+                Error::new(ErrorKind::Unavailable, format!("cannot connect to [{path}]: {error}"))
+            })?;
+            return handshake(&driver, stream).await;
+        }
+        let stream =
+            TcpStream::connect((self.host.as_str(), self.port)).await.map_err(|error| {
+                let place = format!("{}:{}", self.host, self.port);
+                Error::new(ErrorKind::Unavailable, format!("cannot connect to [{place}]: {error}"))
+            })?;
+        stream.set_nodelay(true)?;
+        // The same code and the same checks as for the stream's connection.
+        let stream = maybe_upgrade_to_tls(stream, &self.tls, &self.host).await?;
+        handshake(&driver, stream).await
+    }
+
+    /// Connects to follow the log from `start` on; nothing is sent before the caller starts it.
+    pub(crate) async fn replication(&self, start: egret_engine::Lsn) -> Result<ReplicationClient> {
+        let publication = quote_identifier(&self.publication);
+        let config = ReplicationConfig::new(
+            &self.host,
+            &self.user,
+            self.current_password()?.unwrap_or_default(),
+            &self.database,
+            &self.slot,
+            publication.as_str(),
+        )
+        .with_port(self.port)
+        .with_tls(if self.host.starts_with('/') { TlsConfig::disabled() } else { self.tls.clone() })
+        .with_start_lsn(pgwire_replication::Lsn(start.0))
+        .with_status_interval(STATUS_INTERVAL)
+        .with_buffer_size(BUFFERED_EVENTS)
+        .with_max_message_size(self.max_message_bytes)
+        .with_options(self.driver.get_options().unwrap_or(SESSION_SETTINGS))
+        .with_application_name(self.driver.get_application_name().unwrap_or("egret"));
+        if self.host.starts_with('/') && self.tls.mode.requires_tls() {
+            return Err(invalid("sslmode asks for TLS, which a Unix socket does not have"));
+        }
+        Ok(ReplicationClient::connect_gated(config).await?)
+    }
+
+    /// How long an attempt to connect may take.
+    pub(crate) fn connect_timeout(&self) -> Duration {
+        self.connect_timeout
+    }
+
+    /// The database's name.
+    pub(crate) fn database(&self) -> &str {
+        &self.database
+    }
+
+    fn current_password(&self) -> Result<Option<String>> {
+        let Some(path) = &self.password_file else { return Ok(self.password.clone()) };
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            let place = path.display();
+            Error::new(ErrorKind::Io, format!("cannot read password_file [{place}]: {error}"))
+        })?;
+        Ok(text.lines().next().map(str::to_owned))
+    }
+}
+
+impl Control {
+    /// The driver's client.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Awaits an answer, but not for ever: a half-open connection never answers.
+    pub(crate) async fn ask<T>(
+        &self,
+        doing: &str,
+        answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<T> {
+        let answer = async { answer.await.map_err(|error| Error::from(error).context(doing)) };
+        within(self.timeout, doing, answer).await
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+/// Shows where, never the password.
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Source")
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .field("user", &self.user)
+            .field("database", &self.database)
+            .finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Control {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Control").finish_non_exhaustive()
+    }
+}
+
+/// Gives up on what takes longer than `limit`.
+pub(crate) async fn within<T>(
+    limit: Duration,
+    doing: &str,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
+        let message = format!("{doing}: no answer within {} ms", limit.as_millis());
+        Err(Error::new(ErrorKind::Unavailable, message))
+    })
+}
+
+async fn handshake<S>(driver: &tokio_postgres::Config, stream: S) -> Result<(Client, AbortHandle)>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (client, connection) = driver.connect_raw(stream, NoTls).await?;
+    let task = tokio::spawn(async move {
+        // A broken connection shows at the next question.
+        let _ = connection.await;
+    });
+    Ok((client, task.abort_handle()))
+}
+
+/// An identifier in double quotes, safe in any statement.
+pub(crate) fn quote_identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A text in single quotes, safe in any statement whatever `standard_conforming_strings` says.
+pub(crate) fn quote_literal(text: &str) -> String {
+    let quoted = text.replace('\'', "''");
+    if quoted.contains('\\') {
+        return format!(" E'{}'", quoted.replace('\\', "\\\\"));
+    }
+    format!("'{quoted}'")
+}
+
+/// The URL without its TLS parameters, which the driver knows only in part, and those parameters.
+fn split_tls_parameters(url: &str) -> Result<(String, TlsConfig)> {
+    if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+        return Err(invalid("the connection URL must begin with postgres://"));
+    }
+    let (base, query) = url.split_once('?').unwrap_or((url, ""));
+    let mut tls = TlsConfig { mode: SslMode::Prefer, ..TlsConfig::default() };
+    let mut kept = Vec::new();
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let value = percent_encoding::percent_decode_str(value).decode_utf8_lossy().into_owned();
+        match name {
+            "sslmode" => tls.mode = ssl_mode(&value)?,
+            "sslrootcert" => tls.ca_pem_path = Some(PathBuf::from(value)),
+            "sslcert" => tls.client_cert_pem_path = Some(PathBuf::from(value)),
+            "sslkey" => tls.client_key_pem_path = Some(PathBuf::from(value)),
+            _ => kept.push(pair),
+        }
+    }
+    if tls.client_cert_pem_path.is_some() != tls.client_key_pem_path.is_some() {
+        return Err(invalid("sslcert and sslkey are only understood together"));
+    }
+    if kept.is_empty() {
+        return Ok((base.to_owned(), tls));
+    }
+    Ok((format!("{base}?{}", kept.join("&")), tls))
+}
+
+fn ssl_mode(value: &str) -> Result<SslMode> {
+    Ok(match value {
+        "disable" => SslMode::Disable,
+        "prefer" => SslMode::Prefer,
+        "require" => SslMode::Require,
+        "verify-ca" => SslMode::VerifyCa,
+        "verify-full" => SslMode::VerifyFull,
+        _ => {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                format!(
+                    "sslmode [{value}] is not disable, prefer, require, verify-ca or verify-full"
+                ),
+            ));
+        }
+    })
+}
+
+fn invalid(message: &str) -> Error {
+    Error::new(ErrorKind::Invalid, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(url: &str) -> Result<Source> {
+        Source::parse(&PipelineConfig { url: url.to_owned(), ..PipelineConfig::default() })
+    }
+
+    #[test]
+    fn urls() {
+        let source = parse(
+            "postgres://ada:pa%20ss@db.example:5433/shop?sslmode=verify-full&sslrootcert=/a%20b",
+        )
+        .unwrap();
+        assert_eq!(
+            (source.host.as_str(), source.port, source.user.as_str(), source.database.as_str()),
+            ("db.example", 5433, "ada", "shop")
+        );
+        assert_eq!(source.password.as_deref(), Some("pa ss"));
+        assert_eq!(source.tls.mode, SslMode::VerifyFull);
+        assert_eq!(source.tls.ca_pem_path, Some(PathBuf::from("/a b")));
+        assert!(source.driver.get_options().unwrap().contains("TimeZone=UTC"));
+
+        let source = parse("postgresql://ada@%2Frun%2Fpg/").unwrap();
+        assert_eq!((source.host.as_str(), source.database.as_str()), ("/run/pg", "ada"));
+        assert_eq!(source.tls.mode, SslMode::Prefer);
+    }
+
+    #[test]
+    fn bad_urls_are_refused() {
+        let check = |url: &str, expected: &str| {
+            let error = parse(url).err().unwrap();
+            assert_eq!(error.kind(), ErrorKind::Invalid);
+            assert!(error.to_string().contains(expected), "{url}: {error}");
+        };
+        check("mysql://a@b/c", "postgres://");
+        check("postgres://b/c", "no user");
+        check("postgres://a@b,c/d", "more than one host");
+        check("postgres://a@b/c?sslmode=maybe", "sslmode [maybe]");
+        check("postgres://a@b/c?sslcert=x", "sslkey");
+        check("postgres://a@b/c?colour=red", "not understood");
+    }
+
+    #[test]
+    fn quoting() {
+        assert_eq!(quote_identifier("a\"B c"), "\"a\"\"B c\"");
+        assert_eq!(quote_literal("it's"), "'it''s'");
+        assert_eq!(quote_literal("a\\b'"), " E'a\\\\b'''");
+    }
+}

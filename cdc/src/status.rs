@@ -1,0 +1,347 @@
+//! What a pipeline says of itself: the answer of `GET /_cdc`, and the counters behind it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use egret_engine::Lsn;
+use parking_lot::Mutex;
+use serde::Serialize;
+
+/// What a pipeline is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PipelineState {
+    /// Reaching for the database.
+    Connecting,
+    /// Reading tables as they stand.
+    Copying,
+    /// Following the log.
+    Streaming,
+    /// Waiting before another attempt; `reason` says what failed.
+    Retrying,
+    /// The slot lost changes or held back too much of the log: the tables are about to be copied
+    /// again; `reason` says why.
+    Resnapshot,
+    /// Stopped by itself, because going on could skip or mix changes; `reason` says what to do.
+    Refused,
+    /// Stopped on request.
+    Stopped,
+}
+
+/// What is being done with one table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TableState {
+    /// Its turn has not come.
+    Waiting,
+    /// Its rows are being read.
+    Copying,
+    /// Its changes are followed.
+    Streaming,
+    /// It is not followed; `reason` says why.
+    Skipped,
+}
+
+/// One table of a pipeline.
+#[derive(Debug, Clone, Serialize)]
+pub struct TableStatus {
+    /// The table, as `schema.table`.
+    pub table: String,
+    /// The index that follows it.
+    pub index: String,
+    /// What is being done with it.
+    pub state: TableState,
+    /// Why it is not followed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Rows that the planner expects in it; a guide for progress, not a count.
+    pub rows_estimated: u64,
+    /// Rows read by the copy.
+    pub rows_copied: u64,
+    /// Changes applied from the stream.
+    pub rows_streamed: u64,
+    /// Rows that could not be indexed.
+    pub rows_rejected: u64,
+}
+
+/// Positions in the database's log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct PipelineLsns {
+    /// Everything up to here was received.
+    pub received: Option<Lsn>,
+    /// Everything up to here was applied by every index.
+    pub applied: Option<Lsn>,
+    /// Everything up to here is seen by searches of every index.
+    pub visible: Option<Lsn>,
+    /// Everything up to here is durable in every index, and was acknowledged to the database.
+    pub confirmed: Option<Lsn>,
+    /// Where the database's log stood when last asked.
+    pub server: Option<Lsn>,
+}
+
+/// How far the pipeline is behind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Lag {
+    /// Bytes of log between the server's end and what is visible.
+    pub bytes: Option<u64>,
+    /// Seconds since what is visible was everything there was; 0 when it is.
+    pub seconds: Option<f64>,
+}
+
+/// The state of one pipeline.
+#[derive(Debug, Clone, Serialize)]
+pub struct PipelineStatus {
+    /// Its name.
+    pub name: String,
+    /// What it is doing.
+    pub state: PipelineState,
+    /// Why, where the state needs a reason.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Milliseconds since 1970 when this state began.
+    pub state_since_ms: u64,
+    /// Its slot.
+    pub slot: String,
+    /// Its publication.
+    pub publication: String,
+    /// The database cluster's system identifier.
+    pub system_identifier: Option<u64>,
+    /// The timeline.
+    pub timeline: Option<u32>,
+    /// Positions.
+    pub lsn: PipelineLsns,
+    /// How far it is behind.
+    pub lag: Lag,
+    /// Its tables.
+    pub tables: Vec<TableStatus>,
+    /// Transactions applied since the start.
+    pub transactions: u64,
+    /// Rows read by copies since the start.
+    pub rows_copied: u64,
+    /// Changes applied from the stream since the start.
+    pub rows_streamed: u64,
+    /// Copies begun since the start.
+    pub copies: u64,
+    /// Connections that failed or broke since the start.
+    pub connection_failures: u64,
+    /// The last failure, also when it has since been overcome.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+    /// Rows that could not be indexed and are listed as dead letters.
+    pub dead_letters: u64,
+    /// Bytes of log that the slot makes the database keep.
+    pub retained_wal_bytes: Option<u64>,
+    /// What the database says of that log (`reserved`, `extended`, `unreserved`, `lost`).
+    pub wal_status: Option<String>,
+}
+
+/// Counters of one table, kept by whoever copies or streams it.
+#[derive(Debug, Default)]
+pub(crate) struct TableCounters {
+    pub(crate) copied: AtomicU64,
+    pub(crate) streamed: AtomicU64,
+    pub(crate) rejected: AtomicU64,
+}
+
+/// One table as the status knows it.
+#[derive(Debug, Clone)]
+pub(crate) struct TableEntry {
+    pub(crate) table: String,
+    pub(crate) index: String,
+    pub(crate) state: TableState,
+    pub(crate) reason: Option<String>,
+    pub(crate) rows_estimated: u64,
+    pub(crate) counters: Arc<TableCounters>,
+}
+
+/// What changes rarely.
+#[derive(Debug)]
+struct Facts {
+    state: PipelineState,
+    reason: Option<String>,
+    state_since_ms: u64,
+    system_identifier: Option<u64>,
+    timeline: Option<u32>,
+    tables: Vec<TableEntry>,
+    last_error: Option<String>,
+    wal_status: Option<String>,
+}
+
+/// The living state behind [`PipelineStatus`], shared by the pipeline's parts.
+#[derive(Debug)]
+pub(crate) struct StatusBoard {
+    name: String,
+    slot: String,
+    publication: String,
+    /// Held for the time of a copy in or out; nothing is called under it.
+    facts: Mutex<Facts>,
+    pub(crate) received: AtomicU64,
+    pub(crate) confirmed: AtomicU64,
+    pub(crate) server: AtomicU64,
+    pub(crate) transactions: AtomicU64,
+    pub(crate) copies: AtomicU64,
+    pub(crate) connection_failures: AtomicU64,
+    pub(crate) dead_letters: AtomicU64,
+    pub(crate) retained_wal_bytes: AtomicU64,
+    /// Milliseconds since 1970 of the last moment when everything known was visible.
+    caught_up_ms: AtomicU64,
+}
+
+impl StatusBoard {
+    pub(crate) fn new(name: &str, slot: String, publication: String) -> Self {
+        Self {
+            name: name.to_owned(),
+            slot,
+            publication,
+            facts: Mutex::new(Facts {
+                state: PipelineState::Connecting,
+                reason: None,
+                state_since_ms: now_ms(),
+                system_identifier: None,
+                timeline: None,
+                tables: Vec::new(),
+                last_error: None,
+                wal_status: None,
+            }),
+            received: AtomicU64::new(0),
+            confirmed: AtomicU64::new(0),
+            server: AtomicU64::new(0),
+            transactions: AtomicU64::new(0),
+            copies: AtomicU64::new(0),
+            connection_failures: AtomicU64::new(0),
+            dead_letters: AtomicU64::new(0),
+            retained_wal_bytes: AtomicU64::new(u64::MAX),
+            caught_up_ms: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn state(&self) -> PipelineState {
+        self.facts.lock().state
+    }
+
+    pub(crate) fn set_state(&self, state: PipelineState, reason: Option<String>) {
+        let mut facts = self.facts.lock();
+        if facts.state != state {
+            facts.state_since_ms = now_ms();
+        }
+        facts.state = state;
+        if let Some(reason) = &reason {
+            facts.last_error = Some(reason.clone());
+        }
+        facts.reason = reason;
+    }
+
+    pub(crate) fn set_system(&self, system_identifier: u64, timeline: u32) {
+        let mut facts = self.facts.lock();
+        facts.system_identifier = Some(system_identifier);
+        facts.timeline = Some(timeline);
+    }
+
+    /// The system and timeline that the pipeline follows, once known.
+    pub(crate) fn system(&self) -> Option<(u64, u32)> {
+        let facts = self.facts.lock();
+        facts.system_identifier.zip(facts.timeline)
+    }
+
+    pub(crate) fn set_wal_status(&self, wal_status: Option<String>, retained: Option<u64>) {
+        self.facts.lock().wal_status = wal_status;
+        self.retained_wal_bytes.store(retained.unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Puts the tables in place of those known, keeping the counters of those that stay.
+    pub(crate) fn set_tables(&self, mut tables: Vec<TableEntry>) {
+        let mut facts = self.facts.lock();
+        for entry in &mut tables {
+            if let Some(known) = facts.tables.iter().find(|known| known.table == entry.table) {
+                entry.counters = Arc::clone(&known.counters);
+            }
+        }
+        facts.tables = tables;
+    }
+
+    pub(crate) fn counters(&self, table: &str) -> Arc<TableCounters> {
+        let facts = self.facts.lock();
+        let known = facts.tables.iter().find(|entry| entry.table == table);
+        known.map(|entry| Arc::clone(&entry.counters)).unwrap_or_default()
+    }
+
+    pub(crate) fn set_table_state(&self, table: &str, state: TableState, reason: Option<String>) {
+        let mut facts = self.facts.lock();
+        if let Some(entry) = facts.tables.iter_mut().find(|entry| entry.table == table) {
+            entry.state = state;
+            entry.reason = reason;
+        }
+    }
+
+    /// The status, with the positions that the indexes themselves report.
+    pub(crate) fn status(&self, applied: Option<Lsn>, visible: Option<Lsn>) -> PipelineStatus {
+        let facts = self.facts.lock();
+        let load =
+            |value: &AtomicU64| Some(value.load(Ordering::Relaxed)).filter(|&lsn| lsn > 0).map(Lsn);
+        let lsn = PipelineLsns {
+            received: load(&self.received),
+            applied,
+            visible,
+            confirmed: load(&self.confirmed),
+            server: load(&self.server),
+        };
+        let tables: Vec<TableStatus> = facts.tables.iter().map(table_status).collect();
+        let retained = self.retained_wal_bytes.load(Ordering::Relaxed);
+        PipelineStatus {
+            name: self.name.clone(),
+            state: facts.state,
+            reason: facts.reason.clone(),
+            state_since_ms: facts.state_since_ms,
+            slot: self.slot.clone(),
+            publication: self.publication.clone(),
+            system_identifier: facts.system_identifier,
+            timeline: facts.timeline,
+            lag: self.lag(&lsn),
+            lsn,
+            transactions: self.transactions.load(Ordering::Relaxed),
+            rows_copied: tables.iter().map(|table| table.rows_copied).sum(),
+            rows_streamed: tables.iter().map(|table| table.rows_streamed).sum(),
+            tables,
+            copies: self.copies.load(Ordering::Relaxed),
+            connection_failures: self.connection_failures.load(Ordering::Relaxed),
+            last_error: facts.last_error.clone(),
+            dead_letters: self.dead_letters.load(Ordering::Relaxed),
+            retained_wal_bytes: (retained != u64::MAX).then_some(retained),
+            wal_status: facts.wal_status.clone(),
+        }
+    }
+
+    fn lag(&self, lsn: &PipelineLsns) -> Lag {
+        // What was received may be newer than the server's end, which is only asked now and then.
+        let end = lsn.server.max(lsn.received);
+        let bytes = end.zip(lsn.visible).map(|(end, visible)| end.0.saturating_sub(visible.0));
+        let now = now_ms();
+        if bytes == Some(0) {
+            self.caught_up_ms.store(now, Ordering::Relaxed);
+        }
+        let caught_up = self.caught_up_ms.load(Ordering::Relaxed);
+        #[allow(clippy::cast_precision_loss, reason = "milliseconds stay far below 2^52")]
+        let seconds = (caught_up > 0).then(|| now.saturating_sub(caught_up) as f64 / 1000.0);
+        Lag { bytes, seconds }
+    }
+}
+
+fn table_status(entry: &TableEntry) -> TableStatus {
+    TableStatus {
+        table: entry.table.clone(),
+        index: entry.index.clone(),
+        state: entry.state,
+        reason: entry.reason.clone(),
+        rows_estimated: entry.rows_estimated,
+        rows_copied: entry.counters.copied.load(Ordering::Relaxed),
+        rows_streamed: entry.counters.streamed.load(Ordering::Relaxed),
+        rows_rejected: entry.counters.rejected.load(Ordering::Relaxed),
+    }
+}
+
+/// Milliseconds since 1970.
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
