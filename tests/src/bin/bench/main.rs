@@ -1,0 +1,94 @@
+//! `make bench`: Egret against tantivy called directly, on the same corpus in one run, and the time
+//! from a commit in PostgreSQL until a search finds the row.
+//!
+//! Every ratio is taken from measurements that were interleaved in this one run. Absolute figures
+//! depend on the machine; the report names it.
+
+#![expect(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a failure ends the bench, with the place it happened at"
+)]
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "figures for people"
+)]
+
+mod client;
+mod corpus;
+mod freshness;
+mod memory;
+mod plain;
+mod queries;
+mod rates;
+mod report;
+
+use std::path::PathBuf;
+
+use clap::Parser;
+
+use crate::corpus::Corpus;
+
+/// Egret against tantivy called directly, and commit-to-searchable latency.
+#[derive(Debug, Parser)]
+struct Options {
+    /// A corpus of one JSON object a line (`.jsonl` or `.jsonl.zst`) with the fields of a package
+    /// catalogue: id, source, name, version, month, year, downloads, summary. Without it one is
+    /// made up, the same for the same seed.
+    #[arg(long)]
+    corpus: Option<PathBuf>,
+    /// Queries of one JSON object a line: {"type": "term|and|or|phrase|prefix|fuzzy|filtersort|agg",
+    /// "q": [words]}. Without it they are drawn from the corpus's words.
+    #[arg(long)]
+    queries: Option<PathBuf>,
+    /// How many documents to take or to make up.
+    #[arg(long, default_value_t = 1_000_000)]
+    docs: usize,
+    /// Seconds to measure freshness at each rate.
+    #[arg(long, default_value_t = 30)]
+    seconds: u64,
+    /// How often each query is asked of each side.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// The seed of what is made up or drawn.
+    #[arg(long, default_value_t = 42)]
+    seed: u64,
+    /// Which parts to run.
+    #[arg(long, value_delimiter = ',', default_values_t = [Part::Rates, Part::Freshness])]
+    parts: Vec<Part>,
+}
+
+/// A part of the bench.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// Indexing and query rates against tantivy called directly.
+    Rates,
+    /// From commit in PostgreSQL to searchable.
+    Freshness,
+}
+
+impl std::fmt::Display for Part {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Rates => "rates",
+            Self::Freshness => "freshness",
+        })
+    }
+}
+
+fn main() {
+    let options = Options::parse();
+    let corpus = Corpus::load(options.corpus.as_deref(), options.docs, options.seed);
+    report::begin(&corpus);
+    if options.parts.contains(&Part::Rates) {
+        let queries = queries::load(options.queries.as_deref(), &corpus, options.seed);
+        rates::run(&corpus, &queries, options.rounds);
+    }
+    if options.parts.contains(&Part::Freshness) {
+        freshness::run(&corpus, options.seconds);
+    }
+    report::end();
+}

@@ -1,0 +1,193 @@
+//! Indexing and query rates over HTTP, beside tantivy called directly.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use egret_tests::egret::{Egret, EgretOptions};
+use serde_json::{Value, json};
+
+use crate::client::Client;
+use crate::corpus::Corpus;
+use crate::memory::anonymous_bytes;
+use crate::plain::Plain;
+use crate::queries::{Class, Query};
+use crate::report::{self, ms, quantile};
+
+const INDEX: &str = "catalogue";
+const BULK_DOCS: usize = 5_000;
+const CONNECTIONS: usize = 2;
+
+/// Runs the part.
+pub(crate) fn run(corpus: &Corpus, queries: &[Query], rounds: usize) {
+    report::heading("indexing: parse and index everything, two threads");
+    let began = Instant::now();
+    let plain = Plain::index(corpus);
+    let direct = began.elapsed();
+    let egret = Egret::start(EgretOptions::default());
+    let port = port(&egret);
+    let bulk = load(port, corpus);
+    let docs = corpus.docs.len() as f64;
+    let rate = |time: Duration| docs / time.as_secs_f64();
+    report::line(&format!("tantivy in process  {:>9.0} docs/s", rate(direct)));
+    report::line(&format!(
+        "egret over HTTP     {:>9.0} docs/s  ratio {:.2}",
+        rate(bulk),
+        rate(bulk) / rate(direct)
+    ));
+    settle(port);
+    let stats =
+        Client::connect(port).json("GET", "/_cat/indices?format=json&bytes=b", &Value::Null);
+    report::line(&format!("egret's index       {}", stats[0]));
+    report::line(&format!(
+        "egret's RssAnon     {} MiB; tantivy's segments {}",
+        anonymous_bytes(egret.pid()) / (1 << 20),
+        plain.segments()
+    ));
+    search(port, &plain, queries, rounds);
+}
+
+/// The port of a running Egret.
+pub(crate) fn port(egret: &Egret) -> u16 {
+    let url = egret.url("");
+    let port = url.trim_end_matches('/').rsplit(':').next().and_then(|port| port.parse().ok());
+    port.expect("a port in Egret's address")
+}
+
+/// Indexes the corpus by `_bulk` and waits until all of it is searchable.
+fn load(port: u16, corpus: &Corpus) -> Duration {
+    let mut client = Client::connect(port);
+    let definition = json!({"mappings": Corpus::mapping()});
+    client.json("PUT", &format!("/{INDEX}"), &definition);
+    let chunks: Vec<&[String]> = corpus.docs.chunks(BULK_DOCS).collect();
+    let next = AtomicUsize::new(0);
+    let began = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..CONNECTIONS {
+            scope.spawn(|| send_chunks(port, &chunks, &next));
+        }
+    });
+    client.json("POST", &format!("/{INDEX}/_refresh"), &Value::Null);
+    let time = began.elapsed();
+    let count = client.json("GET", &format!("/{INDEX}/_count"), &Value::Null);
+    assert_eq!(count["count"], corpus.docs.len(), "every document must be searchable");
+    time
+}
+
+/// One connection's share of the load: whichever chunk is next.
+fn send_chunks(port: u16, chunks: &[&[String]], next: &AtomicUsize) {
+    let mut client = Client::connect(port);
+    loop {
+        let at = next.fetch_add(1, Ordering::Relaxed);
+        let Some(chunk) = chunks.get(at) else { break };
+        let body = bulk_body(at * BULK_DOCS, chunk);
+        let path = format!("/{INDEX}/_bulk?filter_path=errors");
+        let answer = client.send("POST", &path, "application/x-ndjson", &body);
+        let answer: Value = serde_json::from_slice(answer).expect("JSON");
+        assert_eq!(answer["errors"], false, "a document was refused");
+    }
+}
+
+fn bulk_body(first: usize, chunk: &[String]) -> Vec<u8> {
+    let mut body = Vec::with_capacity(chunk.iter().map(|doc| doc.len() + 40).sum());
+    for (number, doc) in chunk.iter().enumerate() {
+        body.extend_from_slice(
+            format!("{{\"index\":{{\"_id\":\"{}\"}}}}\n", first + number).as_bytes(),
+        );
+        body.extend_from_slice(doc.as_bytes());
+        body.push(b'\n');
+    }
+    body
+}
+
+/// Waits until the index is flushed and its merges have caught up: its segments no longer change.
+fn settle(port: u16) {
+    let mut client = Client::connect(port);
+    client.json("POST", &format!("/{INDEX}/_flush"), &Value::Null);
+    let mut calm = 0;
+    let mut last = Value::Null;
+    for _ in 0..600 {
+        let now = client.json("GET", "/_cat/indices?format=json&bytes=b", &Value::Null);
+        calm = if now == last { calm + 1 } else { 0 };
+        if calm >= 10 {
+            return;
+        }
+        last = now;
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Three sides of one query class.
+#[derive(Default)]
+struct Times {
+    plain: Vec<Duration>,
+    uncached: Vec<Duration>,
+    cached: Vec<Duration>,
+}
+
+fn search(port: u16, plain: &Plain, queries: &[Query], rounds: usize) {
+    report::heading(
+        "top-10 queries on one connection, documents returned (median ms; ratio of medians)",
+    );
+    report::line("class        queries   tantivy   egret uncached  ratio   egret cached  ratio");
+    let mut client = Client::connect(port);
+    let mut sums = [Duration::ZERO; 3];
+    for class in Class::ALL {
+        let of_class: Vec<&Query> = queries.iter().filter(|query| query.class == class).collect();
+        let mut times = Times::default();
+        for round in 0..=rounds {
+            for query in &of_class {
+                measure(&mut client, plain, query, round > 0, &mut times);
+            }
+        }
+        let [plain, uncached, cached] = [&mut times.plain, &mut times.uncached, &mut times.cached]
+            .map(|samples| quantile(samples, 0.5));
+        for (sum, median) in sums.iter_mut().zip([plain, uncached, cached]) {
+            *sum += median;
+        }
+        report::line(&format!(
+            "{class:<12} {:>7} {:>9} {:>16} {:>6} {:>14} {:>6}",
+            of_class.len(),
+            ms(plain),
+            ms(uncached),
+            ratio(plain, uncached),
+            ms(cached),
+            ratio(plain, cached),
+        ));
+    }
+    let [plain, uncached, cached] = sums;
+    report::line(&format!(
+        "{:<12} {:>7} {:>9} {:>16} {:>6} {:>14} {:>6}",
+        "sum",
+        queries.len(),
+        ms(plain),
+        ms(uncached),
+        ratio(plain, uncached),
+        ms(cached),
+        ratio(plain, cached),
+    ));
+}
+
+fn ratio(plain: Duration, egret: Duration) -> String {
+    format!("{:.2}", plain.as_secs_f64() / egret.as_secs_f64().max(f64::EPSILON))
+}
+
+/// Asks each side once. The round before the first is not kept: it warms all three.
+fn measure(client: &mut Client, plain: &Plain, query: &Query, keep: bool, times: &mut Times) {
+    let body = query.body().to_string();
+    let mut ask = |path: &str| {
+        let began = Instant::now();
+        let length = client.send("POST", path, "application/json", body.as_bytes()).len();
+        assert!(length > 0, "an empty answer");
+        began.elapsed()
+    };
+    let uncached = ask(&format!("/{INDEX}/_search?request_cache=false"));
+    let cached = ask(&format!("/{INDEX}/_search"));
+    let began = Instant::now();
+    std::hint::black_box(plain.search(query));
+    let direct = began.elapsed();
+    if keep {
+        times.uncached.push(uncached);
+        times.cached.push(cached);
+        times.plain.push(direct);
+    }
+}
