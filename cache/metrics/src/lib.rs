@@ -1,1 +1,4 @@
-//! Placeholder.
+//! A store for time series: names with labels, a value a second, compressed as Gorilla does.
+
+mod bits;
+pub mod gorilla;
