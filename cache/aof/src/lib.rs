@@ -1,5 +1,4 @@
-//! Durable files: the small [`Disk`] trait under everything that Egret keeps, and a crash-safe
-//! append-only [`log`](crate::log) on top of it.
+//! Durable files: the small [`Disk`](disk::Disk) trait under everything that Egret keeps.
 //!
 //! This crate knows how bytes survive a crash. It never knows what they mean.
 

@@ -7,11 +7,16 @@
 //! - a sync that failed says nothing about the bytes: the file must not be synced again;
 //! - all paths are absolute or relative to the process; no implementation keeps a current folder.
 
+mod real;
+pub mod sim;
+
 use std::fmt::Debug;
 use std::io;
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
+
+pub use real::FileDisk;
 
 /// A place for durable files: the real file system, or a simulated one in tests.
 pub trait Disk: Send + Sync + Debug + 'static {
@@ -31,7 +36,8 @@ pub trait Disk: Send + Sync + Debug + 'static {
     fn remove_folder(&self, path: &Path) -> io::Result<()>;
     /// Creates a folder and its missing parents.
     fn create_folder(&self, path: &Path) -> io::Result<()>;
-    /// The names (not paths) of the files and folders in a folder, sorted.
+    /// The names (not paths) of the files and folders in a folder, sorted. A name that is not UTF-8
+    /// comes with replacement characters.
     fn list(&self, folder: &Path) -> io::Result<Vec<String>>;
     /// Whether a file or folder has this name.
     fn exists(&self, path: &Path) -> io::Result<bool>;
@@ -52,6 +58,10 @@ pub trait DiskFile: io::Write + Send + Debug {
     fn truncate(&mut self, len: u64) -> io::Result<()>;
     /// The length in bytes, what was just written included.
     fn len(&self) -> u64;
+    /// Whether the file has no bytes.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 /// The immutable bytes of one file.
@@ -72,6 +82,25 @@ impl Deref for FileBytes {
             Self::Memory(bytes) => bytes,
         }
     }
+}
+
+/// Creates a folder and its missing parents and makes their names durable.
+///
+/// The folder's own name is synced even where it exists: a process that was killed may have created
+/// it without reaching the sync.
+pub fn create_folder_durably(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    let mut parents = Vec::new();
+    for folder in path.ancestors() {
+        let existed = disk.exists(folder)?;
+        if let Some(parent) = folder.parent() {
+            parents.push(parent);
+        }
+        if existed {
+            break;
+        }
+    }
+    disk.create_folder(path)?;
+    parents.iter().rev().try_for_each(|parent| disk.sync_folder(parent))
 }
 
 /// Replaces a small file atomically and durably: a temporary file beside it is written and synced,
