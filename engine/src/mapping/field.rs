@@ -1,0 +1,179 @@
+//! One field of a mapping: its type and its parameters.
+
+use serde_json::Value;
+
+use super::date::DateFormat;
+
+/// The type of a field, by Elasticsearch's names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FieldKind {
+    /// Analyzed text.
+    Text,
+    /// Text as one term, also kept as a column.
+    Keyword,
+    /// 64 bits, signed.
+    Long,
+    /// 32 bits, signed.
+    Integer,
+    /// 16 bits, signed.
+    Short,
+    /// 8 bits, signed.
+    Byte,
+    /// 64 bits, unsigned.
+    UnsignedLong,
+    /// Double precision.
+    Double,
+    /// Kept in double precision: nothing is rounded, and any finite double is accepted.
+    Float,
+    /// As `Float`.
+    HalfFloat,
+    /// `true` or `false`.
+    Boolean,
+    /// An instant, in microseconds.
+    Date,
+}
+
+/// How a field's values lie in the index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Storage {
+    /// Texts.
+    Text,
+    /// Signed whole numbers.
+    I64,
+    /// Unsigned whole numbers.
+    U64,
+    /// Double precision.
+    F64,
+    /// Booleans.
+    Bool,
+    /// Dates.
+    Date,
+}
+
+const KINDS: [(FieldKind, &str, Storage); 12] = [
+    (FieldKind::Text, "text", Storage::Text),
+    (FieldKind::Keyword, "keyword", Storage::Text),
+    (FieldKind::Long, "long", Storage::I64),
+    (FieldKind::Integer, "integer", Storage::I64),
+    (FieldKind::Short, "short", Storage::I64),
+    (FieldKind::Byte, "byte", Storage::I64),
+    (FieldKind::UnsignedLong, "unsigned_long", Storage::U64),
+    (FieldKind::Double, "double", Storage::F64),
+    (FieldKind::Float, "float", Storage::F64),
+    (FieldKind::HalfFloat, "half_float", Storage::F64),
+    (FieldKind::Boolean, "boolean", Storage::Bool),
+    (FieldKind::Date, "date", Storage::Date),
+];
+
+impl FieldKind {
+    /// The kind of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        KINDS.iter().find(|kind| kind.1 == name).map(|kind| kind.0)
+    }
+
+    /// Its name in mappings.
+    pub fn name(self) -> &'static str {
+        KINDS.iter().find(|kind| kind.0 == self).map_or("", |kind| kind.1)
+    }
+
+    /// How its values lie in the index.
+    pub fn storage(self) -> Storage {
+        KINDS.iter().find(|kind| kind.0 == self).map_or(Storage::Text, |kind| kind.2)
+    }
+
+    /// Whether it holds numbers.
+    pub fn is_numeric(self) -> bool {
+        matches!(self.storage(), Storage::I64 | Storage::U64 | Storage::F64)
+    }
+}
+
+/// A value, converted to its field's type.
+#[derive(Debug, Clone, PartialEq)]
+pub enum FieldValue {
+    /// A text or keyword.
+    Text(String),
+    /// A `long`, `integer`, `short` or `byte`.
+    I64(i64),
+    /// An `unsigned_long`.
+    U64(u64),
+    /// A `double`, `float` or `half_float`; finite.
+    F64(f64),
+    /// A `boolean`.
+    Bool(bool),
+    /// A `date`, in microseconds since 1970, within what [`super::date::MICROS`] allows.
+    Date(i64),
+}
+
+/// The value that stands in for an explicit `null`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NullValue {
+    /// As the mapping gives it.
+    pub json: Value,
+    /// As it is indexed.
+    pub value: FieldValue,
+}
+
+/// One leaf field, or one multi-field of a leaf field.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FieldMapping {
+    /// The dotted path; a multi-field's is `field.multi`.
+    pub path: String,
+    /// The type.
+    pub kind: FieldKind,
+    /// Whether it can be searched through its terms.
+    pub index: bool,
+    /// Whether it has a column to sort, aggregate and range over; never for text.
+    pub doc_values: bool,
+    /// Whether its length counts in scores; only for text.
+    pub norms: bool,
+    /// The analyzer that indexes it; `keyword` for all kinds but text.
+    pub analyzer: String,
+    /// The analyzer of queries on it; `keyword` for all kinds but text.
+    pub search_analyzer: String,
+    /// For keywords: texts of more characters are not indexed.
+    pub ignore_above: Option<usize>,
+    /// What an explicit `null` counts as.
+    pub null_value: Option<NullValue>,
+    /// For numbers: whether texts and fractions are converted.
+    pub coerce: bool,
+    /// Whether a value that does not fit is left out instead of failing the document.
+    pub ignore_malformed: bool,
+    /// How dates are written; the default format for all other kinds.
+    pub format: DateFormat,
+    /// For a multi-field, the path of the field whose values it takes.
+    pub parent: Option<String>,
+    /// The places of its multi-fields in [`super::Mapping::fields`].
+    pub(crate) multi_fields: Vec<usize>,
+}
+
+impl FieldMapping {
+    /// A field with Elasticsearch's defaults.
+    pub fn new(path: impl Into<String>, kind: FieldKind) -> Self {
+        let text = kind == FieldKind::Text;
+        let analyzer = if text { DEFAULT_ANALYZER } else { "keyword" };
+        Self {
+            path: path.into(),
+            kind,
+            index: true,
+            doc_values: !text,
+            norms: text,
+            analyzer: analyzer.to_owned(),
+            search_analyzer: analyzer.to_owned(),
+            ignore_above: None,
+            null_value: None,
+            coerce: true,
+            ignore_malformed: false,
+            format: DateFormat::default(),
+            parent: None,
+            multi_fields: Vec::new(),
+        }
+    }
+
+    /// The last part of the path.
+    pub fn name(&self) -> &str {
+        self.path.rsplit('.').next().unwrap_or(&self.path)
+    }
+}
+
+/// The analyzer of text fields that name none.
+pub const DEFAULT_ANALYZER: &str = "standard";

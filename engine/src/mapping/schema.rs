@@ -1,0 +1,173 @@
+//! A mapping as a tantivy schema.
+//!
+//! Fields are appended and never moved: [`extend`] keeps the order of the schema that it is given,
+//! so after a restart the schema on disk, not the mapping's JSON, says which field has which
+//! number. Look fields up by name.
+
+use tantivy::DateTime;
+use tantivy::schema::{
+    DateOptions, DateTimePrecision, Field, IndexRecordOption, NumericOptions, Schema,
+    TextFieldIndexing, TextOptions,
+};
+
+use super::Mapping;
+use super::field::{FieldKind, FieldMapping, Storage};
+
+pub use super::tokenize::tokenizers;
+
+/// A document's id: one term.
+pub const ID: &str = "_id";
+/// The document's last change.
+pub const SEQ_NO: &str = "_seq_no";
+/// The term of the last change.
+pub const TERM: &str = "_term";
+/// The document's version.
+pub const VERSION: &str = "_version";
+/// The LSN of the document's last change.
+pub const LSN: &str = "_lsn";
+
+/// How many fields every schema begins with.
+pub const SYSTEM_FIELD_COUNT: u32 = 5;
+
+/// The fields that every document has beside its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SystemFields {
+    /// [`ID`].
+    pub id: Field,
+    /// [`SEQ_NO`].
+    pub seq_no: Field,
+    /// [`TERM`].
+    pub term: Field,
+    /// [`VERSION`].
+    pub version: Field,
+    /// [`LSN`].
+    pub lsn: Field,
+}
+
+impl SystemFields {
+    /// Their places, the same in every schema that [`build`] or [`extend`] made.
+    pub const FIXED: Self = Self {
+        id: Field::from_field_id(0),
+        seq_no: Field::from_field_id(1),
+        term: Field::from_field_id(2),
+        version: Field::from_field_id(3),
+        lsn: Field::from_field_id(4),
+    };
+
+    /// Their places in this schema; `None` if it has been made by something else.
+    pub fn of(schema: &Schema) -> Option<Self> {
+        let field = |name| schema.get_field(name).ok();
+        Some(Self {
+            id: field(ID)?,
+            seq_no: field(SEQ_NO)?,
+            term: field(TERM)?,
+            version: field(VERSION)?,
+            lsn: field(LSN)?,
+        })
+    }
+}
+
+/// The values of the system fields but for the id, which the document knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SystemValues {
+    /// The number of the change.
+    pub seq_no: u64,
+    /// The term of the change.
+    pub term: u64,
+    /// The document's version.
+    pub version: u64,
+    /// The LSN of the change; 0 where the index follows nothing.
+    pub lsn: u64,
+}
+
+/// A schema for a new index: the system fields, then the mapping's fields in order.
+pub fn build(mapping: &Mapping) -> Schema {
+    let mut builder = Schema::builder();
+    builder.add_text_field(ID, raw_indexing());
+    for name in [SEQ_NO, TERM, VERSION, LSN] {
+        builder.add_u64_field(name, NumericOptions::default().set_fast());
+    }
+    for field in mapping.fields() {
+        add(&mut builder, field);
+    }
+    builder.build()
+}
+
+/// The schema with the mapping's fields that it lacks appended; what it has stays as it is.
+pub fn extend(schema: &Schema, mapping: &Mapping) -> Schema {
+    let mut builder = Schema::builder();
+    for (_, entry) in schema.fields() {
+        builder.add_field(entry.clone());
+    }
+    for field in mapping.fields() {
+        if schema.get_field(&field.path).is_err() {
+            add(&mut builder, field);
+        }
+    }
+    builder.build()
+}
+
+/// Whether a field keeps norms: only analyzed text that is indexed. Appending such a field starts
+/// a new schema generation, since segments without its norms cannot be merged.
+pub fn has_norms(field: &FieldMapping) -> bool {
+    field.kind == FieldKind::Text && field.index && field.norms
+}
+
+/// Microseconds since 1970 as tantivy's date. They lie within [`super::date::MICROS`].
+pub fn date(micros: i64) -> DateTime {
+    DateTime::from_timestamp_micros(micros)
+}
+
+/// One term a value, no frequencies and no norms.
+fn raw_indexing() -> TextOptions {
+    TextOptions::default().set_indexing_options(
+        TextFieldIndexing::default()
+            .set_tokenizer(super::tokenize::RAW)
+            .set_index_option(IndexRecordOption::Basic)
+            .set_fieldnorms(false),
+    )
+}
+
+fn add(builder: &mut tantivy::schema::SchemaBuilder, field: &FieldMapping) {
+    let name = field.path.as_str();
+    let mut numeric = NumericOptions::default();
+    if field.index {
+        numeric = numeric.set_indexed();
+    }
+    if field.doc_values {
+        numeric = numeric.set_fast();
+    }
+    match field.kind.storage() {
+        Storage::Text => builder.add_text_field(name, text_options(field)),
+        Storage::I64 => builder.add_i64_field(name, numeric),
+        Storage::U64 => builder.add_u64_field(name, numeric),
+        Storage::F64 => builder.add_f64_field(name, numeric),
+        Storage::Bool => builder.add_bool_field(name, numeric),
+        Storage::Date => {
+            let mut options = DateOptions::default().set_precision(DateTimePrecision::Microseconds);
+            if field.index {
+                options = options.set_indexed();
+            }
+            if field.doc_values {
+                options = options.set_fast();
+            }
+            builder.add_date_field(name, options)
+        }
+    };
+}
+
+fn text_options(field: &FieldMapping) -> TextOptions {
+    if field.kind == FieldKind::Text {
+        let indexing = TextFieldIndexing::default()
+            .set_tokenizer(&field.analyzer)
+            .set_index_option(IndexRecordOption::WithFreqsAndPositions)
+            .set_fieldnorms(field.norms);
+        return if field.index {
+            TextOptions::default().set_indexing_options(indexing)
+        } else {
+            TextOptions::default()
+        };
+    }
+    let options = if field.index { raw_indexing() } else { TextOptions::default() };
+    if field.doc_values { options.set_fast(super::tokenize::RAW) } else { options }
+}
