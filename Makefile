@@ -1,3 +1,21 @@
-test:
+# What people and CI type. The work is done by cargo and by scripts/.
+SHELL := /bin/bash
+
+help: ## Say what there is
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 20
+
+demo: ## Search this machine's Debian packages from a private PostgreSQL (DATA=file.jsonl: your own)
+	@scripts/demo.sh $(DATA)
+
+test: ## Install what is missing and run every test
+	@scripts/ensure-postgres.sh
+	@scripts/ensure-clients.sh >/dev/null
+	@scripts/ensure-chromium.sh
 	cargo test --workspace --locked
-.PHONY: test
+
+chaos: ## Kill egret in RUNS=100 more runs of the campaign, from SEED=1
+	@scripts/ensure-postgres.sh
+	CHAOS_SEED=$(or $(SEED),1) CHAOS_RUNS=$(or $(RUNS),100) \
+		cargo test --package egret-tests --locked --test chaos -- --nocapture
+
+.PHONY: help demo test chaos

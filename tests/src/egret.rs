@@ -268,14 +268,15 @@ impl Egret {
     /// Gathers what the program prints, and tells its address when it appears.
     fn capture(&self, output: impl Read + Send + 'static, address: Option<Arc<OnceLock<String>>>) {
         let log = Arc::clone(&self.log);
-        std::thread::spawn(move || {
-            for line in BufReader::new(output).lines().map_while(Result::ok) {
-                if let (Some(address), Some((_, rest))) = (&address, line.split_once(LISTENING)) {
-                    let _ = address.set(rest.trim().to_owned());
-                }
-                // Guards the text alone; nothing else is done under it.
-                log.lock().extend([line.as_str(), "\n"]);
+        let keep = move |line: String| {
+            if let (Some(address), Some((_, rest))) = (&address, line.split_once(LISTENING)) {
+                let _ = address.set(rest.trim().to_owned());
             }
+            // Guards the text alone; nothing else is done under it.
+            log.lock().extend([line.as_str(), "\n"]);
+        };
+        std::thread::spawn(move || {
+            BufReader::new(output).lines().map_while(Result::ok).for_each(keep);
         });
     }
 }
