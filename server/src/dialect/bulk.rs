@@ -1,0 +1,339 @@
+//! `_bulk`: lines of JSON into operations.
+
+use bytes::Bytes;
+use egret_engine::batch::{Condition, Patch, WriteOp};
+use egret_engine::position::SeqNo;
+use serde_json::{Map, Value};
+
+use super::json::{Field, parse};
+use crate::error::{Error, Result};
+
+/// What an item asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Action {
+    Index,
+    Create,
+    Update,
+    Delete,
+}
+
+impl Action {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Index => "index",
+            Self::Create => "create",
+            Self::Update => "update",
+            Self::Delete => "delete",
+        }
+    }
+}
+
+/// What applies to items that do not say otherwise.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Defaults {
+    pub(crate) index: Option<String>,
+}
+
+/// One item: a line, or two.
+#[derive(Debug)]
+pub(crate) struct Item {
+    pub(crate) action: Action,
+    pub(crate) index: String,
+    /// `None`: one is to be made.
+    pub(crate) id: Option<String>,
+    pub(crate) condition: Condition,
+    pub(crate) body: Body,
+}
+
+/// What an item carries.
+#[derive(Debug)]
+pub(crate) enum Body {
+    Nothing,
+    Document(Bytes),
+    Patch(Patch),
+    /// A body that is wrong, which fails this item alone.
+    Wrong(Error),
+}
+
+/// Splits a bulk body into items. What is wrong with an action line fails the whole request.
+pub(crate) fn read(body: &Bytes, defaults: &Defaults) -> Result<Vec<Item>> {
+    if body.last().is_some_and(|last| *last != b'\n') {
+        return Err(Error::argument("The bulk request must be terminated by a newline [\\n]"));
+    }
+    let mut lines = Lines { body, at: 0, number: 0 };
+    let mut items = Vec::new();
+    while let Some(line) = lines.next() {
+        if line.iter().all(u8::is_ascii_whitespace) {
+            continue;
+        }
+        let mut item = action_line(&line, lines.number, defaults)?;
+        if item.action != Action::Delete {
+            let source = lines.next().ok_or_else(|| {
+                Error::argument("The bulk request must be terminated by a newline [\\n]")
+            })?;
+            item.body = match item.action {
+                Action::Update => update_body(&source).map_or_else(Body::Wrong, Body::Patch),
+                _ => Body::Document(trimmed(&source)),
+            };
+        }
+        items.push(item);
+    }
+    if items.is_empty() {
+        return Err(Error::validation("no requests added"));
+    }
+    Ok(items)
+}
+
+struct Lines<'b> {
+    body: &'b Bytes,
+    at: usize,
+    number: usize,
+}
+
+impl Lines<'_> {
+    fn next(&mut self) -> Option<Bytes> {
+        let rest = self.body.get(self.at..).filter(|rest| !rest.is_empty())?;
+        let length = rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
+        let line = self.body.slice(self.at..self.at + length);
+        self.at += length + 1;
+        self.number += 1;
+        Some(line)
+    }
+}
+
+/// A line without a carriage return or spaces around it.
+fn trimmed(line: &Bytes) -> Bytes {
+    line.slice_ref(line.trim_ascii())
+}
+
+fn action_line(line: &Bytes, number: usize, defaults: &Defaults) -> Result<Item> {
+    let malformed = |what: String| {
+        Error::argument(format!("Malformed action/metadata line [{number}], {what}"))
+    };
+    let value = parse(line)
+        .map_err(|error| malformed(format!("not JSON: {}", error.reason())).caused_by(error))?;
+    let Value::Object(object) = value else {
+        return Err(malformed("expected START_OBJECT".into()));
+    };
+    let mut entries = object.into_iter();
+    let Some((name, metadata)) = entries.next() else {
+        return Err(malformed("expected FIELD_NAME but found [END_OBJECT]".into()));
+    };
+    let action = match name.as_str() {
+        "index" => Action::Index,
+        "create" => Action::Create,
+        "update" => Action::Update,
+        "delete" => Action::Delete,
+        _ => {
+            return Err(malformed(format!(
+                "expected field [create], [delete], [index] or [update] but found [{name}]"
+            )));
+        }
+    };
+    if entries.next().is_some() {
+        return Err(malformed("expected END_OBJECT but found [FIELD_NAME]".into()));
+    }
+    let Value::Object(metadata) = metadata else {
+        return Err(malformed("expected START_OBJECT".into()));
+    };
+    metadata_of(action, &metadata, number, defaults)
+}
+
+fn metadata_of(
+    action: Action,
+    metadata: &Map<String, Value>,
+    number: usize,
+    defaults: &Defaults,
+) -> Result<Item> {
+    let mut index = None;
+    let mut id = None;
+    let (mut seq_no, mut term) = (None, None);
+    let mut create = action == Action::Create;
+    for (key, value) in metadata {
+        let field = Field::new("bulk", key, value);
+        match key.as_str() {
+            "_index" => index = Some(field.text()?),
+            "_id" if value.is_null() => {}
+            "_id" => id = Some(field.text()?),
+            "if_seq_no" => seq_no = Some(field.count()? as u64),
+            "if_primary_term" => term = Some(field.count()? as u64),
+            "op_type" if action == Action::Index => create |= op_type(&field)?,
+            "require_alias" => {
+                if field.boolean()? {
+                    return Err(Error::argument("[require_alias] is not supported"));
+                }
+            }
+            // Types are gone since version 8, but shippers still send this one; an update's
+            // attempts never lose a race, as one writer makes them.
+            "_type" | "retry_on_conflict" => drop(field.text()?),
+            _ => {
+                return Err(Error::argument(format!(
+                    "Action/metadata line [{number}] contains an unknown parameter [{key}]"
+                )));
+            }
+        }
+    }
+    let index = index.or_else(|| defaults.index.clone());
+    let index = index.ok_or_else(|| Error::validation("index is missing"))?;
+    if id.is_none() && matches!(action, Action::Update | Action::Delete) {
+        return Err(Error::validation("id is missing"));
+    }
+    let action = if create { Action::Create } else { action };
+    let condition = condition(create, seq_no, term)?;
+    Ok(Item { action, index, id, condition, body: Body::Nothing })
+}
+
+/// `op_type`: whether it is `create`.
+pub(crate) fn op_type(field: &Field<'_>) -> Result<bool> {
+    let text = field.text()?;
+    match text.to_ascii_lowercase().as_str() {
+        "create" => Ok(true),
+        "index" => Ok(false),
+        _ => Err(Error::argument(format!("opType must be 'create' or 'index', found: [{text}]"))),
+    }
+}
+
+/// What must hold for a write.
+pub(crate) fn condition(create: bool, seq_no: Option<u64>, term: Option<u64>) -> Result<Condition> {
+    match (create, seq_no, term) {
+        (false, None, None) => Ok(Condition::None),
+        (true, None, None) => Ok(Condition::Absent),
+        (false, Some(seq_no), Some(term)) => {
+            Ok(Condition::LastChange { seq_no: SeqNo(seq_no), term })
+        }
+        (true, ..) => Err(Error::validation(
+            "create operations do not support compare and set. use index instead",
+        )),
+        (false, None, Some(term)) => {
+            Err(Error::validation(format!("ifSeqNo is unassigned, but primary term is [{term}]")))
+        }
+        (false, Some(seq_no), None) => {
+            Err(Error::validation(format!("ifSeqNo is set to [{seq_no}], but primary term is [0]")))
+        }
+    }
+}
+
+/// The body of an update: `doc`, `upsert`, `doc_as_upsert`, `detect_noop`.
+pub(crate) fn update_body(body: &[u8]) -> Result<Patch> {
+    const KEYS: &[&str] = &["doc", "upsert", "doc_as_upsert", "detect_noop"];
+    let object = match parse(body)? {
+        Value::Object(object) => object,
+        other => {
+            return Err(Error::parsing(format!(
+                "[UpdateRequest] expected an object, found [{other}]"
+            )));
+        }
+    };
+    let (mut source, mut upsert) = (None, None);
+    let (mut doc_as_upsert, mut detect_noop) = (false, true);
+    for (key, value) in &object {
+        let field = Field::new("UpdateRequest", key, value);
+        match key.as_str() {
+            "doc" => source = Some(document(&field)?),
+            "upsert" => upsert = Some(document(&field)?),
+            "doc_as_upsert" => doc_as_upsert = field.boolean()?,
+            "detect_noop" => detect_noop = field.boolean()?,
+            _ => return Err(super::query::unknown_field("UpdateRequest", key, KEYS)),
+        }
+    }
+    let source = source.ok_or_else(|| Error::validation("script or doc is missing"))?;
+    if doc_as_upsert {
+        upsert = Some(source.clone());
+    }
+    Ok(Patch::Merge { source, upsert, detect_noop })
+}
+
+fn document(field: &Field<'_>) -> Result<Bytes> {
+    field.object()?;
+    Ok(field.value.to_string().into_bytes().into())
+}
+
+/// The engine's operation for an item whose body is in order.
+pub(crate) fn operation(item: Item, make_id: impl FnOnce() -> String) -> Result<WriteOp> {
+    let Item { action, id, condition, body, .. } = item;
+    match (action, body) {
+        (_, Body::Wrong(error)) => Err(error),
+        (Action::Delete, _) => Ok(WriteOp::Delete { id: id.unwrap_or_default(), condition }),
+        (_, Body::Patch(patch)) => {
+            Ok(WriteOp::Patch { id: id.unwrap_or_default(), previous_id: None, patch, condition })
+        }
+        (_, Body::Document(source)) => {
+            Ok(WriteOp::Upsert { id: id.unwrap_or_else(make_id), source, condition })
+        }
+        (_, Body::Nothing) => Err(Error::validation("source is missing")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn items(body: &'static str) -> Result<Vec<Item>> {
+        read(&Bytes::from_static(body.as_bytes()), &Defaults { index: Some("d".into()) })
+    }
+
+    #[test]
+    fn lines_become_items() {
+        let body = "{\"index\":{\"_id\":1,\"_type\":\"_doc\"}}\n{\"a\":1}\r\n\n\
+                    {\"create\":{\"_index\":\"x\"}}\n{}\n\
+                    {\"delete\":{\"_id\":\"2\",\"if_seq_no\":3,\"if_primary_term\":1}}\n\
+                    {\"update\":{\"_id\":\"3\"}}\n{\"doc\":{\"b\":2},\"doc_as_upsert\":true}\n";
+        let items = items(body).unwrap();
+        let seen: Vec<_> = items
+            .iter()
+            .map(|item| {
+                (item.action.name(), item.index.as_str(), item.id.as_deref(), item.condition)
+            })
+            .collect();
+        assert_eq!(
+            seen,
+            [
+                ("index", "d", Some("1"), Condition::None),
+                ("create", "x", None, Condition::Absent),
+                ("delete", "d", Some("2"), Condition::LastChange { seq_no: SeqNo(3), term: 1 }),
+                ("update", "d", Some("3"), Condition::None),
+            ]
+        );
+        assert!(matches!(&items[0].body, Body::Document(source) if source == "{\"a\":1}"));
+        let Body::Patch(Patch::Merge { source, upsert, .. }) = &items[3].body else {
+            panic!("{:?}", items[3])
+        };
+        assert_eq!(
+            (source.as_ref(), upsert.as_deref()),
+            (&b"{\"b\":2}"[..], Some(&b"{\"b\":2}"[..]))
+        );
+    }
+
+    #[test]
+    fn wrong_lines_fail_the_request() {
+        let check = |body: &'static str, reason: &str| {
+            assert_eq!(items(body).unwrap_err().reason(), reason, "{body}");
+        };
+        check("{\"index\":{}}\n{}", "The bulk request must be terminated by a newline [\\n]");
+        check("{\"index\":{}}\n", "The bulk request must be terminated by a newline [\\n]");
+        check("\n", "Validation Failed: 1: no requests added;");
+        check("", "Validation Failed: 1: no requests added;");
+        check("[]\n", "Malformed action/metadata line [1], expected START_OBJECT");
+        check(
+            "{}\n",
+            "Malformed action/metadata line [1], expected FIELD_NAME but found [END_OBJECT]",
+        );
+        check(
+            "{\"put\":{}}\n",
+            "Malformed action/metadata line [1], expected field [create], [delete], [index] or \
+             [update] but found [put]",
+        );
+        check(
+            "{\"index\":{\"x\":1}}\n{}\n",
+            "Action/metadata line [1] contains an unknown parameter [x]",
+        );
+        check("{\"delete\":{}}\n", "Validation Failed: 1: id is missing;");
+    }
+
+    #[test]
+    fn a_wrong_update_fails_alone() {
+        let items = items("{\"update\":{\"_id\":\"1\"}}\n{\"dok\":{}}\n").unwrap();
+        let Body::Wrong(error) = &items[0].body else { panic!("{items:?}") };
+        assert_eq!(error.reason(), "[UpdateRequest] unknown field [dok] did you mean [doc]?");
+    }
+}

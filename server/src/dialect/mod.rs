@@ -1,0 +1,17 @@
+//! Elasticsearch's JSON: requests into the engine's types, its answers back into JSON.
+//!
+//! Where to begin: [`search::read`] for a `_search` body, [`query`] for its clauses, [`response`]
+//! for what goes back. Every option is honoured or refused; nothing here touches an index.
+
+pub(crate) mod aggregations;
+pub(crate) mod bulk;
+pub(crate) mod canonical;
+pub(crate) mod highlight;
+pub(crate) mod json;
+pub(crate) mod lucene;
+pub mod query;
+pub(crate) mod response;
+pub(crate) mod search;
+pub(crate) mod sort;
+pub(crate) mod source;
+pub(crate) mod time;
