@@ -105,6 +105,14 @@ impl<'a> JsonReader<'a> {
     /// The next key, its value coming next; `None`: the object has ended. A key that the object has
     /// had before is an error.
     pub(crate) fn next_key(&mut self, object: &mut OpenObject<'a>) -> Result<Option<Cow<'a, str>>> {
+        Ok(self.next_raw_key(object)?.map(|(_, key)| key))
+    }
+
+    /// As [`next_key`](Self::next_key), and the key as it is written, quotes included.
+    pub(crate) fn next_raw_key(
+        &mut self,
+        object: &mut OpenObject<'a>,
+    ) -> Result<Option<(&'a str, Cow<'a, str>)>> {
         self.skip_space();
         if self.byte() == Some(b'}') {
             self.at += 1;
@@ -122,27 +130,28 @@ impl<'a> JsonReader<'a> {
             return Err(self.unexpected("a field name in quotes"));
         }
         let key = self.string()?;
-        if !self.note_key(object, &key) {
+        let raw_key = self.slice(start, self.at);
+        if !self.note_key(object, key.clone()) {
             let key = crate::mapping::value::shortened(&key).into_owned();
             return Err(JsonError { reason: format!("Duplicate field '{key}'"), at: start });
         }
         self.skip_space();
         self.expect(b':', "a colon")?;
-        Ok(Some(key))
+        Ok(Some((raw_key, key)))
     }
 
     /// Remembers a key; false if the object had it.
-    fn note_key(&mut self, object: &mut OpenObject<'a>, key: &Cow<'a, str>) -> bool {
+    fn note_key(&mut self, object: &mut OpenObject<'a>, key: Cow<'a, str>) -> bool {
         let own = self.keys.get(object.first_key..).unwrap_or_default();
         if own.len() < FEW_KEYS {
-            let is_new = !own.contains(key);
-            self.keys.push(key.clone());
+            let is_new = !own.contains(&key);
+            self.keys.push(key);
             return is_new;
         }
         if object.seen.is_empty() {
             object.seen.extend(own.iter().cloned());
         }
-        object.seen.insert(key.clone())
+        object.seen.insert(key)
     }
 
     pub(crate) fn open_array(&mut self) -> Result<OpenArray> {
@@ -181,7 +190,7 @@ impl<'a> JsonReader<'a> {
                 _ => at += 1,
             }
         }
-        Err(self.error("unexpected end of input in a string", start - 1))
+        Err(error("unexpected end of input in a string", start - 1))
     }
 
     /// The rest of a string whose first escape is at `at`.
@@ -206,7 +215,7 @@ impl<'a> JsonReader<'a> {
                 _ => at += 1,
             }
         }
-        Err(self.error("unexpected end of input in a string", start - 1))
+        Err(error("unexpected end of input in a string", start - 1))
     }
 
     /// The character of the escape at `at`, and where it ends.
@@ -221,7 +230,7 @@ impl<'a> JsonReader<'a> {
             Some(b'r') => '\r',
             Some(b't') => '\t',
             Some(b'u') => return self.unicode_escape(at),
-            _ => return Err(self.error("unrecognized character escape", at)),
+            _ => return Err(error("unrecognized character escape", at)),
         };
         Ok((character, at + 2))
     }
@@ -234,7 +243,7 @@ impl<'a> JsonReader<'a> {
             let escape = bytes.get(at..at + 2) == Some(b"\\u");
             if plain && escape { u32::from_str_radix(digits, 16).ok() } else { None }
         };
-        let first = unit(at).ok_or_else(|| self.error("a \\u escape needs four hex digits", at))?;
+        let first = unit(at).ok_or_else(|| error("a \\u escape needs four hex digits", at))?;
         if let Some(character) = char::from_u32(first) {
             return Ok((character, at + 6));
         }
@@ -246,7 +255,7 @@ impl<'a> JsonReader<'a> {
                 char::from_u32(0x10000 + ((first - 0xD800) << 10) + (second - 0xDC00))
             })
             .map(|character| (character, at + 12))
-            .ok_or_else(|| self.error("a \\u escape is half of a surrogate pair", at))
+            .ok_or_else(|| error("a \\u escape is half of a surrogate pair", at))
     }
 
     /// A number's characters, after [`peek`](Self::peek) said so.
@@ -261,12 +270,12 @@ impl<'a> JsonReader<'a> {
         let mut at = digits(whole);
         let leading_zero = bytes.get(whole) == Some(&b'0') && at > whole + 1;
         if at == whole || leading_zero {
-            return Err(self.error("a number must have digits and no leading zeros", start));
+            return Err(error("a number must have digits and no leading zeros", start));
         }
         if bytes.get(at) == Some(&b'.') {
             let end = digits(at + 1);
             if end == at + 1 {
-                return Err(self.error("a decimal point must be followed by a digit", at));
+                return Err(error("a decimal point must be followed by a digit", at));
             }
             at = end;
         }
@@ -274,7 +283,7 @@ impl<'a> JsonReader<'a> {
             let sign = usize::from(matches!(bytes.get(at + 1), Some(b'+' | b'-')));
             let end = digits(at + 1 + sign);
             if end == at + 1 + sign {
-                return Err(self.error("an exponent must have a digit", at));
+                return Err(error("an exponent must have a digit", at));
             }
             at = end;
         }
@@ -379,17 +388,16 @@ impl<'a> JsonReader<'a> {
         let reason = format!("illegal unquoted character (control code {code}) in a string");
         JsonError { reason, at }
     }
+}
 
-    #[expect(clippy::unused_self, reason = "reads like the other errors")]
-    fn error(&self, reason: &str, at: usize) -> JsonError {
-        JsonError { reason: reason.to_owned(), at }
-    }
+fn error(reason: &str, at: usize) -> JsonError {
+    JsonError { reason: reason.to_owned(), at }
 }
 
 /// Line and column of an offset, both from 1; the column counts bytes.
 pub(crate) fn line_and_column(source: &[u8], at: usize) -> (usize, usize) {
     let before = source.get(..at).unwrap_or(source);
-    let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+    let line = before.split(|byte| *byte == b'\n').count();
     let column = before.iter().rev().take_while(|byte| **byte != b'\n').count() + 1;
     (line, column)
 }

@@ -5,6 +5,7 @@
 
 mod json;
 mod parse;
+pub mod patch;
 
 use std::sync::Arc;
 

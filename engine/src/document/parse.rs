@@ -68,18 +68,13 @@ struct Parser<'a> {
     values: Vec<(usize, Parsed)>,
 }
 
-impl<'a> Parser<'a> {
+impl Parser<'_> {
     fn document(&mut self) -> Parse<()> {
-        match self.reader.peek()? {
-            Kind::Object => self.object(ROOT)?,
-            _ => {
-                let at = self.reader.position();
-                return Err(Failure::Shape {
-                    message: "failed to parse: a document must be an object".to_owned(),
-                    at,
-                });
-            }
+        if self.reader.peek()? != Kind::Object {
+            let message = "failed to parse: a document must be an object".to_owned();
+            return Err(Failure::Shape { message, at: self.reader.position() });
         }
+        self.object(ROOT)?;
         Ok(self.reader.end()?)
     }
 

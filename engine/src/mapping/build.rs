@@ -135,13 +135,13 @@ impl Mapping {
 
     /// The format of a text that is a date; a plain number never is.
     fn detect_date(&self, text: &str, is_number: bool) -> Option<DateFormat> {
+        static SLASHED: LazyLock<DateFormat> =
+            LazyLock::new(|| SLASHED_FORMAT.parse().unwrap_or_default());
         // Every detected form begins with a digit: most texts are done with here.
         let begins = text.bytes().next().is_some_and(|byte| byte.is_ascii_digit());
         if !self.date_detection || is_number || !begins {
             return None;
         }
-        static SLASHED: LazyLock<DateFormat> =
-            LazyLock::new(|| SLASHED_FORMAT.parse().unwrap_or_default());
         let mut formats = [DateFormat::default(), SLASHED.clone()].into_iter();
         formats.find(|format| format.parse(text).and_then(in_range).is_some())
     }

@@ -115,6 +115,7 @@ pub struct NullValue {
 
 /// One leaf field, or one multi-field of a leaf field.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "Elasticsearch's parameters are booleans")]
 pub struct FieldMapping {
     /// The dotted path; a multi-field's is `field.multi`.
     pub path: String,

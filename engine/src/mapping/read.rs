@@ -174,13 +174,11 @@ impl<'a> Reader<'a> {
             let mut places = field.multi_fields.iter().copied();
             places.find(|place| self.mapping.fields.get(*place).is_some_and(|f| f.path == path))
         });
-        match existing {
-            Some(existing) => self.merge_field(existing, &multi),
-            None => {
-                self.mapping.add_multi_field(place, name, multi).map_err(as_mapping_error)?;
-                Ok(())
-            }
+        if let Some(existing) = existing {
+            return self.merge_field(existing, &multi);
         }
+        self.mapping.add_multi_field(place, name, multi).map_err(as_mapping_error)?;
+        Ok(())
     }
 
     /// Takes over what may change; refuses what may not.
@@ -292,7 +290,7 @@ fn conflict(merging: bool, message: String) -> Error {
 
 /// A limit that a mapping breaks by itself makes it a bad mapping.
 fn as_mapping_error(error: Error) -> Error {
-    invalid(error.message())
+    invalid(error.message()).with_source(error)
 }
 
 /// A field's definition but for its multi-fields.
@@ -307,25 +305,9 @@ fn read_parameters(name: &str, kind: &str, json: &Map<String, Value>) -> Result<
         match (parameter.as_str(), kind) {
             ("type" | "fields", _) => {}
             ("index", _) => field.index = boolean(parameter, name, value)?,
-            ("store", _) => only(parameter, name, value, &Value::Bool(false))?,
             ("analyzer", FieldKind::Text) => field.analyzer = analyzer(name, value)?,
             ("search_analyzer", FieldKind::Text) => search_analyzer = Some(analyzer(name, value)?),
             ("norms", FieldKind::Text) => field.norms = boolean(parameter, name, value)?,
-            ("norms", FieldKind::Keyword) => only(parameter, name, value, &false.into())?,
-            ("index_options", FieldKind::Text) => {
-                only(parameter, name, value, &"positions".into())?;
-            }
-            ("index_options", FieldKind::Keyword) => {
-                only(parameter, name, value, &"docs".into())?;
-            }
-            ("term_vector", FieldKind::Text) => only(parameter, name, value, &"no".into())?,
-            ("similarity", FieldKind::Text | FieldKind::Keyword) => {
-                only(parameter, name, value, &"BM25".into())?;
-            }
-            ("position_increment_gap", FieldKind::Text) => {
-                only(parameter, name, value, &100.into())?;
-            }
-            ("fielddata", FieldKind::Text) => only(parameter, name, value, &false.into())?,
             ("ignore_above", FieldKind::Keyword) => {
                 field.ignore_above = Some(count(parameter, name, value)?);
             }
@@ -345,12 +327,7 @@ fn read_parameters(name: &str, kind: &str, json: &Map<String, Value>) -> Result<
                 })?;
             }
             ("null_value", kind) if kind != FieldKind::Text => null_value = Some(value),
-            _ => {
-                return Err(invalid(format!(
-                    "unknown parameter [{parameter}] on mapper [{name}] of type [{}]",
-                    kind.name()
-                )));
-            }
+            _ => check_fixed(parameter, kind, name, value)?,
         }
     }
     match search_analyzer {
@@ -401,15 +378,37 @@ fn analyzer(field: &str, value: &Value) -> Result<String> {
     Ok(name.to_owned())
 }
 
-/// A parameter that is only accepted with the value that Egret has anyway.
-fn only(parameter: &str, field: &str, value: &Value, allowed: &Value) -> Result<()> {
-    let shown_value = shown(value);
-    if value == allowed || shown_value == shown(allowed) {
+/// Parameters that are only accepted with the value that Egret has anyway.
+const FIXED: [(&str, FieldKind, &str); 8] = [
+    ("index_options", FieldKind::Text, "positions"),
+    ("index_options", FieldKind::Keyword, "docs"),
+    ("norms", FieldKind::Keyword, "false"),
+    ("term_vector", FieldKind::Text, "no"),
+    ("similarity", FieldKind::Text, "BM25"),
+    ("similarity", FieldKind::Keyword, "BM25"),
+    ("position_increment_gap", FieldKind::Text, "100"),
+    ("fielddata", FieldKind::Text, "false"),
+];
+
+/// Refuses parameters that Egret does not know, and values that it does not honour.
+fn check_fixed(parameter: &str, kind: FieldKind, field: &str, value: &Value) -> Result<()> {
+    let fixed = FIXED.iter().find(|fixed| fixed.0 == parameter && fixed.1 == kind);
+    let allowed = match fixed {
+        Some(fixed) => fixed.2,
+        None if parameter == "store" => "false",
+        None => {
+            return Err(invalid(format!(
+                "unknown parameter [{parameter}] on mapper [{field}] of type [{}]",
+                kind.name()
+            )));
+        }
+    };
+    let value = shown(value);
+    if value == allowed {
         return Ok(());
     }
     Err(invalid(format!(
-        "parameter [{parameter}] of field [{field}] can only be [{}], found [{shown_value}]",
-        shown(allowed)
+        "parameter [{parameter}] of field [{field}] can only be [{allowed}], found [{value}]"
     )))
 }
 
