@@ -1,0 +1,220 @@
+//! `range`: an interval of numbers, dates, booleans or terms.
+
+use std::ops::Bound;
+
+use jiff::tz::TimeZone;
+use tantivy::Term;
+use tantivy::query::RangeQuery;
+use tantivy::schema::Field;
+
+use super::ast::{Range, Scalar};
+use super::compile::{Compiled, Compiler, invalid};
+use super::date_math::instant;
+use super::term_level::Target;
+use super::term_selection::{Selection, TermSelection};
+use super::value::{Number, boolean, number, text, whole_interval};
+use crate::error::Result;
+use crate::mapping::date::{DateFormat, MICROS};
+use crate::mapping::field::{FieldMapping, Storage};
+use crate::mapping::schema;
+
+impl Compiler<'_> {
+    pub(super) fn range(&self, clause: &Range, boost: f32) -> Result<Compiled> {
+        let (field, mapping) = match self.target(&clause.field) {
+            Target::Mapped(field, mapping) => (field, mapping),
+            Target::Unmapped => return Ok(Compiled::nothing()),
+            Target::Id(_) | Target::Index => {
+                return Err(invalid(format!(
+                    "Field [{0}] of type [{0}] does not support range queries",
+                    clause.field
+                )));
+            }
+        };
+        if mapping.kind.storage() != Storage::Date
+            && (clause.format.is_some() || clause.time_zone.is_some())
+        {
+            let kind = mapping.kind.name();
+            let option = if clause.format.is_some() { "format" } else { "time_zone" };
+            return Err(invalid(format!(
+                "Field [{}] of type [{kind}] does not support range queries with [{option}]",
+                clause.field
+            )));
+        }
+        if clause.lower.is_none() && clause.upper.is_none() {
+            return self.exists(&clause.field, boost);
+        }
+        let Some((lower, upper)) = bounds(clause, field, mapping)? else {
+            return Ok(Compiled::nothing());
+        };
+        let compiled = self.between(field, mapping, lower, upper)?;
+        Ok(self.constant(compiled, boost))
+    }
+
+    /// The documents with a value between two terms, read from the column where that is the only
+    /// exact or the faster way.
+    pub(super) fn between(
+        &self,
+        field: Field,
+        mapping: &FieldMapping,
+        lower: Bound<Term>,
+        upper: Bound<Term>,
+    ) -> Result<Compiled> {
+        let storage = mapping.kind.storage();
+        let by_terms = mapping.index && matches!(storage, Storage::Text | Storage::Bool);
+        if mapping.doc_values && !by_terms {
+            return Ok(self.constant_query(RangeQuery::new(lower, upper), 0.0));
+        }
+        if !mapping.index {
+            return Err(not_searchable(mapping));
+        }
+        let bytes = |bound: Bound<Term>| {
+            bound.map(|term| match term.value().as_date() {
+                // Terms hold dates by the second.
+                Some(date) => Term::from_field_date_for_search(field, date)
+                    .serialized_value_bytes()
+                    .to_owned(),
+                None => term.serialized_value_bytes().to_owned(),
+            })
+        };
+        let selection = Selection::Within(bytes(lower), bytes(upper));
+        Ok(self.constant_query(TermSelection { field, selection }, 0.0))
+    }
+
+    /// The documents with a date that a text means: an instant, or a whole day, month or year.
+    pub(super) fn date(
+        &self,
+        field: Field,
+        mapping: &FieldMapping,
+        value: &Scalar,
+        boost: f32,
+    ) -> Result<Compiled> {
+        let format = &mapping.format;
+        let text = text(value);
+        let lower = instant(&text, format, None, false)?;
+        let upper = instant(&text, format, None, true)?;
+        let Some((lower, upper)) = date_terms(field, lower, upper) else {
+            return Ok(Compiled::nothing());
+        };
+        let compiled = self.between(field, mapping, lower, upper)?;
+        Ok(self.constant(compiled, boost))
+    }
+}
+
+/// A field that has neither terms nor a column to answer from.
+pub(super) fn not_searchable(mapping: &FieldMapping) -> crate::error::Error {
+    let also = if mapping.kind.storage() == Storage::Text { "" } else { " nor has doc values" };
+    invalid(format!(
+        "failed to create query: Cannot search on field [{}] since it is not indexed{also}.",
+        mapping.path
+    ))
+}
+
+type Bounds = (Bound<Term>, Bound<Term>);
+
+/// The interval in terms of the field; `None` if it is empty.
+fn bounds(clause: &Range, field: Field, mapping: &FieldMapping) -> Result<Option<Bounds>> {
+    match mapping.kind.storage() {
+        Storage::Text => {
+            let term = |scalar: &Scalar| Ok(Term::from_field_text(field, &text(scalar)));
+            Ok(Some((bound(&clause.lower, term)?, bound(&clause.upper, term)?)))
+        }
+        Storage::Bool => {
+            let term = |scalar: &Scalar| Ok(Term::from_field_bool(field, boolean(scalar)?));
+            Ok(Some((bound(&clause.lower, term)?, bound(&clause.upper, term)?)))
+        }
+        Storage::F64 => {
+            let term = |scalar: &Scalar| Ok(Term::from_field_f64(field, number(scalar)?.to_f64()));
+            Ok(Some((bound(&clause.lower, term)?, bound(&clause.upper, term)?)))
+        }
+        Storage::I64 => {
+            let interval = interval(clause, i64::MIN.into(), i64::MAX.into())?;
+            Ok(included(interval, |value| {
+                i64::try_from(value).ok().map(|value| Term::from_field_i64(field, value))
+            }))
+        }
+        Storage::U64 => {
+            let interval = interval(clause, 0, u64::MAX.into())?;
+            Ok(included(interval, |value| {
+                u64::try_from(value).ok().map(|value| Term::from_field_u64(field, value))
+            }))
+        }
+        Storage::Date => date_bounds(clause, field, mapping),
+    }
+}
+
+fn bound(
+    end: &Option<(Scalar, bool)>,
+    term: impl Fn(&Scalar) -> Result<Term>,
+) -> Result<Bound<Term>> {
+    Ok(match end {
+        None => Bound::Unbounded,
+        Some((scalar, true)) => Bound::Included(term(scalar)?),
+        Some((scalar, false)) => Bound::Excluded(term(scalar)?),
+    })
+}
+
+fn interval(clause: &Range, least: i128, greatest: i128) -> Result<Option<(i128, i128)>> {
+    let end = |end: &Option<(Scalar, bool)>| -> Result<Option<(Number, bool)>> {
+        end.as_ref().map(|(scalar, included)| Ok((number(scalar)?, *included))).transpose()
+    };
+    Ok(whole_interval(end(&clause.lower)?, end(&clause.upper)?, least, greatest))
+}
+
+fn included(interval: Option<(i128, i128)>, term: impl Fn(i128) -> Option<Term>) -> Option<Bounds> {
+    let (lower, upper) = interval?;
+    Some((Bound::Included(term(lower)?), Bound::Included(term(upper)?)))
+}
+
+/// An end that is included takes in the whole of what its text means; one that is not, none of it.
+fn date_bounds(clause: &Range, field: Field, mapping: &FieldMapping) -> Result<Option<Bounds>> {
+    let format = match &clause.format {
+        None => mapping.format.clone(),
+        Some(text) => text.parse::<DateFormat>().map_err(|error| {
+            invalid(format!("Invalid format: [{text}]: {error}")).with_source(error)
+        })?,
+    };
+    let zone = clause.time_zone.as_deref().map(time_zone).transpose()?;
+    let end = |end: &Option<(Scalar, bool)>, round_up: bool| -> Result<Option<i64>> {
+        end.as_ref()
+            .map(|(scalar, _)| instant(&text(scalar), &format, zone.as_ref(), round_up))
+            .transpose()
+    };
+    let above = matches!(clause.lower, Some((_, false)));
+    let below = matches!(clause.upper, Some((_, false)));
+    let lower = end(&clause.lower, above)?.unwrap_or(i64::MIN).saturating_add(above.into());
+    let upper = end(&clause.upper, !below)?.unwrap_or(i64::MAX).saturating_sub(below.into());
+    Ok(date_terms(field, lower, upper))
+}
+
+fn date_terms(field: Field, lower: i64, upper: i64) -> Option<Bounds> {
+    let (lower, upper) = (lower.max(*MICROS.start()), upper.min(*MICROS.end()));
+    if lower > upper {
+        return None;
+    }
+    let term = |micros| Bound::Included(Term::from_field_date(field, schema::date(micros)));
+    Some((term(lower), term(upper)))
+}
+
+/// `+01:00`, `Z` or an IANA name.
+pub(crate) fn time_zone(text: &str) -> Result<TimeZone> {
+    let unknown = || invalid(format!("Unknown time-zone ID: {text}"));
+    if text == "Z" {
+        return Ok(TimeZone::UTC);
+    }
+    let (sign, digits) = match text.as_bytes().first() {
+        Some(b'+') => (1, text.get(1..).ok_or_else(unknown)?),
+        Some(b'-') => (-1, text.get(1..).ok_or_else(unknown)?),
+        _ => return TimeZone::get(text).map_err(|_| unknown()),
+    };
+    let (hours, minutes) = match digits.split_once(':') {
+        Some(parts) => parts,
+        None if digits.len() == 4 => digits.split_at_checked(2).ok_or_else(unknown)?,
+        None => (digits, "0"),
+    };
+    let part = |text: &str, most: i32| {
+        let value = text.parse::<i32>().ok().filter(|value| (0..=most).contains(value));
+        value.ok_or_else(unknown)
+    };
+    let seconds = sign * (part(hours, 18)? * 3600 + part(minutes, 59)? * 60);
+    Ok(TimeZone::fixed(jiff::tz::Offset::from_seconds(seconds).map_err(|_| unknown())?))
+}

@@ -1,0 +1,187 @@
+//! Documents that have any of many terms of one field, all scored alike: lists of values, prefixes,
+//! patterns, intervals.
+//!
+//! Terms are looked up in each segment's dictionary as the query runs, so there is no cap: one term
+//! is read as it is, several fill a bitset.
+
+use std::ops::{Bound, ControlFlow};
+use std::sync::Arc;
+
+use tantivy::index::InvertedIndexReader;
+use tantivy::postings::TermInfo;
+use tantivy::query::{
+    BitSetDocSet, ConstScorer, EmptyScorer, EnableScoring, Explanation, Query, Scorer, Weight,
+};
+use tantivy::schema::{Field, IndexRecordOption};
+use tantivy::{BitSet, DocId, Score, SegmentReader, TantivyError};
+
+use super::matcher::Matcher;
+
+/// Which terms.
+#[derive(Debug, Clone)]
+pub(super) enum Selection {
+    /// These, in the dictionary's bytes.
+    List(Arc<[Vec<u8>]>),
+    /// Those within bounds, in the dictionary's bytes.
+    Within(Bound<Vec<u8>>, Bound<Vec<u8>>),
+    /// Texts that fit.
+    Matching(Arc<Matcher>),
+}
+
+/// Documents that have any of the terms.
+#[derive(Debug, Clone)]
+pub(super) struct TermSelection {
+    pub(super) field: Field,
+    pub(super) selection: Selection,
+}
+
+impl Query for TermSelection {
+    fn weight(&self, _: EnableScoring<'_>) -> tantivy::Result<Box<dyn Weight>> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+impl Weight for TermSelection {
+    fn scorer(&self, reader: &SegmentReader, boost: Score) -> tantivy::Result<Box<dyn Scorer>> {
+        let index = reader.inverted_index(self.field)?;
+        let mut union = Union { index: &index, max_doc: reader.max_doc(), state: State::Empty };
+        self.for_each_term(&index, &mut |info| union.add(info))?;
+        union.into_scorer(boost)
+    }
+
+    fn explain(&self, reader: &SegmentReader, doc: DocId) -> tantivy::Result<Explanation> {
+        let mut scorer = self.scorer(reader, 1.0)?;
+        if scorer.doc() > doc || scorer.seek(doc) != doc {
+            return Err(TantivyError::InvalidArgument(format!("document {doc} does not match")));
+        }
+        Ok(Explanation::new("TermSelection", 1.0))
+    }
+}
+
+impl TermSelection {
+    fn for_each_term(
+        &self,
+        index: &InvertedIndexReader,
+        visit: &mut dyn FnMut(&TermInfo) -> tantivy::Result<()>,
+    ) -> tantivy::Result<()> {
+        match &self.selection {
+            Selection::List(terms) => {
+                for term in terms.iter() {
+                    if let Some(info) = index.terms().get(term)? {
+                        visit(&info)?;
+                    }
+                }
+            }
+            Selection::Within(lower, upper) => {
+                let mut range = index.terms().range();
+                range = match lower {
+                    Bound::Included(bytes) => range.ge(bytes),
+                    Bound::Excluded(bytes) => range.gt(bytes),
+                    Bound::Unbounded => range,
+                };
+                range = match upper {
+                    Bound::Included(bytes) => range.le(bytes),
+                    Bound::Excluded(bytes) => range.lt(bytes),
+                    Bound::Unbounded => range,
+                };
+                let mut terms = range.without_keys().into_stream()?;
+                while terms.advance() {
+                    visit(terms.value())?;
+                }
+            }
+            Selection::Matching(matcher) => {
+                for_each_match(index, matcher, &mut |_, info| {
+                    visit(info).map(ControlFlow::Continue)
+                })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Visits the terms of a dictionary that fit, in their order, until told to stop.
+pub(super) fn for_each_match(
+    index: &InvertedIndexReader,
+    matcher: &Matcher,
+    visit: &mut dyn FnMut(&str, &TermInfo) -> tantivy::Result<ControlFlow<()>>,
+) -> tantivy::Result<()> {
+    let prefix = matcher.literal_prefix();
+    let mut range = index.terms().range().ge(&prefix);
+    if let Some(end) = end_of_prefix(prefix.as_bytes()) {
+        range = range.lt(end);
+    }
+    let mut terms = range.into_stream()?;
+    while terms.advance() {
+        let Ok(term) = std::str::from_utf8(terms.key()) else { continue };
+        if matcher.matches(term) && visit(term, terms.value())?.is_break() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// The least bytes that come after everything with this prefix.
+fn end_of_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < u8::MAX {
+            end.push(last + 1);
+            return Some(end);
+        }
+    }
+    None
+}
+
+struct Union<'a> {
+    index: &'a InvertedIndexReader,
+    max_doc: DocId,
+    state: State,
+}
+
+enum State {
+    Empty,
+    One(TermInfo),
+    Many(BitSet),
+}
+
+impl Union<'_> {
+    fn add(&mut self, info: &TermInfo) -> tantivy::Result<()> {
+        match &mut self.state {
+            State::Empty => self.state = State::One(info.clone()),
+            State::One(first) => {
+                let mut docs = BitSet::with_max_value(self.max_doc);
+                fill(self.index, first, &mut docs)?;
+                fill(self.index, info, &mut docs)?;
+                self.state = State::Many(docs);
+            }
+            State::Many(docs) => fill(self.index, info, docs)?,
+        }
+        Ok(())
+    }
+
+    fn into_scorer(self, boost: Score) -> tantivy::Result<Box<dyn Scorer>> {
+        Ok(match self.state {
+            State::Empty => Box::new(EmptyScorer),
+            State::One(info) => {
+                let postings =
+                    self.index.read_postings_from_terminfo(&info, IndexRecordOption::Basic)?;
+                Box::new(ConstScorer::new(postings, boost))
+            }
+            State::Many(docs) => Box::new(ConstScorer::new(BitSetDocSet::from(docs), boost)),
+        })
+    }
+}
+
+fn fill(index: &InvertedIndexReader, info: &TermInfo, docs: &mut BitSet) -> tantivy::Result<()> {
+    let mut postings = index.read_block_postings_from_terminfo(info, IndexRecordOption::Basic)?;
+    loop {
+        let block = postings.docs();
+        if block.is_empty() {
+            return Ok(());
+        }
+        for &doc in block {
+            docs.insert(doc);
+        }
+        postings.advance();
+    }
+}

@@ -1,0 +1,187 @@
+//! One segment of a snapshot, and what has been worked out about it.
+
+use std::ops::AddAssign;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+use rustc_hash::FxHashMap;
+use tantivy::columnar::{Cardinality, Column, ColumnIndex};
+use tantivy::index::{SegmentId, SegmentReader};
+use tantivy::postings::TermInfo;
+use tantivy::schema::{Field, IndexRecordOption, Value as _};
+use tantivy::{BitSet, DocId, TantivyDocument};
+
+use super::DocumentVersion;
+use crate::error::{Error, ErrorKind, Result};
+use crate::mapping::schema::{LSN, SEQ_NO, TERM, VERSION};
+use crate::position::{Lsn, SeqNo};
+
+/// The stored field that holds documents verbatim.
+pub const SOURCE: &str = "_source";
+
+/// How often and in how many documents a field occurs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FieldStatistics {
+    /// Documents that have the field.
+    pub doc_count: u64,
+    /// Its terms in all documents, repetitions counted.
+    pub token_count: u64,
+}
+
+impl AddAssign for FieldStatistics {
+    fn add_assign(&mut self, other: Self) {
+        self.doc_count += other.doc_count;
+        self.token_count += other.token_count;
+    }
+}
+
+/// One segment of a snapshot.
+#[derive(Debug, Clone)]
+pub struct Segment {
+    reader: Arc<SegmentReader>,
+    cache: Arc<SegmentCache>,
+}
+
+/// What does not change while a segment lives, deletes or not.
+#[derive(Debug, Default)]
+struct SegmentCache {
+    /// By field; held only to look up or insert.
+    statistics: RwLock<FxHashMap<Field, FieldStatistics>>,
+    versions: OnceLock<VersionColumns>,
+}
+
+#[derive(Debug)]
+struct VersionColumns {
+    seq_no: Column<u64>,
+    term: Column<u64>,
+    version: Column<u64>,
+    lsn: Column<u64>,
+}
+
+impl Segment {
+    pub(super) fn new(reader: Arc<SegmentReader>) -> Self {
+        Self { reader, cache: Arc::default() }
+    }
+
+    /// The same segment under a newer reader (more deletes, or a longer schema).
+    pub(super) fn reopened(&self, reader: Arc<SegmentReader>) -> Self {
+        Self { reader, cache: Arc::clone(&self.cache) }
+    }
+
+    /// Names the segment.
+    pub fn id(&self) -> SegmentId {
+        self.reader.segment_id()
+    }
+
+    /// Its reader.
+    pub fn reader(&self) -> &SegmentReader {
+        &self.reader
+    }
+
+    /// How often and in how many of its documents a field occurs, deleted ones included.
+    pub fn field_statistics(&self, field: Field) -> Result<FieldStatistics> {
+        if let Some(known) = self.cache.statistics.read().get(&field) {
+            return Ok(*known);
+        }
+        let statistics = self.count_field(field)?;
+        self.cache.statistics.write().insert(field, statistics);
+        Ok(statistics)
+    }
+
+    fn count_field(&self, field: Field) -> Result<FieldStatistics> {
+        let entry = self.reader.schema().get_field_entry(field);
+        if let Some(norms) = self.reader.fieldnorms_readers().get_field(field)? {
+            let doc_count =
+                (0..norms.num_docs()).filter(|&doc| norms.fieldnorm_id(doc) > 0).count();
+            let token_count = self.reader.inverted_index(field)?.total_num_tokens();
+            return Ok(FieldStatistics { doc_count: doc_count as u64, token_count });
+        }
+        if entry.has_fieldnorms() {
+            return Ok(FieldStatistics::default());
+        }
+        if entry.is_fast() {
+            let column = self.reader.fast_fields().u64_lenient(entry.name())?;
+            return Ok(column.map_or_else(FieldStatistics::default, |(column, _)| {
+                FieldStatistics {
+                    doc_count: documents_with_a_value(&column),
+                    token_count: u64::from(column.values.num_vals()),
+                }
+            }));
+        }
+        self.count_postings(field)
+    }
+
+    /// The slow way, for a field that has neither norms nor a column.
+    fn count_postings(&self, field: Field) -> Result<FieldStatistics> {
+        let index = self.reader.inverted_index(field)?;
+        let mut docs = BitSet::with_max_value(self.reader.max_doc());
+        let mut token_count = index.total_num_tokens();
+        let mut posting_count = 0;
+        let mut terms = index.terms().stream()?;
+        while terms.advance() {
+            let info: &TermInfo = terms.value();
+            posting_count += u64::from(info.doc_freq);
+            let mut postings =
+                index.read_block_postings_from_terminfo(info, IndexRecordOption::Basic)?;
+            while !postings.docs().is_empty() {
+                for &doc in postings.docs() {
+                    docs.insert(doc);
+                }
+                postings.advance();
+            }
+        }
+        token_count = token_count.max(posting_count);
+        Ok(FieldStatistics { doc_count: docs.len() as u64, token_count })
+    }
+
+    /// When a document was last changed.
+    pub fn version(&self, doc: DocId) -> Result<DocumentVersion> {
+        let columns = self.version_columns()?;
+        let value = |column: &Column<u64>| column.first(doc).unwrap_or(0);
+        Ok(DocumentVersion {
+            seq_no: SeqNo(value(&columns.seq_no)),
+            term: value(&columns.term),
+            version: value(&columns.version),
+            lsn: Lsn(value(&columns.lsn)),
+        })
+    }
+
+    fn version_columns(&self) -> Result<&VersionColumns> {
+        if let Some(columns) = self.cache.versions.get() {
+            return Ok(columns);
+        }
+        let fast = self.reader.fast_fields();
+        let columns = VersionColumns {
+            seq_no: fast.u64(SEQ_NO)?,
+            term: fast.u64(TERM)?,
+            version: fast.u64(VERSION)?,
+            lsn: fast.u64(LSN)?,
+        };
+        Ok(self.cache.versions.get_or_init(|| columns))
+    }
+
+    /// A document's `_source`.
+    pub fn source(&self, doc: DocId) -> Result<Bytes> {
+        let corrupt = || {
+            let message = format!("document {doc} of segment {} has no source", self.id());
+            Error::new(ErrorKind::Corrupt, message)
+        };
+        let field = self.reader.schema().get_field(SOURCE)?;
+        let document: TantivyDocument = self.reader.get_store_reader(1)?.get(doc)?;
+        let source = document.get_first(field).and_then(|value| value.as_bytes());
+        source.map(Bytes::copy_from_slice).ok_or_else(corrupt)
+    }
+}
+
+fn documents_with_a_value(column: &Column<u64>) -> u64 {
+    match &column.index {
+        ColumnIndex::Empty { .. } => 0,
+        ColumnIndex::Full => u64::from(column.num_docs()),
+        ColumnIndex::Optional(optional) => u64::from(optional.num_non_nulls()),
+        ColumnIndex::Multivalued(_) => {
+            debug_assert_eq!(column.get_cardinality(), Cardinality::Multivalued);
+            (0..column.num_docs()).filter(|&doc| column.index.has_value(doc)).count() as u64
+        }
+    }
+}
