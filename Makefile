@@ -10,12 +10,17 @@ demo: ## Search this machine's Debian packages from a private PostgreSQL (DATA=f
 test: ## Install what is missing and run every test
 	@scripts/ensure-postgres.sh
 	@scripts/ensure-clients.sh >/dev/null
-	@scripts/ensure-chromium.sh
+	@scripts/ensure-browser.sh
 	cargo test --workspace --locked
+
+bench: ## Measure against tantivy called directly (ARGS="--docs 100000": see --help)
+	@scripts/ensure-postgres.sh
+	cargo build --release --locked --package egret-server --bin egret
+	cargo run --release --locked --package egret-tests --bin egret-bench -- $(ARGS)
 
 chaos: ## Kill egret in RUNS=100 more runs of the campaign, from SEED=1
 	@scripts/ensure-postgres.sh
 	CHAOS_SEED=$(or $(SEED),1) CHAOS_RUNS=$(or $(RUNS),100) \
 		cargo test --package egret-tests --locked --test chaos -- --nocapture
 
-.PHONY: help demo test chaos
+.PHONY: help demo test bench chaos

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes sure that .cache/python holds a Python with the real Elasticsearch and OpenSearch clients
-# and Selenium, at the versions pinned in clients/requirements.txt. Prints the interpreter's path.
+# Makes sure that .cache/python holds a Python with the real Elasticsearch and OpenSearch clients,
+# at the versions pinned in clients/requirements.txt. Prints the path of the interpreter.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 environment=$PWD/.cache/python

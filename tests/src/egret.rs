@@ -27,10 +27,8 @@ const PROGRAM_DEADLINE: Duration = Duration::from_secs(60);
 /// What the program is started with.
 #[derive(Debug, Clone, Default)]
 pub struct EgretOptions {
-    /// The database to follow.
-    pub postgres: Option<String>,
-    /// The tables to follow; `None` leaves it to the program.
-    pub tables: Option<String>,
+    /// The configuration file, in TOML; empty: none.
+    pub configuration: String,
     /// More arguments of `egret serve`.
     pub arguments: Vec<String>,
     /// Environment variables.
@@ -38,14 +36,28 @@ pub struct EgretOptions {
 }
 
 impl EgretOptions {
-    /// Follows tables of a database.
-    pub fn following(url: impl Into<String>, tables: &str) -> Self {
-        Self { postgres: Some(url.into()), tables: Some(tables.to_owned()), ..Self::default() }
+    /// Follows tables, separated by commas, of a database. The slot is named after the database,
+    /// since slots belong to the whole cluster, which tests share.
+    pub fn following(url: impl AsRef<str>, tables: &str) -> Self {
+        let url = url.as_ref();
+        let database = url.rsplit('/').next().unwrap_or_default();
+        let tables: Vec<_> = tables.split(',').collect();
+        let configuration = format!(
+            "[[pipelines]]\nurl = {url:?}\ntables = {tables:?}\nslot = \"egret_{database}\"\n"
+        );
+        Self { configuration, ..Self::default() }
+    }
+
+    /// Adds an option of the pipeline, after [`EgretOptions::following`]: `copy_workers`, `1`.
+    #[must_use]
+    pub fn with(mut self, option: &str, value: &str) -> Self {
+        self.configuration.extend([option, " = ", value, "\n"]);
+        self
     }
 
     /// Adds an argument and its value.
     #[must_use]
-    pub fn with(mut self, argument: &str, value: &str) -> Self {
+    pub fn with_argument(mut self, argument: &str, value: &str) -> Self {
         self.arguments.extend([argument.to_owned(), value.to_owned()]);
         self
     }
@@ -95,7 +107,7 @@ impl Egret {
         Self::start_on(folder, options)
     }
 
-    /// Starts the program on a folder that may already hold data.
+    /// Starts the program on a folder whose subfolder `data` may already hold data.
     pub fn start_on(folder: TempDir, options: EgretOptions) -> Self {
         let log = Arc::new(Mutex::new(String::new()));
         // Servers under test are on this machine: no proxy of the environment is asked.
@@ -117,13 +129,12 @@ impl Egret {
     pub fn try_resume(&mut self) -> Result<(), ExitStatus> {
         assert!(self.process.is_none(), "egret is still running");
         let mut command = Command::new(program());
-        command.arg("serve").arg("--data").arg(self.folder.path());
+        command.arg("serve").arg("--data").arg(self.folder());
         command.args(["--listen", "127.0.0.1:0"]);
-        if let Some(url) = &self.options.postgres {
-            command.args(["--postgres", url]);
-        }
-        if let Some(tables) = &self.options.tables {
-            command.args(["--tables", tables]);
+        if !self.options.configuration.is_empty() {
+            let file = self.folder.path().join("egret.toml");
+            std::fs::write(&file, &self.options.configuration).unwrap();
+            command.arg("--config").arg(file);
         }
         command.args(&self.options.arguments).envs(self.options.environment.iter().cloned());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -175,8 +186,8 @@ impl Egret {
     }
 
     /// The data folder.
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
+    pub fn folder(&self) -> PathBuf {
+        self.folder.path().join("data")
     }
 
     /// Everything that it printed since it was first started.
