@@ -1,26 +1,108 @@
 //! The analyzers as tantivy's tokenizers, under their own names.
 
-use tantivy::tokenizer::{
-    LowerCaser, RawTokenizer, SimpleTokenizer, TextAnalyzer, TokenizerManager, WhitespaceTokenizer,
-};
+use egret_analyzers::{Analyzer, POSITION_INCREMENT_GAP, Tokens};
+use tantivy::tokenizer::{RawTokenizer, Token, TokenStream, Tokenizer, TokenizerManager};
 
-/// The tokenizer that keeps a text as one term.
+/// The tokenizer that keeps a text as one term, an empty one too.
 pub(crate) const RAW: &str = "raw";
 
 /// Every built-in analyzer under its name, and `raw`.
 pub fn tokenizers() -> TokenizerManager {
     let manager = TokenizerManager::new();
     manager.register(RAW, RawTokenizer::default());
-    manager.register("keyword", RawTokenizer::default());
-    manager.register("whitespace", WhitespaceTokenizer::default());
-    let words = TextAnalyzer::builder(SimpleTokenizer::default()).filter(LowerCaser).build();
-    for name in ["standard", "simple", "stop", "english"] {
-        manager.register(name, words.clone());
+    // Tantivy asks for a tokenizer of this name for every field that is not text, and never calls
+    // it.
+    manager.register("default", RawTokenizer::default());
+    for name in Analyzer::names() {
+        if let Ok(analyzer) = Analyzer::named(name) {
+            manager.register(name, AnalyzerTokenizer { analyzer, token: Token::default() });
+        }
     }
     manager
 }
 
 /// Whether an analyzer has this name.
 pub(crate) fn is_known(name: &str) -> bool {
-    ["standard", "simple", "whitespace", "keyword", "stop", "english"].contains(&name)
+    Analyzer::names().any(|known| known == name)
+}
+
+#[derive(Clone)]
+struct AnalyzerTokenizer {
+    analyzer: Analyzer,
+    token: Token,
+}
+
+impl Tokenizer for AnalyzerTokenizer {
+    type TokenStream<'a> = AnalyzerStream<'a>;
+
+    fn token_stream<'a>(&'a mut self, text: &'a str) -> AnalyzerStream<'a> {
+        self.token.reset();
+        // Tantivy lets the next value of a field begin past the lengths of this one's tokens: so
+        // many positions lie between values as in Elasticsearch. Nothing else reads the length.
+        self.token.position_length = POSITION_INCREMENT_GAP;
+        AnalyzerStream { tokens: self.analyzer.tokens(text), token: &mut self.token }
+    }
+}
+
+struct AnalyzerStream<'a> {
+    tokens: Tokens<'a>,
+    token: &'a mut Token,
+}
+
+impl TokenStream for AnalyzerStream<'_> {
+    fn advance(&mut self) -> bool {
+        let Some(token) = self.tokens.next_into(&mut self.token.text) else { return false };
+        self.token.offset_from = token.start;
+        self.token.offset_to = token.end;
+        self.token.position = token.position;
+        true
+    }
+
+    fn token(&self) -> &Token {
+        self.token
+    }
+
+    fn token_mut(&mut self) -> &mut Token {
+        self.token
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+    use tantivy::Index;
+    use tantivy::schema::IndexRecordOption;
+    use tantivy::{DocSet as _, Term, postings::Postings as _};
+
+    use crate::document::Draft;
+    use crate::mapping::Mapping;
+    use crate::mapping::schema::{self, SystemValues};
+
+    #[test]
+    fn values_are_a_hundred_positions_apart() {
+        let mapping = json!({"properties": {"text": {"type": "text", "analyzer": "english"}}});
+        let mapping = Arc::new(Mapping::from_json(&mapping).unwrap());
+        let schema = schema::build(&mapping);
+        let mut index = Index::create_in_ram(schema.clone());
+        index.set_tokenizers(schema::tokenizers());
+        let mut writer = index.writer_with_num_threads(1, 20_000_000).unwrap();
+        let source = br#"{"text":["two birds","the bird"]}"#;
+        let document = Draft::new(mapping).parse("1", source).unwrap();
+        writer.add_document(document.into_tantivy(&schema, SystemValues::default())).unwrap();
+        writer.commit().unwrap();
+        let searcher = index.reader().unwrap().searcher();
+        let field = schema.get_field("text").unwrap();
+        let inverted = searcher.segment_reader(0).inverted_index(field).unwrap();
+        let term = Term::from_field_text(field, "bird");
+        let mut postings = inverted
+            .read_postings(&term, IndexRecordOption::WithFreqsAndPositions)
+            .unwrap()
+            .unwrap();
+        let mut positions = Vec::new();
+        assert_eq!(postings.doc(), 0);
+        postings.positions(&mut positions);
+        assert_eq!(positions, [1, 103]);
+    }
 }
