@@ -64,6 +64,9 @@ pub(crate) struct OpenArray {
     is_first: bool,
 }
 
+/// A number of so many characters without an exponent is finite.
+const DIGITS_OF_EVERY_DOUBLE: usize = 300;
+
 /// Up to here duplicates are looked for one by one.
 const FEW_KEYS: usize = 16;
 
@@ -287,8 +290,14 @@ impl<'a> JsonReader<'a> {
             }
             at = end;
         }
+        // What no double can hold, other readers of the same document refuse.
+        let text = self.slice(start, at);
+        let may_be_large = text.len() > DIGITS_OF_EVERY_DOUBLE || text.contains(['e', 'E']);
+        if may_be_large && !text.parse::<f64>().is_ok_and(f64::is_finite) {
+            return Err(error("number out of range", start));
+        }
         self.at = at;
-        Ok(self.slice(start, at))
+        Ok(text)
     }
 
     /// `true` or `false`, after [`peek`](Self::peek) said so.
@@ -401,3 +410,6 @@ pub(crate) fn line_and_column(source: &[u8], at: usize) -> (usize, usize) {
     let column = before.iter().rev().take_while(|byte| **byte != b'\n').count() + 1;
     (line, column)
 }
+
+#[cfg(test)]
+mod tests;

@@ -256,3 +256,145 @@ fn epoch(text: &str, digits: usize, round_up: bool) -> Option<i64> {
     }
     (if negative { -whole } else { whole }).checked_add(below)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn format(text: &str) -> DateFormat {
+        text.parse().unwrap()
+    }
+
+    /// The instant as jiff reads it.
+    fn instant(text: &str) -> i64 {
+        text.parse::<jiff::Timestamp>().unwrap().as_microsecond()
+    }
+
+    #[test]
+    fn dates_are_read() {
+        for (pattern, text, expected) in [
+            (DEFAULT_FORMAT, "2024", "2024-01-01T00:00:00Z"),
+            (DEFAULT_FORMAT, "2024-03", "2024-03-01T00:00:00Z"),
+            (DEFAULT_FORMAT, "2024-02-29", "2024-02-29T00:00:00Z"),
+            (DEFAULT_FORMAT, "2024-02-29T", "2024-02-29T00:00:00Z"),
+            (DEFAULT_FORMAT, "2024-02-29T05", "2024-02-29T05:00:00Z"),
+            (DEFAULT_FORMAT, "2024-02-29T05:06Z", "2024-02-29T05:06:00Z"),
+            (DEFAULT_FORMAT, "2024-02-29T05:06:07.1", "2024-02-29T05:06:07.1Z"),
+            (DEFAULT_FORMAT, "2024-02-29T05:06:07,123456789+0130", "2024-02-29T03:36:07.123456Z"),
+            (DEFAULT_FORMAT, "2024-02-29T05:06:07-08", "2024-02-29T13:06:07Z"),
+            (DEFAULT_FORMAT, "1700000000123", "2023-11-14T22:13:20.123Z"),
+            (DEFAULT_FORMAT, "-1", "1969-12-31T23:59:59.999Z"),
+            (DEFAULT_FORMAT, "1700000000123.5", "2023-11-14T22:13:20.1235Z"),
+            ("epoch_second", "1700000000", "2023-11-14T22:13:20Z"),
+            ("epoch_second", "-1.5", "1969-12-31T23:59:58.5Z"),
+            ("date_optional_time", "2024-3-5", "2024-03-05T00:00:00Z"),
+            ("basic_date", "20240305", "2024-03-05T00:00:00Z"),
+            ("yyyy/MM/dd HH:mm:ss", "2024/03/05 06:07:08", "2024-03-05T06:07:08Z"),
+            ("d.M.uuuu", "5.12.2024", "2024-12-05T00:00:00Z"),
+            (
+                "yyyy-MM-dd'T'HH:mm:ss.SSSXXX",
+                "2024-03-05T06:07:08.009+01:00",
+                "2024-03-05T05:07:08.009Z",
+            ),
+            ("yyyyMMdd'at 'HH'o''clock'", "20240305at 06o'clock", "2024-03-05T06:00:00Z"),
+            (SLASHED_FORMAT, "2024/03/05", "2024-03-05T00:00:00Z"),
+        ] {
+            assert_eq!(format(pattern).parse(text), Some(instant(expected)), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_date_is_refused() {
+        for (pattern, texts) in [
+            (
+                DEFAULT_FORMAT,
+                vec![
+                    "",
+                    "foo",
+                    "2024-",
+                    "2024-13",
+                    "2023-02-29",
+                    "2024-01-01T24",
+                    "2024-01-01T00:60",
+                    "2024-1-1",
+                    "2024-01-01 00:00",
+                    "2024-01-01T00:00:60",
+                    "20x",
+                    "1.",
+                    "--1",
+                    " 2024",
+                    "2024-01-01T00:00:00.",
+                    "2024-01-01T00:00:00+19:00",
+                    "2024-01-01T00:00:00+1",
+                    "99999999999999999999",
+                ],
+            ),
+            ("yyyy-MM-dd", vec!["2024", "2024-01-01T00", "24-01-01"]),
+            ("epoch_second", vec!["2024-01-01", "", "-", "1e3"]),
+        ] {
+            for text in texts {
+                assert_eq!(format(pattern).parse(text), None, "{text}");
+            }
+        }
+        for pattern in ["", "QQQ", "yyyy[", "'T", "yyyy]", "||", "yyyy||", &"[".repeat(20)] {
+            pattern.parse::<DateFormat>().unwrap_err();
+        }
+    }
+
+    #[test]
+    fn missing_parts_are_filled() {
+        let up = Reading { round_up: true, ..Reading::default() };
+        for (text, expected) in [
+            ("2024", "2024-12-31T23:59:59.999999Z"),
+            ("2024-02", "2024-02-29T23:59:59.999999Z"),
+            ("2024-02-03T04:05", "2024-02-03T04:05:59.999999Z"),
+            ("2024-02-03T04:05:06", "2024-02-03T04:05:06.999999Z"),
+            ("2024-02-03T04:05:06.7", "2024-02-03T04:05:06.7Z"),
+            ("1700000000123", "2023-11-14T22:13:20.123999Z"),
+        ] {
+            assert_eq!(DateFormat::default().read(text, &up), Some(instant(expected)), "{text}");
+        }
+        let berlin = TimeZone::get("Europe/Berlin").unwrap();
+        let local = Reading { zone: Some(berlin), round_up: false };
+        for (text, expected) in [
+            ("2024-07-01", "2024-06-30T22:00:00Z"),
+            ("2024-07-01T00:00:00Z", "2024-07-01T00:00:00Z"),
+        ] {
+            assert_eq!(DateFormat::default().read(text, &local), Some(instant(expected)), "{text}");
+        }
+    }
+
+    #[test]
+    fn dates_are_printed() {
+        let micros = instant("2024-03-05T06:07:08.009Z");
+        for (pattern, expected) in [
+            (DEFAULT_FORMAT, "2024-03-05T06:07:08.009Z"),
+            ("epoch_millis", "1709618828009"),
+            ("epoch_second", "1709618828"),
+            ("yyyy-MM-dd", "2024-03-05"),
+            ("d.M.yyyy", "5.3.2024"),
+            ("date_optional_time", "2024-03-05T06:07:08.009Z"),
+            ("HH:mm:ss.SSSSSS", "06:07:08.009000"),
+        ] {
+            assert_eq!(format(pattern).print(micros), expected, "{pattern}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_printed_reads_the_same(micros in MICROS, text in "\\PC{0,20}") {
+            let format = DateFormat::default();
+            let printed = format.print(micros);
+            prop_assert_eq!(format.parse(&printed), Some(micros));
+            prop_assert_eq!(instant(&printed), micros);
+            // Any pattern and any text may be refused, but never panic.
+            if let Ok(odd) = text.parse::<DateFormat>() {
+                odd.parse(&printed);
+                odd.print(micros);
+            }
+            format.parse(&text);
+        }
+    }
+}

@@ -189,45 +189,4 @@ fn invalid(message: impl Into<String>) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn reads_and_writes() {
-        let text = json!({
-            "dynamic": "strict",
-            "_meta": {"a": 1},
-            "properties": {
-                "name": {
-                    "type": "text",
-                    "analyzer": "english",
-                    "fields": {"keyword": {"type": "keyword", "ignore_above": 10}}
-                },
-                "at": {"type": "date", "format": "yyyy-MM-dd"},
-                "size": {"type": "long", "null_value": 3, "coerce": false},
-                "address": {"dynamic": "false", "properties": {"city": {"type": "keyword"}}},
-                "raw": {"enabled": false, "type": "object"}
-            }
-        });
-        let mapping = Mapping::from_json(&text).unwrap();
-        assert_eq!(mapping.to_json(), text);
-        let paths: Vec<_> = mapping.fields().iter().map(|field| field.path.as_str()).collect();
-        assert_eq!(paths, ["name", "name.keyword", "at", "size", "address.city"]);
-        assert!(mapping.has_object("address"));
-        assert_eq!(mapping.field("name.keyword").unwrap().parent.as_deref(), Some("name"));
-    }
-
-    #[test]
-    fn schemas_are_appended_to() {
-        let first = Mapping::from_json(&json!({"properties": {"a": {"type": "text"}}})).unwrap();
-        let more = json!({"properties": {"b": {"type": "long"}, "a": {"type": "text"}}});
-        let second = first.merged(&more).unwrap();
-        let schema = schema::build(&first);
-        let extended = schema::extend(&schema, &second);
-        assert_eq!(extended, schema::build(&second));
-        // Read from JSON in another order, the schema still decides.
-        assert_eq!(schema::extend(&extended, &Mapping::from_json(&more).unwrap()), extended);
-    }
-}
+mod tests;
