@@ -1,5 +1,13 @@
-//! Durable files: the small [`Disk`](disk::Disk) trait under everything that Egret keeps.
+//! Durable files: the small [`Disk`](disk::Disk) trait under everything that Egret keeps, and a
+//! crash-safe append-only [`Log`](log::Log) on top of it.
 //!
 //! This crate knows how bytes survive a crash. It never knows what they mean.
+//!
+//! Begin with [`log`] for the format and the promises, and with [`disk::sim`] for the test double
+//! that forgets at a power cut whatever was not synced.
 
 pub mod disk;
+mod error;
+pub mod log;
+
+pub use error::{BoxError, Error, ErrorKind, Result};

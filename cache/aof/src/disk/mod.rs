@@ -13,7 +13,7 @@ pub mod sim;
 use std::fmt::Debug;
 use std::io;
 use std::ops::Deref;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use real::FileDisk;
@@ -86,37 +86,65 @@ impl Deref for FileBytes {
 
 /// Creates a folder and its missing parents and makes their names durable.
 ///
-/// The folder's own name is synced even where it exists: a process that was killed may have created
-/// it without reaching the sync.
+/// Works from the top down, each name durable before the next is made, so that only the lowest
+/// existing folder can be one whose maker was stopped before the sync: its name is synced again.
 pub fn create_folder_durably(disk: &dyn Disk, path: &Path) -> io::Result<()> {
-    let mut parents = Vec::new();
+    let mut missing = Vec::new();
     for folder in path.ancestors() {
-        let existed = disk.exists(folder)?;
-        if let Some(parent) = folder.parent() {
-            parents.push(parent);
+        if !disk.exists(folder)? {
+            missing.push(folder);
+            continue;
         }
-        if existed {
-            break;
+        let synced = folder.parent().map_or(Ok(()), |parent| disk.sync_folder(parent));
+        match synced {
+            // Then we cannot have made it.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+            other => other?,
         }
+        break;
     }
-    disk.create_folder(path)?;
-    parents.iter().rev().try_for_each(|parent| disk.sync_folder(parent))
+    for folder in missing.into_iter().rev() {
+        disk.create_folder(folder)?;
+        folder.parent().map_or(Ok(()), |parent| disk.sync_folder(parent))?;
+    }
+    Ok(())
 }
 
 /// Replaces a small file atomically and durably: a temporary file beside it is written and synced,
 /// renamed over it, and the folder synced.
 pub fn replace_file(disk: &dyn Disk, path: &Path, content: &[u8]) -> io::Result<()> {
-    let folder = path.parent().ok_or_else(|| io::Error::other("path has no parent folder"))?;
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(".tmp");
-    let temporary = folder.join(name);
+    replace_file_with(disk, path, |file| file.write_all(content))
+}
+
+/// As [`replace_file`], for content that is written piece by piece.
+///
+/// After a failure the old file is still in place, unless it is the rename or the sync of the
+/// folder that failed: then either may be found after a power cut.
+pub fn replace_file_with(
+    disk: &dyn Disk,
+    path: &Path,
+    write: impl FnOnce(&mut dyn DiskFile) -> io::Result<()>,
+) -> io::Result<()> {
+    let temporary = write_temporary(disk, path, write)?;
+    disk.rename(&temporary, path)?;
+    disk.sync_folder(path.parent().unwrap_or(Path::new("")))
+}
+
+/// The first half of [`replace_file_with`]: writes and syncs the temporary file and returns its
+/// path, which is that of the file with `.tmp` added.
+pub fn write_temporary(
+    disk: &dyn Disk,
+    path: &Path,
+    write: impl FnOnce(&mut dyn DiskFile) -> io::Result<()>,
+) -> io::Result<PathBuf> {
+    let mut temporary = path.as_os_str().to_os_string();
+    temporary.push(".tmp");
+    let temporary = PathBuf::from(temporary);
     if disk.exists(&temporary)? {
         disk.remove(&temporary)?;
     }
     let mut file = disk.create(&temporary)?;
-    file.write_all(content)?;
+    write(file.as_mut())?;
     file.sync()?;
-    drop(file);
-    disk.rename(&temporary, path)?;
-    disk.sync_folder(folder)
+    Ok(temporary)
 }
