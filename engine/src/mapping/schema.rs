@@ -83,7 +83,8 @@ pub struct SystemValues {
 /// A schema for a new index: the system fields, then the mapping's fields in order.
 pub fn build(mapping: &Mapping) -> Schema {
     let mut builder = Schema::builder();
-    builder.add_text_field(ID, raw_indexing());
+    // The column says which document a hit is.
+    builder.add_text_field(ID, raw_indexing().set_fast(super::tokenize::RAW));
     for name in [SEQ_NO, TERM, VERSION, LSN] {
         builder.add_u64_field(name, NumericOptions::default().set_fast());
     }

@@ -4,8 +4,17 @@ use tantivy::query::{AllQuery, BooleanQuery, ConstScoreQuery, DisjunctionMaxQuer
 
 use super::ast::{Bool, Query};
 use super::compile::{Compiled, Compiler, Shape};
+use super::excluded::Excluded;
 use super::minimum_should_match::required;
 use crate::error::Result;
+
+/// Single terms go without the wrapper: tantivy has a faster path for them.
+fn excluded(query: Compiled) -> Box<dyn tantivy::query::Query> {
+    match query.shape {
+        Shape::Terms { single: true, .. } => query.query,
+        _ => Box::new(Excluded(query.query)),
+    }
+}
 
 impl Compiler<'_> {
     pub(super) fn bool(&self, clause: &Bool, boost: f32) -> Result<Compiled> {
@@ -64,7 +73,7 @@ impl Compiler<'_> {
             clauses.push((Occur::Must, self.unscored(everything)));
         }
         clauses.extend(should.into_iter().map(|query| (Occur::Should, query.query)));
-        clauses.extend(must_not.into_iter().map(|query| (Occur::MustNot, query.query)));
+        clauses.extend(must_not.into_iter().map(|query| (Occur::MustNot, excluded(query))));
         let query = BooleanQuery::with_minimum_required_clauses(clauses, needed);
         let shape = if only_filters { Shape::Constant(0.0) } else { Shape::Other };
         Compiled { query: Box::new(query), shape }

@@ -11,6 +11,7 @@ pub(crate) mod matcher;
 
 mod compound;
 mod date_math;
+mod excluded;
 mod exists;
 mod full_text;
 mod fuzzy;

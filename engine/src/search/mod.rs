@@ -1,26 +1,137 @@
 //! Search: a [`request::SearchRequest`] over published snapshots gives a
 //! [`response::SearchResponse`].
+//!
+//! [`collect`] goes over the matching documents once, for counts, the best hits ([`top`]) and
+//! aggregations; [`fetch`] reads what the hits that are returned consist of.
 
 pub mod request;
 pub mod response;
 
+mod collect;
+mod column;
+mod fetch;
+mod sort_key;
+mod source_filter;
+mod top;
+
+#[cfg(test)]
+pub(crate) mod fixture;
+#[cfg(test)]
+mod model;
+
 use std::sync::Arc;
 
-use crate::error::Result;
+use self::request::{SearchRequest, SortBy};
+use crate::error::{Error, ErrorKind, Result};
+use crate::query::QueryLimits;
+use crate::query::ast::Query;
 use crate::snapshot::Snapshot;
+
+/// How much a search may ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SearchLimits {
+    /// The greatest `from + size` (`index.max_result_window`).
+    pub max_result_window: usize,
+    /// How many buckets an answer may have (`search.max_buckets`).
+    pub max_buckets: usize,
+    /// How many `docvalue_fields` (`index.max_docvalue_fields_search`).
+    pub max_docvalue_fields: usize,
+    /// Of queries.
+    pub query: QueryLimits,
+}
+
+impl Default for SearchLimits {
+    fn default() -> Self {
+        Self {
+            max_result_window: 10_000,
+            max_buckets: 65_536,
+            max_docvalue_fields: 100,
+            query: QueryLimits::default(),
+        }
+    }
+}
 
 /// Answers a request over the snapshots of one or several indexes (each scored by its own
 /// statistics, as Elasticsearch scores shards). Blocking: call it from a thread that may block.
 pub fn search(
     snapshots: &[Arc<Snapshot>],
-    request: &request::SearchRequest,
+    request: &SearchRequest,
 ) -> Result<response::SearchResponse> {
-    let _ = (snapshots, request);
-    todo!()
+    search_within(snapshots, request, &SearchLimits::default())
+}
+
+/// As [`search`], under limits of one's own.
+pub fn search_within(
+    snapshots: &[Arc<Snapshot>],
+    request: &SearchRequest,
+    limits: &SearchLimits,
+) -> Result<response::SearchResponse> {
+    check(request, limits)?;
+    let wanted = if request.size == 0 { 0 } else { request.from + request.size };
+    let mut found = collect::collect(snapshots, request, wanted, &limits.query, None)?;
+    let hits = found.hits.split_off(request.from.min(found.hits.len()));
+    let hits = fetch::fetch(snapshots, request, hits)?;
+    Ok(response::SearchResponse {
+        total: found.total,
+        max_score: found.max_score,
+        hits,
+        aggregations: Vec::new(),
+        timed_out: found.timed_out,
+        terminated_early: found.terminated_early,
+    })
 }
 
 /// How many documents match.
-pub fn count(snapshots: &[Arc<Snapshot>], query: &crate::query::ast::Query) -> Result<u64> {
-    let _ = (snapshots, query);
-    todo!()
+pub fn count(snapshots: &[Arc<Snapshot>], query: &Query) -> Result<u64> {
+    let limits = QueryLimits::default();
+    let mut total = 0;
+    for snapshot in snapshots {
+        let compiled = crate::query::compile::compile_filter(snapshot, query, &limits)?;
+        let weight = compiled.weight(snapshot, false)?;
+        for segment in snapshot.segments() {
+            total += u64::from(weight.count(segment.reader())?);
+        }
+    }
+    Ok(total)
+}
+
+fn check(request: &SearchRequest, limits: &SearchLimits) -> Result<()> {
+    let invalid = |message: String| Err(Error::new(ErrorKind::InvalidArgument, message));
+    let window = request.from.saturating_add(request.size);
+    let limit = limits.max_result_window;
+    if window > limit {
+        return invalid(format!(
+            "Result window is too large, from + size must be less than or equal to: [{limit}] but \
+             was [{window}]. See the scroll api for a more efficient way to request large data \
+             sets. This limit can be set by changing the [index.max_result_window] index level \
+             setting."
+        ));
+    }
+    let fields = request.docvalue_fields.len();
+    let limit = limits.max_docvalue_fields;
+    if fields > limit {
+        return invalid(format!(
+            "Trying to retrieve too many docvalue_fields. Must be less than or equal to: [{limit}] \
+             but was [{fields}]. This limit can be set by changing the \
+             [index.max_docvalue_fields_search] index level setting."
+        ));
+    }
+    let Some(after) = &request.search_after else { return Ok(()) };
+    if request.from > 0 {
+        return invalid(
+            "`from` parameter must be set to 0 when `search_after` is used.".to_owned(),
+        );
+    }
+    let keys = request.sort.len();
+    if keys == 0 {
+        return invalid("Sort must contain at least one field.".to_owned());
+    }
+    if keys != after.len() {
+        return invalid(format!("search_after has {} value(s) but sort has {keys}.", after.len()));
+    }
+    let score_only = request.sort.iter().all(|sort| sort.by == SortBy::Score);
+    if score_only && after.iter().any(|value| matches!(value, request::SortValue::Text(_))) {
+        return invalid("search_after on [_score] needs a number".to_owned());
+    }
+    Ok(())
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use parking_lot::RwLock;
 use rustc_hash::FxHashMap;
-use tantivy::columnar::{Cardinality, Column, ColumnIndex};
+use tantivy::columnar::{Cardinality, Column, ColumnIndex, StrColumn};
 use tantivy::index::{SegmentId, SegmentReader};
 use tantivy::postings::TermInfo;
 use tantivy::schema::{Field, IndexRecordOption, Value as _};
@@ -14,7 +14,7 @@ use tantivy::{BitSet, DocId, TantivyDocument};
 
 use super::DocumentVersion;
 use crate::error::{Error, ErrorKind, Result};
-use crate::mapping::schema::{LSN, SEQ_NO, TERM, VERSION};
+use crate::mapping::schema::{ID, LSN, SEQ_NO, TERM, VERSION};
 use crate::position::{Lsn, SeqNo};
 
 /// The stored field that holds documents verbatim.
@@ -49,6 +49,7 @@ struct SegmentCache {
     /// By field; held only to look up or insert.
     statistics: RwLock<FxHashMap<Field, FieldStatistics>>,
     versions: OnceLock<VersionColumns>,
+    ids: OnceLock<StrColumn>,
 }
 
 #[derive(Debug)]
@@ -159,6 +160,28 @@ impl Segment {
             lsn: fast.u64(LSN)?,
         };
         Ok(self.cache.versions.get_or_init(|| columns))
+    }
+
+    /// A document's id.
+    pub fn document_id(&self, doc: DocId) -> Result<String> {
+        let ids = match self.cache.ids.get() {
+            Some(ids) => ids,
+            None => {
+                let ids = self.reader.fast_fields().str(ID)?.ok_or_else(|| self.lacks_id(doc))?;
+                self.cache.ids.get_or_init(|| ids)
+            }
+        };
+        let ordinal = ids.ords().first(doc).ok_or_else(|| self.lacks_id(doc))?;
+        let mut id = String::new();
+        if !ids.ord_to_str(ordinal, &mut id)? {
+            return Err(self.lacks_id(doc));
+        }
+        Ok(id)
+    }
+
+    fn lacks_id(&self, doc: DocId) -> Error {
+        let segment = self.id();
+        Error::new(ErrorKind::Corrupt, format!("document {doc} of segment {segment} has no id"))
     }
 
     /// A document's `_source`.

@@ -1,0 +1,470 @@
+//! One pass over the matching documents of all snapshots: counts, the best hits, aggregations.
+//!
+//! Tantivy's collectors either prune or count; this one does both. A query that is a union or
+//! intersection of terms is driven by block-max WAND, without pruning until `track_total_hits` is
+//! reached or known; everything else is read in blocks.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tantivy::query::{Scorer, Weight};
+use tantivy::{COLLECT_BLOCK_BUFFER_LEN, DocId, TERMINATED};
+
+use super::request::{SearchRequest, SortBy, TrackTotalHits};
+use super::response::Total;
+use super::sort_key::SortPlan;
+use super::top::{Address, Candidate, ScoreTop, SortTop, limits, merge_sorted};
+use crate::error::Result;
+use crate::query::QueryLimits;
+use crate::query::compile::{Compiled, Shape, compile, compile_filter};
+use crate::snapshot::{Segment, Snapshot};
+
+/// What takes every matching document beside the hits: the aggregations.
+pub(super) trait Sink {
+    /// A segment begins.
+    fn open(&mut self, snapshot: &Snapshot, segment: &Segment) -> Result<()>;
+    /// Rising documents of the segment.
+    fn collect(&mut self, docs: &[DocId]) -> Result<()>;
+    /// The segment ends.
+    fn close(&mut self) -> Result<()>;
+}
+
+/// What a pass found.
+#[derive(Debug)]
+pub(super) struct Collected {
+    pub(super) hits: Vec<Candidate>,
+    pub(super) total: Option<Total>,
+    pub(super) max_score: Option<f32>,
+    pub(super) timed_out: bool,
+    pub(super) terminated_early: bool,
+}
+
+/// Collects what a request asks for. `wanted` is how many hits, those to be skipped included.
+pub(super) fn collect<'a>(
+    snapshots: &'a [Arc<Snapshot>],
+    request: &'a SearchRequest,
+    wanted: usize,
+    limits: &QueryLimits,
+    sink: Option<&'a mut (dyn Sink + 'a)>,
+) -> Result<Collected> {
+    let by_score = request.sort.is_empty();
+    let sorted_by_score = request.sort.iter().any(|sort| sort.by == SortBy::Score);
+    let scored = wanted > 0 && (by_score || sorted_by_score || request.track_scores)
+        || request.min_score.is_some();
+    let mut pass = Pass {
+        request,
+        wanted,
+        scored,
+        sink,
+        counted: 0,
+        count_limit: match request.track_total_hits {
+            TrackTotalHits::Exact => u64::MAX,
+            TrackTotalHits::UpTo(limit) => limit,
+            TrackTotalHits::Off => 0,
+        },
+        top: ScoreTop::new(if by_score { wanted } else { 0 }),
+        sorted: Vec::new(),
+        max_score: None,
+        deadline: request.timeout.map(|timeout| Instant::now() + timeout),
+        timed_out: false,
+        terminated_early: false,
+    };
+    for (ordinal, snapshot) in snapshots.iter().enumerate() {
+        pass.snapshot(ordinal, snapshot, limits)?;
+        if pass.timed_out {
+            break;
+        }
+    }
+    Ok(pass.finish())
+}
+
+struct Pass<'a> {
+    request: &'a SearchRequest,
+    wanted: usize,
+    scored: bool,
+    sink: Option<&'a mut (dyn Sink + 'a)>,
+    counted: u64,
+    count_limit: u64,
+    top: ScoreTop,
+    sorted: Vec<Candidate>,
+    max_score: Option<f32>,
+    deadline: Option<Instant>,
+    timed_out: bool,
+    terminated_early: bool,
+}
+
+/// One snapshot's query, ready to run.
+struct Run<'a> {
+    ordinal: usize,
+    snapshot: &'a Snapshot,
+    shape: Shape,
+    weight: Box<dyn Weight>,
+    post_filter: Option<Box<dyn Weight>>,
+    plans: Vec<SortPlan<'a>>,
+    /// Whether the total is known without looking at documents.
+    count_known: bool,
+    /// How many more documents `terminate_after` allows.
+    left: u64,
+}
+
+/// Documents of one segment, in blocks.
+struct Block {
+    docs: [DocId; COLLECT_BLOCK_BUFFER_LEN],
+    scores: [f32; COLLECT_BLOCK_BUFFER_LEN],
+    len: usize,
+}
+
+impl<'a> Pass<'a> {
+    fn snapshot(
+        &mut self,
+        ordinal: usize,
+        snapshot: &'a Snapshot,
+        limits: &QueryLimits,
+    ) -> Result<()> {
+        let request = self.request;
+        let plans: Result<Vec<_>> =
+            request.sort.iter().map(|sort| SortPlan::new(snapshot, sort)).collect();
+        let plans = plans?;
+        let compiled = if self.scored {
+            compile(snapshot, &request.query, limits)?
+        } else {
+            compile_filter(snapshot, &request.query, limits)?
+        };
+        let post_filter = match &request.post_filter {
+            Some(filter) => {
+                let compiled = compile_filter(snapshot, filter, limits)?;
+                Some(compiled.weight(snapshot, false)?)
+            }
+            None => None,
+        };
+        let count_known = self.count_ahead(snapshot, &compiled);
+        let needs_documents = self.wanted > 0 || self.sink.is_some() || !count_known;
+        if compiled.shape == Shape::Nothing || !needs_documents {
+            return Ok(());
+        }
+        let mut run = Run {
+            ordinal,
+            snapshot,
+            shape: compiled.shape,
+            weight: compiled.weight(snapshot, self.scored)?,
+            post_filter,
+            plans,
+            count_known,
+            left: request.terminate_after.unwrap_or(u64::MAX),
+        };
+        let mut base = 0;
+        for (place, segment) in snapshot.segments().iter().enumerate() {
+            if self.prunes(&run) {
+                self.prune(&run, place, segment)?;
+            } else {
+                self.segment(&mut run, place, segment, base)?;
+            }
+            base += u64::from(segment.reader().max_doc());
+            if self.timed_out || run.left == 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts the hits of a snapshot without looking at documents, where that is possible; says
+    /// whether the total is settled.
+    fn count_ahead(&mut self, snapshot: &Snapshot, compiled: &Compiled) -> bool {
+        let request = self.request;
+        if request.post_filter.is_some()
+            || request.min_score.is_some()
+            || request.terminate_after.is_some()
+        {
+            return false;
+        }
+        let deleted = snapshot.deleted_count();
+        match compiled.shape {
+            Shape::Nothing => true,
+            Shape::Everything(_) => {
+                self.counted += snapshot.doc_count();
+                true
+            }
+            Shape::Terms { at_least, single: true, .. } if deleted == 0 => {
+                self.counted += at_least;
+                true
+            }
+            Shape::Terms { at_least, .. } => {
+                let least = at_least.saturating_sub(deleted);
+                let settled = self.counted.saturating_add(least) > self.count_limit;
+                if settled {
+                    self.counted += least;
+                }
+                settled
+            }
+            _ => self.count_limit == 0,
+        }
+    }
+
+    fn prunes(&self, run: &Run<'_>) -> bool {
+        self.request.sort.is_empty()
+            && self.wanted > 0
+            && self.sink.is_none()
+            && run.post_filter.is_none()
+            && self.request.min_score.is_none()
+            && self.request.terminate_after.is_none()
+            && matches!(run.shape, Shape::Terms { .. })
+    }
+
+    /// The best of one segment by block-max WAND. Every document is looked at until the count is
+    /// settled; from then on only those that may be among the best.
+    fn prune(&mut self, run: &Run<'_>, place: usize, segment: &Segment) -> Result<()> {
+        let slack = match run.shape {
+            Shape::Terms { slack, .. } => slack,
+            _ => 1.0,
+        };
+        let reader = segment.reader();
+        let alive = reader.alive_bitset();
+        let mut seen = 0_u32;
+        let counting = |pass: &Self| !run.count_known && pass.counted <= pass.count_limit;
+        let bound = |pass: &Self| {
+            if counting(pass) { f32::MIN } else { lowered(pass.top.threshold(), slack) }
+        };
+        let start = bound(self);
+        run.weight.for_each_pruning(start, reader, &mut |doc, score| {
+            if alive.is_none_or(|alive| alive.is_alive(doc)) {
+                if !run.count_known {
+                    self.counted += 1;
+                }
+                self.top.offer(score, Address { snapshot: run.ordinal, segment: place, doc });
+            }
+            seen = seen.wrapping_add(1);
+            if seen % 1024 == 0 && self.is_late() {
+                return f32::INFINITY;
+            }
+            bound(self)
+        })?;
+        Ok(())
+    }
+
+    /// Reads the matching documents of one segment in blocks.
+    fn segment(
+        &mut self,
+        run: &mut Run<'_>,
+        place: usize,
+        segment: &Segment,
+        base: u64,
+    ) -> Result<()> {
+        let reader = segment.reader();
+        let mut scorer = run.weight.scorer(reader, 1.0)?;
+        let mut filter = match &run.post_filter {
+            Some(weight) => Some(weight.scorer(reader, 1.0)?),
+            None => None,
+        };
+        let columns: Result<Vec<_>> =
+            run.plans.iter().map(|plan| plan.open(segment, base)).collect();
+        let columns = columns?;
+        let after = match &self.request.search_after {
+            Some(after) => Some(limits(&run.plans, &columns, after)?),
+            None => None,
+        };
+        let mut sorted = SortTop::new(self.wanted, &columns, after.as_deref());
+        if let Some(sink) = self.sink.as_deref_mut() {
+            sink.open(run.snapshot, segment)?;
+        }
+        let mut block = Block::new();
+        let mut blocks = 0_u32;
+        loop {
+            let ended = block.fill(scorer.as_mut(), self.scored);
+            block.retain_wanted(segment, self.request.min_score);
+            self.terminate(run, &mut block);
+            if let Some(sink) = self.sink.as_deref_mut() {
+                sink.collect(block.docs())?;
+            }
+            self.offer(run, place, &block, filter.as_deref_mut(), &mut sorted);
+            blocks = blocks.wrapping_add(1);
+            if ended || run.left == 0 || self.is_settled(run, &sorted) {
+                break;
+            }
+            if blocks % 16 == 0 && self.is_late() {
+                break;
+            }
+        }
+        if let Some(sink) = self.sink.as_deref_mut() {
+            sink.close()?;
+        }
+        if !self.request.sort.is_empty() {
+            let scored = self.scored && (self.request.track_scores || self.sorts_by_score());
+            self.sorted.extend(sorted.into_candidates(run.ordinal, place, scored)?);
+        }
+        Ok(())
+    }
+
+    fn terminate(&mut self, run: &mut Run<'_>, block: &mut Block) {
+        let left = usize::try_from(run.left).unwrap_or(usize::MAX);
+        block.len = block.len.min(left);
+        run.left = run.left.saturating_sub(block.len as u64);
+        self.terminated_early |= run.left == 0;
+    }
+
+    fn offer(
+        &mut self,
+        run: &Run<'_>,
+        place: usize,
+        block: &Block,
+        mut filter: Option<&mut (dyn Scorer + 'static)>,
+        sorted: &mut SortTop<'_>,
+    ) {
+        for (&doc, &score) in block.docs().iter().zip(&block.scores) {
+            if let Some(filter) = filter.as_deref_mut()
+                && !contains(filter, doc)
+            {
+                continue;
+            }
+            if !run.count_known {
+                self.counted += 1;
+            }
+            if self.wanted == 0 {
+                continue;
+            }
+            if self.request.sort.is_empty() {
+                self.top.offer(score, Address { snapshot: run.ordinal, segment: place, doc });
+            } else {
+                if self.scored {
+                    self.max_score = Some(self.max_score.map_or(score, |max| max.max(score)));
+                }
+                sorted.offer(doc, score);
+            }
+        }
+    }
+
+    /// Whether no further document of the segment can change the answer.
+    fn is_settled(&self, run: &Run<'_>, sorted: &SortTop<'_>) -> bool {
+        let counted = run.count_known || self.counted > self.count_limit;
+        if !counted || self.sink.is_some() {
+            return false;
+        }
+        if self.wanted == 0 {
+            return true;
+        }
+        if self.request.sort.is_empty() {
+            let equal = matches!(run.shape, Shape::Constant(_) | Shape::Everything(_));
+            let score = match run.shape {
+                Shape::Constant(score) | Shape::Everything(score) => score,
+                _ => f32::INFINITY,
+            };
+            return equal && self.top.threshold().is_some_and(|least| score <= least);
+        }
+        let in_order = run.plans.first().is_some_and(SortPlan::is_doc_order);
+        in_order && !self.scored && sorted.is_full()
+    }
+
+    fn sorts_by_score(&self) -> bool {
+        self.request.sort.iter().any(|sort| sort.by == SortBy::Score)
+    }
+
+    fn is_late(&mut self) -> bool {
+        self.timed_out |= self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        self.timed_out
+    }
+
+    fn finish(self) -> Collected {
+        let by_score = self.request.sort.is_empty();
+        let hits = if by_score {
+            self.top.into_candidates()
+        } else {
+            merge_sorted(self.sorted, &self.request.sort, self.wanted)
+        };
+        let max_score = if by_score {
+            hits.first().and_then(|hit| hit.score)
+        } else if self.request.track_scores {
+            self.max_score
+        } else {
+            None
+        };
+        let total = match self.request.track_total_hits {
+            TrackTotalHits::Off => None,
+            TrackTotalHits::Exact => Some(Total { value: self.counted, exact: true }),
+            TrackTotalHits::UpTo(limit) => {
+                Some(Total { value: self.counted.min(limit), exact: self.counted <= limit })
+            }
+        };
+        let total = total.map(|total| Total {
+            exact: total.exact && !self.timed_out && !self.terminated_early,
+            ..total
+        });
+        Collected {
+            hits,
+            total,
+            max_score,
+            timed_out: self.timed_out,
+            terminated_early: self.terminated_early,
+        }
+    }
+}
+
+impl Block {
+    fn new() -> Self {
+        Self {
+            docs: [0; COLLECT_BLOCK_BUFFER_LEN],
+            scores: [0.0; COLLECT_BLOCK_BUFFER_LEN],
+            len: 0,
+        }
+    }
+
+    fn docs(&self) -> &[DocId] {
+        self.docs.get(..self.len).unwrap_or_default()
+    }
+
+    /// Takes the next documents; says whether they are the last.
+    fn fill(&mut self, scorer: &mut dyn Scorer, scored: bool) -> bool {
+        if !scored {
+            self.len = scorer.fill_buffer(&mut self.docs);
+            return self.len < COLLECT_BLOCK_BUFFER_LEN;
+        }
+        self.len = 0;
+        let mut doc = scorer.doc();
+        for (slot, score) in self.docs.iter_mut().zip(&mut self.scores) {
+            if doc == TERMINATED {
+                return true;
+            }
+            *slot = doc;
+            *score = scorer.score();
+            self.len += 1;
+            doc = scorer.advance();
+        }
+        doc == TERMINATED
+    }
+
+    /// Drops deleted documents and those that score too little.
+    fn retain_wanted(&mut self, segment: &Segment, min_score: Option<f32>) {
+        let alive = segment.reader().alive_bitset();
+        if alive.is_none() && min_score.is_none() {
+            return;
+        }
+        let mut kept = 0;
+        for place in 0..self.len {
+            let (doc, score) = (self.docs[place], self.scores[place]);
+            let wanted = alive.is_none_or(|alive| alive.is_alive(doc))
+                && min_score.is_none_or(|least| score >= least);
+            if wanted {
+                self.docs[kept] = doc;
+                self.scores[kept] = score;
+                kept += 1;
+            }
+        }
+        self.len = kept;
+    }
+}
+
+/// Whether a document set has a document; asked in rising order.
+pub(super) fn contains(docs: &mut dyn Scorer, doc: DocId) -> bool {
+    if docs.doc() < doc {
+        docs.seek(doc);
+    }
+    docs.doc() == doc
+}
+
+/// A threshold low enough that nothing better is lost where a block's best score is known only
+/// within a factor, and sums of scores only up to rounding.
+fn lowered(threshold: Option<f32>, slack: f32) -> f32 {
+    match threshold {
+        Some(threshold) if threshold > 0.0 => threshold / slack * (1.0 - 1e-6),
+        Some(threshold) => threshold - f32::EPSILON,
+        None => f32::MIN,
+    }
+}

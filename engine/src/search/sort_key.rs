@@ -1,0 +1,338 @@
+//! Sort keys: what a document is sorted by, as integers that compare in the wanted order within a
+//! segment, and as values that compare across segments and indexes.
+//!
+//! A key is a class (missing first, a value, missing last) above 64 bits in which smaller comes
+//! first. Keywords are ordinals of their segment, doubled so that a text that the segment lacks has
+//! a place between two that it has.
+
+use std::cmp::Ordering;
+
+use tantivy::columnar::TermOrdHit;
+use tantivy::{DocId, f64_to_u64, i64_to_u64, u64_to_f64, u64_to_i64};
+
+use super::column::{FieldColumn, decode, encode, require_column, scalar_value};
+use super::request::{Missing, Sort, SortBy, SortMode, SortValue};
+use crate::error::{Error, ErrorKind, Result};
+use crate::mapping::field::{FieldKind, FieldMapping, Storage};
+use crate::snapshot::{Segment, Snapshot};
+
+/// A key: smaller comes first.
+pub(super) type Key = u128;
+
+const MISSING_FIRST: Key = 0;
+const VALUE: Key = 1 << 64;
+const MISSING_LAST: Key = 2 << 64;
+
+/// One key of the order, ready for one index.
+pub(super) struct SortPlan<'a> {
+    sort: &'a Sort,
+    source: Source<'a>,
+    /// What documents without a value are sorted as.
+    missing: Option<SortValue>,
+}
+
+enum Source<'a> {
+    Score,
+    Doc,
+    Field(&'a FieldMapping),
+    /// A field that this index lacks: every document is missing it.
+    Unmapped,
+}
+
+impl<'a> SortPlan<'a> {
+    pub(super) fn new(snapshot: &'a Snapshot, sort: &'a Sort) -> Result<Self> {
+        let (source, missing) = match &sort.by {
+            SortBy::Score => (Source::Score, None),
+            SortBy::Doc => (Source::Doc, None),
+            SortBy::Field(path) => Self::field(snapshot, sort, path)?,
+        };
+        Ok(Self { sort, source, missing })
+    }
+
+    fn field(
+        snapshot: &'a Snapshot,
+        sort: &'a Sort,
+        path: &str,
+    ) -> Result<(Source<'a>, Option<SortValue>)> {
+        let index = snapshot.index_name();
+        let Some(mapping) = snapshot.mapping().field(path) else {
+            let known = sort.unmapped_type.as_deref().map(FieldKind::from_name);
+            if let Some(Some(_)) = known {
+                return Ok((Source::Unmapped, None));
+            }
+            let message = match known {
+                None => format!("No mapping found for [{path}] in order to sort on"),
+                Some(_) => format!(
+                    "No mapper found for type [{}]",
+                    sort.unmapped_type.as_deref().unwrap_or_default()
+                ),
+            };
+            return Err(Error::new(ErrorKind::InvalidQuery, message).with_index(index));
+        };
+        require_column(mapping, index)?;
+        let numeric = mapping.kind.storage() != Storage::Text;
+        if !numeric && matches!(sort.mode, Some(SortMode::Sum | SortMode::Avg | SortMode::Median)) {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!(
+                    "we only support AVG, MEDIAN and SUM on number based fields, not on [{path}]"
+                ),
+            ));
+        }
+        let missing = match &sort.missing {
+            Missing::Value(scalar) => Some(scalar_value(mapping, scalar)?),
+            Missing::First | Missing::Last => None,
+        };
+        Ok((Source::Field(mapping), missing))
+    }
+
+    /// Whether documents come in the order that they are collected in.
+    pub(super) fn is_doc_order(&self) -> bool {
+        matches!(self.source, Source::Doc) && !self.sort.descending
+    }
+
+    /// The key's source in one segment; `base` is how many documents the segments before it have.
+    pub(super) fn open(&self, segment: &Segment, base: u64) -> Result<KeyColumn> {
+        let descending = self.sort.descending;
+        let mut missing =
+            if self.sort.missing == Missing::First { MISSING_FIRST } else { MISSING_LAST };
+        let source = match self.source {
+            Source::Score => KeySource::Score,
+            Source::Doc => KeySource::Doc(base),
+            Source::Unmapped => KeySource::None,
+            Source::Field(mapping) => match FieldColumn::open(segment.reader(), mapping)? {
+                Some(column) => {
+                    if let Some(value) = &self.missing {
+                        missing = limit_key(Some(&column), value, descending)?.0;
+                    }
+                    let mode = self.sort.mode.unwrap_or(if descending {
+                        SortMode::Max
+                    } else {
+                        SortMode::Min
+                    });
+                    KeySource::Column(column, mode)
+                }
+                None => KeySource::None,
+            },
+        };
+        Ok(KeyColumn { source, descending, missing, missing_value: self.missing.clone() })
+    }
+}
+
+/// The order of two values under a key of the order.
+pub(super) fn compare(sort: &Sort, left: &SortValue, right: &SortValue) -> Ordering {
+    let missing = |value: &SortValue| *value == SortValue::Null;
+    let first = sort.missing == Missing::First;
+    match (missing(left), missing(right)) {
+        (true, true) => Ordering::Equal,
+        (true, false) => {
+            if first {
+                Ordering::Less
+            } else {
+                Ordering::Greater
+            }
+        }
+        (false, true) => {
+            if first {
+                Ordering::Greater
+            } else {
+                Ordering::Less
+            }
+        }
+        (false, false) => {
+            let order = compare_values(left, right);
+            if sort.descending { order.reverse() } else { order }
+        }
+    }
+}
+
+/// The natural order of values: numbers before texts.
+pub(super) fn compare_values(left: &SortValue, right: &SortValue) -> Ordering {
+    let whole = |value: &SortValue| match value {
+        SortValue::Bool(value) => Some(i128::from(*value)),
+        SortValue::I64(value) => Some(i128::from(*value)),
+        SortValue::U64(value) => Some(i128::from(*value)),
+        _ => None,
+    };
+    match (left, right) {
+        (SortValue::Text(left), SortValue::Text(right)) => left.cmp(right),
+        (SortValue::Text(_), _) => Ordering::Greater,
+        (_, SortValue::Text(_)) => Ordering::Less,
+        _ => match (whole(left), whole(right)) {
+            (Some(left), Some(right)) => left.cmp(&right),
+            _ => double(left).total_cmp(&double(right)),
+        },
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "compared with a double")]
+fn double(value: &SortValue) -> f64 {
+    match value {
+        SortValue::Bool(value) => f64::from(u8::from(*value)),
+        SortValue::I64(value) => *value as f64,
+        SortValue::U64(value) => *value as f64,
+        SortValue::F64(value) => *value,
+        SortValue::Null | SortValue::Text(_) => f64::NAN,
+    }
+}
+
+/// A key's source in one segment.
+pub(super) struct KeyColumn {
+    source: KeySource,
+    descending: bool,
+    missing: Key,
+    missing_value: Option<SortValue>,
+}
+
+enum KeySource {
+    Score,
+    Doc(u64),
+    Column(FieldColumn, SortMode),
+    None,
+}
+
+impl KeyColumn {
+    /// A document's key.
+    pub(super) fn key(&self, doc: DocId, score: f32) -> Key {
+        let raw = match &self.source {
+            KeySource::Score => f64_to_u64(f64::from(score)),
+            KeySource::Doc(base) => base + u64::from(doc),
+            KeySource::None => return self.missing,
+            KeySource::Column(column, mode) => match pick(column, *mode, doc) {
+                Some(raw) if column.storage() == Storage::Text => raw * 2 + 1,
+                Some(raw) => raw,
+                None => return self.missing,
+            },
+        };
+        VALUE | Key::from(if self.descending { !raw } else { raw })
+    }
+
+    /// What a key means.
+    pub(super) fn value(&self, key: Key) -> Result<SortValue> {
+        let missing = || self.missing_value.clone().unwrap_or(SortValue::Null);
+        if key & VALUE == 0 {
+            return Ok(missing());
+        }
+        let low = u64::try_from(key & (VALUE - 1)).unwrap_or(0);
+        let raw = if self.descending { !low } else { low };
+        match &self.source {
+            KeySource::Score => Ok(SortValue::F64(u64_to_f64(raw))),
+            KeySource::Doc(_) => Ok(SortValue::I64(i64::try_from(raw).unwrap_or(i64::MAX))),
+            KeySource::None => Ok(missing()),
+            KeySource::Column(column, _) if column.storage() == Storage::Text => {
+                // An even number is a place between two texts: that of the missing value.
+                if raw % 2 == 0 { Ok(missing()) } else { column.decode(raw / 2) }
+            }
+            KeySource::Column(column, _) => Ok(decode(column.storage(), raw)),
+        }
+    }
+
+    /// The key of a value that hits must come after, and where the value lies against that key.
+    pub(super) fn limit(&self, value: &SortValue) -> Result<(Key, Ordering)> {
+        if *value == SortValue::Null {
+            let key = if self.missing & VALUE != 0 { MISSING_LAST } else { self.missing };
+            return Ok((key, Ordering::Equal));
+        }
+        let unfit = || {
+            Error::new(
+                ErrorKind::InvalidArgument,
+                format!("the search_after value [{value:?}] does not fit its sort"),
+            )
+        };
+        let (raw, order) = match &self.source {
+            KeySource::Score => (encode(Storage::F64, value).ok_or_else(unfit)?.0, Ordering::Equal),
+            KeySource::Doc(_) => encode(Storage::U64, value).ok_or_else(unfit)?,
+            KeySource::Column(column, _) => {
+                return limit_key(Some(column), value, self.descending);
+            }
+            KeySource::None => return self.limit_without_values(value),
+        };
+        Ok(directed(raw, order, self.descending))
+    }
+
+    /// Where every document is missing, only the missing ones' place matters.
+    fn limit_without_values(&self, value: &SortValue) -> Result<(Key, Ordering)> {
+        let Some(missing) = &self.missing_value else { return Ok((VALUE, Ordering::Equal)) };
+        let order = compare_values(value, missing);
+        Ok((self.missing, if self.descending { order.reverse() } else { order }))
+    }
+}
+
+fn limit_key(
+    column: Option<&FieldColumn>,
+    value: &SortValue,
+    descending: bool,
+) -> Result<(Key, Ordering)> {
+    let Some(column) = column else { return Ok((VALUE, Ordering::Equal)) };
+    let unfit = || {
+        Error::new(
+            ErrorKind::InvalidArgument,
+            format!("the sort value [{value:?}] does not fit the field's type"),
+        )
+    };
+    if column.storage() == Storage::Text {
+        let SortValue::Text(text) = value else { return Err(unfit()) };
+        let raw = match column.ordinal(text)? {
+            TermOrdHit::Exact(ordinal) => ordinal * 2 + 1,
+            TermOrdHit::Next(ordinal) => ordinal * 2,
+        };
+        return Ok(directed(raw, Ordering::Equal, descending));
+    }
+    let (raw, order) = encode(column.storage(), value).ok_or_else(unfit)?;
+    Ok(directed(raw, order, descending))
+}
+
+fn directed(raw: u64, order: Ordering, descending: bool) -> (Key, Ordering) {
+    if descending {
+        (VALUE | Key::from(!raw), order.reverse())
+    } else {
+        (VALUE | Key::from(raw), order)
+    }
+}
+
+/// The value that counts of a document's several.
+fn pick(column: &FieldColumn, mode: SortMode, doc: DocId) -> Option<u64> {
+    if !column.is_multivalued() {
+        return column.first(doc);
+    }
+    match mode {
+        SortMode::Min => column.values(doc).min(),
+        SortMode::Max => column.values(doc).max(),
+        SortMode::Sum | SortMode::Avg | SortMode::Median => combine(column, mode, doc),
+    }
+}
+
+fn combine(column: &FieldColumn, mode: SortMode, doc: DocId) -> Option<u64> {
+    let storage = column.storage();
+    let mut values: Vec<u64> = column.values(doc).collect();
+    values.sort_unstable();
+    let count = values.len();
+    let middle = [values.get(count.checked_sub(1)? / 2)?, values.get(count / 2)?];
+    if storage == Storage::F64 {
+        let sum: f64 = values.iter().map(|raw| u64_to_f64(*raw)).sum();
+        let combined = match mode {
+            SortMode::Sum => sum,
+            SortMode::Avg => sum / f64::from(u32::try_from(count).ok()?),
+            _ => f64::midpoint(u64_to_f64(*middle[0]), u64_to_f64(*middle[1])),
+        };
+        return Some(f64_to_u64(combined));
+    }
+    let signed = matches!(storage, Storage::I64 | Storage::Date);
+    let whole = |raw: u64| if signed { i128::from(u64_to_i64(raw)) } else { i128::from(raw) };
+    let sum: i128 = values.iter().map(|raw| whole(*raw)).sum();
+    let combined = match mode {
+        SortMode::Sum => sum,
+        SortMode::Avg => rounded(sum, i128::try_from(count).ok()?),
+        _ => rounded(whole(*middle[0]) + whole(*middle[1]), 2),
+    };
+    if signed {
+        let held = combined.clamp(i64::MIN.into(), i64::MAX.into());
+        return i64::try_from(held).ok().map(i64_to_u64);
+    }
+    u64::try_from(combined.clamp(0, u64::MAX.into())).ok()
+}
+
+/// A quotient rounded to the nearest, halves upwards.
+fn rounded(sum: i128, count: i128) -> i128 {
+    (2 * sum + count).div_euclid(2 * count)
+}
