@@ -59,20 +59,6 @@ impl Version {
         bytes[24..].copy_from_slice(&self.generation.number.to_le_bytes());
         bytes
     }
-
-    pub(crate) fn from_bytes(bytes: [u8; Self::BYTES]) -> Self {
-        let [a0, a1, a2, a3, a4, a5, a6, a7, a8, a9, aa, ab, ac, ad, ae, af, rest @ ..] = bytes;
-        let [t0, t1, t2, t3, t4, t5, t6, t7, number @ ..] = rest;
-        Self {
-            index: Uuid::from_bytes([
-                a0, a1, a2, a3, a4, a5, a6, a7, a8, a9, aa, ab, ac, ad, ae, af,
-            ]),
-            generation: Generation {
-                term: u64::from_le_bytes([t0, t1, t2, t3, t4, t5, t6, t7]),
-                number: u64::from_le_bytes(number),
-            },
-        }
-    }
 }
 
 /// The versions that an answer was made from: sorted, each once.
@@ -220,7 +206,7 @@ mod tests {
     use super::*;
 
     fn secret() -> Secret {
-        Secret::from_bytes(std::array::from_fn(|place| (place * 7 + 3) as u8))
+        Secret::from_bytes([7; Secret::BYTES])
     }
 
     fn version(index: u128, term: u64, number: u64) -> Version {
@@ -313,12 +299,6 @@ mod tests {
             prop_assert!(key.as_str().len() <= MAX_KEY_BYTES);
             prop_assert!(key.as_str().bytes().all(|byte| byte.is_ascii_graphic()));
             prop_assert_eq!(key.slot(), Slot::of(&key.as_str().as_bytes()["egret:{".len()..][..22]));
-        }
-
-        #[test]
-        fn a_version_survives_being_written(index: u128, term: u64, number: u64) {
-            let version = version(index, term, number);
-            prop_assert_eq!(Version::from_bytes(version.to_bytes()), version);
         }
     }
 
