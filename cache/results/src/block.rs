@@ -51,12 +51,11 @@ pub(crate) struct Times {
 }
 
 impl Times {
-    /// How much longer the value may be served, by the calendar: `None` where it may not. A clock
-    /// that was stepped back does not lengthen its life beyond what it was given.
-    pub(crate) fn left_ms(self, now_ms: u64) -> Option<Option<u64>> {
-        let Some(kept) = self.kept_ms else { return Some(None) };
+    /// How much longer the value may be served, by the calendar; 0 where it may not. `None` for ever.
+    /// A clock that was stepped back does not lengthen its life beyond what it was given.
+    pub(crate) fn left_ms(self, now_ms: u64) -> Option<u64> {
         let age = now_ms.saturating_sub(self.stored_at_ms);
-        kept.checked_sub(age).filter(|&left| left > 0).map(Some)
+        self.kept_ms.map(|kept| kept.saturating_sub(age))
     }
 }
 
@@ -218,11 +217,11 @@ mod tests {
         let check = |kept_ms, now_ms, left| {
             assert_eq!(Times { stored_at_ms: 1_000, kept_ms }.left_ms(now_ms), left, "{now_ms}");
         };
-        check(Some(500), 1_000, Some(Some(500)));
-        check(Some(500), 1_499, Some(Some(1)));
-        check(Some(500), 1_500, None);
-        check(Some(500), u64::MAX, None);
-        check(Some(500), 0, Some(Some(500)));
-        check(None, u64::MAX, Some(None));
+        check(Some(500), 1_000, Some(500));
+        check(Some(500), 1_499, Some(1));
+        check(Some(500), 1_500, Some(0));
+        check(Some(500), u64::MAX, Some(0));
+        check(Some(500), 0, Some(500));
+        check(None, u64::MAX, None);
     }
 }

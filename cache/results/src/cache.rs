@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::error::{Error, Failure, NoAnswer};
-use crate::flight::{Flights, Gate, Landing, Turn};
+use crate::flight::{Flights, Gate, Landing, Seat, Turn};
 use crate::key::{Canonical, Key, Secret, Version};
 use crate::options::Options;
 use crate::slot::Slot;
@@ -132,29 +132,37 @@ impl<E: Clone> ResultCache<E> {
                     count(&self.joined);
                     return Ok((bytes, Outcome::Joined));
                 }
-                Turn::Lead(_permit) => {
-                    // Another may have landed between the look-up and the boarding.
-                    if let Some(bytes) = self.store.look_up(request) {
-                        count(&self.hits);
-                        seat.land(Landing::Answer(bytes.clone()));
-                        return Ok((bytes, Outcome::Hit));
-                    }
-                    count(&self.misses);
-                    return match self.compute(request, compute).await {
-                        Ok(bytes) => {
-                            seat.land(Landing::Answer(bytes.clone()));
-                            Ok((bytes, Outcome::Miss))
-                        }
-                        Err(Failure::Shared(error)) => {
-                            seat.land(Landing::Failed(error.clone()));
-                            Err(NoAnswer::Failed(error))
-                        }
-                        Err(Failure::Own(error)) => Err(NoAnswer::Failed(error)),
-                    };
-                }
+                Turn::Lead(_permit) => return self.lead(&seat, request, compute).await,
             }
         }
         Err(NoAnswer::TimedOut(self.max_wait * MAX_WAITS))
+    }
+
+    async fn lead<F: Future<Output = Result<Computed, Failure<E>>>>(
+        &self,
+        seat: &Seat<'_, E>,
+        request: &Request,
+        compute: impl FnOnce() -> F,
+    ) -> Result<(Bytes, Outcome), NoAnswer<E>> {
+        // Another may have landed between the look-up and the boarding.
+        if let Some(bytes) = self.store.look_up(request) {
+            count(&self.hits);
+            seat.land(Landing::Answer(bytes.clone()));
+            return Ok((bytes, Outcome::Hit));
+        }
+        count(&self.misses);
+        match self.compute(request, compute).await {
+            Ok(bytes) => {
+                seat.land(Landing::Answer(bytes.clone()));
+                Ok((bytes, Outcome::Miss))
+            }
+            Err(Failure::Shared(error)) => {
+                seat.land(Landing::Failed(error.clone()));
+                Err(NoAnswer::Failed(error))
+            }
+            // Dropping the permit hands over to another who waits.
+            Err(Failure::Own(error)) => Err(NoAnswer::Failed(error)),
+        }
     }
 
     async fn compute_alone<F: Future<Output = Result<Computed, Failure<E>>>>(

@@ -205,8 +205,10 @@ impl Store {
         };
         let versions = sorted_versions(read.versions());
         let key = Key::new(&self.secret, read.canonical, &versions);
-        let left = read.times.left_ms(milliseconds(self.clock.since_epoch()));
-        let Some(left_ms) = left.filter(|_| key.as_str() == read.key) else { return false };
+        let left_ms = read.times.left_ms(milliseconds(self.clock.since_epoch()));
+        if left_ms == Some(0) || key.as_str() != read.key {
+            return false;
+        }
         let (tenant, cost_us) = (read.tenant, read.cost_us);
         let mut entry = Entry::new(key, versions, block);
         entry.tenant = tenant;

@@ -60,20 +60,36 @@ async fn settle() {
     }
 }
 
+/// Asks in a task of its own, counting the computations.
+async fn ask_counted(
+    cache: Cache,
+    number: u64,
+    gate: Arc<Notify>,
+    calls: Arc<AtomicUsize>,
+) -> Answer {
+    let compute = async || {
+        calls.fetch_add(1, Ordering::Relaxed);
+        gate.notified().await;
+        Ok(computed("answer"))
+    };
+    cache.get_or_compute(&request(&cache, number), compute).await
+}
+
+async fn ask_and_panic(cache: Cache, request: Request, gate: Arc<Notify>) -> Answer {
+    let compute = async || {
+        gate.notified().await;
+        panic!("on purpose")
+    };
+    cache.get_or_compute(&request, compute).await
+}
+
 #[tokio::test]
 async fn a_thousand_identical_misses_are_one_computation() {
     let (cache, gate, calls) = (cache(), Arc::new(Notify::new()), Arc::new(AtomicUsize::new(0)));
     let mut tasks = JoinSet::new();
     for _ in 0..1_000 {
-        let (cache, gate, calls) = (Arc::clone(&cache), Arc::clone(&gate), Arc::clone(&calls));
-        tasks.spawn(async move {
-            let compute = async || {
-                calls.fetch_add(1, Ordering::Relaxed);
-                gate.notified().await;
-                Ok(computed("answer"))
-            };
-            cache.get_or_compute(&request(&cache, 1), compute).await
-        });
+        let (gate, calls) = (Arc::clone(&gate), Arc::clone(&calls));
+        tasks.spawn(ask_counted(Arc::clone(&cache), 1, gate, calls));
     }
     settle().await;
     gate.notify_one();
@@ -86,31 +102,21 @@ async fn a_thousand_identical_misses_are_one_computation() {
     assert_eq!((stats.misses, stats.joined, stats.hits, stats.flights), (1, 999, 0, 0));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn many_threads_compute_each_request_once() {
-    let (cache, calls) = (cache(), AtomicUsize::new(0));
-    std::thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-                runtime.unwrap().block_on(async {
-                    for number in 0..500 {
-                        let compute = async || {
-                            calls.fetch_add(1, Ordering::Relaxed);
-                            yield_now().await;
-                            Ok(computed("answer"))
-                        };
-                        let generations = [request(&cache, number)];
-                        cache.get_or_compute(&generations[0], compute).await.unwrap();
-                    }
-                });
-            });
-        }
-    });
-    // A thread that lags behind may find its generation outdated, and compute for itself.
+    let (cache, calls) = (cache(), Arc::new(AtomicUsize::new(0)));
+    let mut tasks = JoinSet::new();
+    for place in 0..2_000 {
+        let gate = Arc::new(Notify::new());
+        gate.notify_one();
+        tasks.spawn(ask_counted(Arc::clone(&cache), place / 4, gate, Arc::clone(&calls)));
+    }
+    let answers = tasks.join_all().await;
+    assert!(answers.iter().all(|answer| answer.as_ref().is_ok_and(|(bytes, _)| bytes == "answer")));
+    // One that lags behind may find its generation outdated: its answer is not stored.
     let stats = cache.stats();
     assert_eq!(stats.hits + stats.misses + stats.joined, 2_000);
-    assert_eq!(stats.misses as usize, calls.load(Ordering::Relaxed));
+    assert_eq!(stats.misses, calls.load(Ordering::Relaxed) as u64);
     assert!(stats.misses - 500 <= stats.refused_outdated, "{stats:?}");
 }
 
@@ -150,17 +156,10 @@ async fn those_who_wait_go_on_when_a_leader_is_cancelled_panics_or_fails_alone()
         let leader = match end {
             "cancelled" => ask(&cache, &request, &never, Ok(computed("never"))),
             "fails" => ask(&cache, &request, &gate, Err(Failure::Own("too late".to_owned()))),
-            _ => tokio::spawn({
-                let (cache, request, gate) =
-                    (Arc::clone(&cache), request.clone(), Arc::clone(&gate));
-                async move {
-                    let compute = async || {
-                        gate.notified().await;
-                        panic!("on purpose")
-                    };
-                    cache.get_or_compute(&request, compute).await
-                }
-            }),
+            _ => {
+                let (cache, request) = (Arc::clone(&cache), request.clone());
+                tokio::spawn(ask_and_panic(cache, request, Arc::clone(&gate)))
+            }
         };
         settle().await;
         let opened = Arc::new(Notify::new());

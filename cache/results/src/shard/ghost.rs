@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
 
 /// Hashes of requests, forgotten in the order that they came in.
 #[derive(Debug, Default)]
@@ -26,11 +27,9 @@ impl Ghost {
         while self.queue.len() > most || self.bytes > most_bytes {
             let Some((oldest, weight)) = self.queue.pop_front() else { return };
             self.bytes -= weight;
-            if let Some(count) = self.counts.get_mut(&oldest) {
-                *count -= 1;
-                if *count == 0 {
-                    self.counts.remove(&oldest);
-                }
+            if let Entry::Occupied(mut count) = self.counts.entry(oldest) {
+                *count.get_mut() -= 1;
+                (*count.get() == 0).then(|| count.remove());
             }
         }
     }

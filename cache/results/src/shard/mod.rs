@@ -177,21 +177,21 @@ impl Shard {
         let mut left = most;
         // After a whole turn every bucket has been seen.
         self.turned = self.turned.max(now.saturating_sub(WHEEL_BUCKETS as u64));
-        while self.turned < now {
-            let mut next = self.wheel[Self::bucket(self.turned)].first();
-            while let Some(id) = next {
-                next = self.slab.next(Chain::Wheel, id);
-                if !self.slab.get(id).is_some_and(|entry| entry.is_expired(now_ms)) {
-                    continue;
-                }
-                if left == 0 {
-                    return;
-                }
-                left -= 1;
-                self.counters.expired += 1;
+        while self.turned < now && left > 0 {
+            let bucket = &self.wheel[Self::bucket(self.turned)];
+            let expired: Vec<_> = self
+                .slab
+                .ids(Chain::Wheel, bucket)
+                .filter(|&id| self.slab.get(id).is_some_and(|entry| entry.is_expired(now_ms)))
+                .take(left)
+                .collect();
+            left -= expired.len();
+            self.counters.expired += expired.len() as u64;
+            for id in expired {
                 self.remove(id);
             }
-            self.turned += 1;
+            // A bucket that used up the allowance may hold more.
+            self.turned += u64::from(left > 0);
         }
     }
 

@@ -134,15 +134,15 @@ impl<T> Slab<T> {
         list.bytes -= self.weight(id);
     }
 
-    /// The node after this one.
-    pub(super) fn next(&self, chain: Chain, id: NodeId) -> Option<NodeId> {
-        self.place(id)?.links[chain as usize].next
+    /// The places of the nodes of a list, oldest first.
+    pub(super) fn ids(&self, chain: Chain, list: &List) -> impl Iterator<Item = NodeId> {
+        let next = move |&id: &NodeId| self.place(id)?.links[chain as usize].next;
+        std::iter::successors(list.first, next)
     }
 
     /// The nodes of a list, oldest first.
     pub(super) fn iter(&self, chain: Chain, list: &List) -> impl Iterator<Item = &T> {
-        let ids = std::iter::successors(list.first, move |&id| self.next(chain, id));
-        ids.filter_map(|id| self.get(id))
+        self.ids(chain, list).filter_map(|id| self.get(id))
     }
 
     fn place(&self, id: NodeId) -> Option<&Place<T>> {
