@@ -1,16 +1,19 @@
 //! The front of the crate: look up, else compute once for all who ask, else say why not.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use egret_aof::disk::Disk;
 use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::error::{Error, Failure, NoAnswer};
 use crate::flight::{Flights, Gate, Landing, Seat, Turn};
-use crate::key::{Canonical, Key, Secret, Version};
+use crate::journal::{self, Keeper};
+use crate::key::{Canonical, Generation, Key, Secret, Version};
 use crate::options::Options;
 use crate::slot::Slot;
 use crate::stats::Stats;
@@ -68,6 +71,7 @@ pub enum Outcome {
 #[derive(Debug)]
 pub struct ResultCache<E> {
     store: Arc<Store>,
+    keeper: Option<Keeper>,
     flights: Flights<E>,
     budget_bytes: u64,
     max_wait: Duration,
@@ -81,12 +85,34 @@ impl<E: Clone> ResultCache<E> {
     /// An empty cache that is lost when it is dropped.
     pub fn in_memory(options: &Options, clock: Arc<dyn Clock>) -> Result<Self, Error> {
         options.check()?;
-        Ok(Self::over(Arc::new(Store::new(options, Secret::random(), clock)), options))
+        let store = Arc::new(Store::new(options, Secret::random(), clock));
+        Ok(Self::over(store, None, options))
     }
 
-    pub(crate) fn over(store: Arc<Store>, options: &Options) -> Self {
+    /// The cache that is kept in this folder, warm with what may still be served: answers made from
+    /// the generations that their indexes have now, as `current` tells. Blocks while it reads.
+    ///
+    /// A folder that cannot be read or written is no error: the cache then works in memory, says
+    /// why in its statistics, and tries again. Dropping the cache writes what is left, and blocks.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        folder: &Path,
+        options: &Options,
+        clock: Arc<dyn Clock>,
+        current: impl Fn(Uuid) -> Option<Generation>,
+    ) -> Result<Self, Error> {
+        options.check()?;
+        let is_current = |versions: &[Version]| {
+            versions.iter().all(|version| current(version.index) == Some(version.generation))
+        };
+        let (store, keeper) = journal::open(disk, folder, options, clock, &is_current);
+        Ok(Self::over(store, Some(keeper), options))
+    }
+
+    fn over(store: Arc<Store>, keeper: Option<Keeper>, options: &Options) -> Self {
         Self {
             store,
+            keeper,
             flights: Flights::new(options.max_flights, options.max_waiters),
             budget_bytes: options.budget_bytes,
             max_wait: options.max_wait,
@@ -221,6 +247,14 @@ impl<E: Clone> ResultCache<E> {
         self.store.clean();
     }
 
+    /// Waits until everything stored so far is durable, or cannot be. Blocks; does nothing for a
+    /// cache in memory.
+    pub fn flush(&self) {
+        if let Some(keeper) = &self.keeper {
+            keeper.flush();
+        }
+    }
+
     /// The keys stored in a slot, oldest first.
     pub fn slot_keys(&self, slot: Slot, most: usize) -> Vec<Key> {
         self.store.slot_keys(slot, most)
@@ -248,6 +282,7 @@ impl<E: Clone> ResultCache<E> {
             bytes: shards.iter().map(|shard| shard.bytes).sum(),
             budget_bytes: self.budget_bytes,
             flights: self.flights.len() as u64,
+            log: self.keeper.as_ref().map(Keeper::stats).unwrap_or_default(),
             fullest_slots: self.store.fullest_slots(SLOTS_SHOWN),
             shards,
         }

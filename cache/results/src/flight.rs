@@ -42,7 +42,7 @@ struct Boarding<E> {
 #[derive(Debug)]
 pub(crate) struct Flights<E> {
     table: Mutex<HashMap<Request, Boarding<E>>>,
-    max_flights: usize,
+    max_table: usize,
     max_seats: usize,
 }
 
@@ -69,8 +69,8 @@ pub(crate) enum Turn<'a, E> {
 }
 
 impl<E: Clone> Flights<E> {
-    pub(crate) fn new(max_flights: usize, max_seats: usize) -> Self {
-        Self { table: Mutex::default(), max_flights, max_seats }
+    pub(crate) fn new(max_table: usize, max_seats: usize) -> Self {
+        Self { table: Mutex::default(), max_table, max_seats }
     }
 
     /// Takes a seat on the flight for this very request, which begins if there is none.
@@ -79,7 +79,7 @@ impl<E: Clone> Flights<E> {
         let flights = table.len();
         let boarding = match table.entry(request.clone()) {
             Entry::Occupied(place) => place.into_mut(),
-            Entry::Vacant(_) if flights >= self.max_flights => return Gate::NoFlight,
+            Entry::Vacant(_) if flights >= self.max_table => return Gate::NoFlight,
             Entry::Vacant(place) => {
                 let (turn, landing) = (Semaphore::new(1), OnceLock::new());
                 place.insert(Boarding { flight: Arc::new(Flight { turn, landing }), seats: 0 })

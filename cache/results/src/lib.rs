@@ -11,6 +11,7 @@ mod clock;
 mod error;
 mod flight;
 mod generations;
+mod journal;
 mod key;
 mod options;
 mod shard;
@@ -20,7 +21,9 @@ mod store;
 
 pub use cache::{Computed, Outcome, ResultCache};
 pub use clock::{Clock, SystemClock};
+pub use egret_aof::log::FsyncPolicy;
 pub use error::{Error, Failure, NoAnswer};
+pub use journal::{LogState, LogStats};
 pub use key::{Canonical, Generation, Key, MAX_KEY_BYTES, Secret, Version};
 pub use options::Options;
 pub use slot::{SLOT_COUNT, Slot};

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use egret_aof::log::FsyncPolicy;
+
 use crate::error::Error;
 
 /// The limits of a [`ResultCache`](crate::ResultCache). Each has a sensible default.
@@ -30,6 +32,14 @@ pub struct Options {
     pub max_waiters: usize,
     /// How long one who waits for another's computation waits before going on without it.
     pub max_wait: Duration,
+    /// When what is written to the log is made durable. Losing some of it loses warmth alone.
+    pub fsync: FsyncPolicy,
+    /// How many bytes may wait to be written to the log; entries beyond are not written.
+    pub max_queued_bytes: usize,
+    /// The log is rewritten when it is longer than twice the entries and this.
+    pub rewrite_slack_bytes: u64,
+    /// How soon a log that failed is tried again; each time twice as late, up to a minute.
+    pub log_retry: Duration,
 }
 
 impl Default for Options {
@@ -44,6 +54,10 @@ impl Default for Options {
             max_flights: 4096,
             max_waiters: 10_000,
             max_wait: Duration::from_secs(10),
+            fsync: FsyncPolicy::EverySecond,
+            max_queued_bytes: 64 << 20,
+            rewrite_slack_bytes: 64 << 20,
+            log_retry: Duration::from_secs(1),
         }
     }
 }

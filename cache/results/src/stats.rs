@@ -1,5 +1,7 @@
 //! What the cache says about itself.
 
+use crate::journal::LogStats;
+
 /// Everything that is counted. Counters start at 0 when the cache is opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stats {
@@ -35,6 +37,8 @@ pub struct Stats {
     pub budget_bytes: u64,
     /// Requests being computed now.
     pub flights: u64,
+    /// The log.
+    pub log: LogStats,
     /// Each shard.
     pub shards: Vec<ShardStats>,
     /// The fullest slots, fullest first.

@@ -197,8 +197,8 @@ impl Store {
     }
 
     /// Stores a block again that was written down. Whether it was: it is whole, made with this
-    /// secret, of the newest generation known, and has not expired.
-    pub(crate) fn restore(&self, block: Bytes) -> bool {
+    /// secret, of current versions, and has not expired.
+    pub(crate) fn restore(&self, block: Bytes, is_current: &dyn Fn(&[Version]) -> bool) -> bool {
         let Some(read) = Block::read(&block) else {
             count(&self.counters.corrupt);
             return false;
@@ -206,9 +206,10 @@ impl Store {
         let versions = sorted_versions(read.versions());
         let key = Key::new(&self.secret, read.canonical, &versions);
         let left_ms = read.times.left_ms(milliseconds(self.clock.since_epoch()));
-        if left_ms == Some(0) || key.as_str() != read.key {
+        if left_ms == Some(0) || key.as_str() != read.key || !is_current(&versions) {
             return false;
         }
+        self.observe(&versions);
         let (tenant, cost_us) = (read.tenant, read.cost_us);
         let mut entry = Entry::new(key, versions, block);
         entry.tenant = tenant;

@@ -32,6 +32,7 @@ fn computed(text: &str) -> Computed {
     Computed { bytes, storable: true, cost: Duration::from_millis(1) }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "compared with results")]
 fn served(text: &'static str, outcome: Outcome) -> Answer {
     Ok((Bytes::from_static(text.as_bytes()), outcome))
 }
@@ -167,9 +168,9 @@ async fn those_who_wait_go_on_when_a_leader_is_cancelled_panics_or_fails_alone()
             (0..10).map(|_| ask(&cache, &request, &opened, Ok(computed("answer")))).collect();
         settle().await;
         if end == "cancelled" {
-            leader.abort()
+            leader.abort();
         } else {
-            gate.notify_one()
+            gate.notify_one();
         }
         match leader.await {
             Err(stopped) => assert_ne!(end, "fails", "{stopped}"),

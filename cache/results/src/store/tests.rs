@@ -191,7 +191,7 @@ fn what_is_restored_keeps_its_age_whatever_the_clock_did() {
     let check = |restarted_at: u64, restored: bool, then_seconds: u64| {
         let bench = bench_with(&options);
         bench.clock.step_to(Duration::from_secs(restarted_at));
-        assert_eq!(bench.store.restore(block.clone()), restored, "at {restarted_at}");
+        assert_eq!(bench.store.restore(block.clone(), &|_| true), restored, "at {restarted_at}");
         if restored {
             bench.clock.advance(Duration::from_secs(then_seconds - 1));
             bench.check(&request, Some("answer"));
@@ -215,7 +215,7 @@ fn nothing_damaged_outdated_or_of_another_secret_is_restored() {
     let check = |prepare: &dyn Fn(&mut Store), block: &Bytes, restored: bool| {
         let mut bench = bench();
         prepare(&mut bench.store);
-        assert_eq!(bench.store.restore(block.clone()), restored);
+        assert_eq!(bench.store.restore(block.clone(), &|_| true), restored);
     };
     check(&|_| {}, &block, true);
     check(&|_| {}, &block.slice(1..), false);
