@@ -308,9 +308,11 @@ pub fn program() -> &'static Path {
         if let Some(path) = std::env::var_os("EGRET_BIN") {
             return PathBuf::from(path);
         }
-        // This test is <target>/<profile>/deps/<name>.
-        let test = std::env::current_exe().unwrap();
-        let profile_folder = test.parent().and_then(Path::parent).unwrap().to_owned();
+        // A test is <target>/<profile>/deps/<name>, a program <target>/<profile>/<name>.
+        let this = std::env::current_exe().unwrap();
+        let folder = this.parent().unwrap();
+        let in_deps = folder.ends_with("deps");
+        let profile_folder = if in_deps { folder.parent().unwrap() } else { folder }.to_owned();
         let name = profile_folder.file_name().unwrap();
         let profile = if name == "debug" { "dev".into() } else { name.to_owned() };
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));

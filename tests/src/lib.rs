@@ -1,6 +1,6 @@
 //! The harness of Egret's whole-system tests: a real PostgreSQL ([`postgres`]), the real `egret`
-//! program ([`egret`]), bounded waiting ([`poll`]), and child processes that never outlive their
-//! test ([`process`]).
+//! program ([`egret`]), a load with sums that never change ([`ledger`]), bounded waiting
+//! ([`poll`]), and child processes that never outlive their test ([`process`]).
 //!
 //! It is no place for product code, nor for tests of one room: those stand beside what they test.
 //! Begin with [`postgres::Database::create`] and [`egret::Egret::start`].
@@ -14,6 +14,7 @@
 )]
 
 pub mod egret;
+pub mod ledger;
 pub mod poll;
 pub mod postgres;
 pub mod process;

@@ -1,6 +1,7 @@
 //! Waiting for a condition with a deadline, in place of sleeping and hoping.
 
 use std::future::Future;
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 /// How long tests wait for what should happen within a blink. Generous: a loaded CI machine with
@@ -47,4 +48,9 @@ pub fn until_blocking<T>(deadline: Duration, mut look: impl FnMut() -> Option<T>
         }
         std::thread::sleep(PAUSE);
     }
+}
+
+/// Prints a line at once, also where the test runner keeps what tests print to itself.
+pub fn report(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }

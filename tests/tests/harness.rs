@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use egret_tests::ledger::{self, Load, Size, big_transaction};
+use egret_tests::poll;
 use egret_tests::postgres::{Cluster, ClusterOptions, Database, Stop, connect};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -40,4 +42,29 @@ async fn a_cluster_comes_back_with_its_data() {
     }
     let id: i32 = database.client().query_one("SELECT id FROM t", &[]).await.unwrap().get(0);
     assert_eq!(id, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_load_changes_everything_but_the_sums() {
+    let database = Database::create().await;
+    let size = Size { accounts: 500, journal: 100 };
+    ledger::create(&database, size).await;
+    let load = Load::start(&database, size.accounts, 1, 2).await;
+    let query = "SELECT sum(balance)::bigint, count(*) FILTER (WHERE id > 1000000),
+                        (SELECT sum(amount)::bigint FROM journal), (SELECT count(*) FROM journal),
+                        (SELECT max(amount) FROM journal)
+                   FROM accounts";
+    poll::until("every kind of change", async || {
+        let row = database.client().query_one(query, &[]).await.unwrap();
+        assert_eq!(row.get::<_, i64>(0), size.balances());
+        assert_eq!(row.get::<_, i64>(2), size.amounts());
+        assert_eq!(row.get::<_, i64>(3), i64::from(size.journal));
+        (row.get::<_, i64>(1) > 20 && row.get::<_, i64>(4) > 10).then_some(())
+    })
+    .await;
+    big_transaction(database.client(), 400).await;
+    let counts = load.stop().await;
+    assert!(counts.committed > 0, "{counts}");
+    let row = database.client().query_one(query, &[]).await.unwrap();
+    assert_eq!(row.get::<_, i64>(0), size.balances(), "{counts}");
 }

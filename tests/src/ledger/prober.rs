@@ -1,0 +1,90 @@
+//! Asks the index for the sums, over and over, while it is written, killed and started again.
+
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::Size;
+use crate::egret::Egret;
+
+/// The task that asks.
+#[derive(Debug)]
+pub struct Prober {
+    base: watch::Sender<Where>,
+    task: JoinHandle<u64>,
+}
+
+/// Where to ask.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Where {
+    Nowhere,
+    At(String),
+    Done,
+}
+
+impl Prober {
+    /// Begins with asking nobody.
+    pub fn start(size: Size) -> Self {
+        let (base, place) = watch::channel(Where::Nowhere);
+        Self { base, task: tokio::spawn(ask(place, size)) }
+    }
+
+    /// Asks this server from now on. No answer is none: it may have been killed.
+    pub fn watch(&self, egret: &Egret) {
+        self.base.send_replace(Where::At(egret.url("")));
+    }
+
+    /// Ends it; how often both sums were asked for and were right. Panics where one was wrong.
+    pub async fn stop(self) -> u64 {
+        self.base.send_replace(Where::Done);
+        self.task.await.unwrap_or_else(|error| panic!("a sum was wrong: {error}"))
+    }
+}
+
+async fn ask(mut place: watch::Receiver<Where>, size: Size) -> u64 {
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let mut right = 0;
+    loop {
+        let base = match place.borrow_and_update().clone() {
+            Where::Done => return right,
+            Where::At(base) => Some(base),
+            Where::Nowhere => None,
+        };
+        let Some(base) = base else {
+            if place.changed().await.is_err() {
+                return right;
+            }
+            continue;
+        };
+        let balances = sum_of(&client, &base, "accounts", "balance").await;
+        let amounts = sum_of(&client, &base, "journal", "amount").await;
+        if let (Some(balances), Some(amounts)) = (&balances, &amounts) {
+            assert_eq!(balances["total"]["sum"].as_f64(), as_f64(size.balances()), "{balances}");
+            assert_eq!(amounts["total"]["sum"].as_f64(), as_f64(size.amounts()), "{amounts}");
+            assert_eq!(amounts["total"]["count"], size.journal, "{amounts}");
+            right += 1;
+        } else {
+            // The server is gone or comes back: rest until told where to ask, or a moment.
+            let moment = std::time::Duration::from_millis(20);
+            let _ = tokio::time::timeout(moment, place.changed()).await;
+        }
+    }
+}
+
+/// The aggregations of one index; `None` where there is no answer.
+async fn sum_of(client: &reqwest::Client, base: &str, index: &str, field: &str) -> Option<Value> {
+    let body = json!({"size": 0, "aggs": {"total": {"stats": {"field": field}}}});
+    let request = client.post(format!("{base}/{index}/_search")).json(&body);
+    let answer = request.send().await.ok()?;
+    let status = answer.status();
+    let text = answer.text().await.ok()?;
+    // 503 is a server that has only just begun to listen.
+    assert!(status.is_success() || status.as_u16() == 503, "{index}: {text}");
+    let body: Value = serde_json::from_str(&text).ok()?;
+    status.is_success().then(|| body["aggregations"].clone())
+}
+
+#[expect(clippy::cast_precision_loss, clippy::unnecessary_wraps, reason = "small whole numbers")]
+fn as_f64(number: i64) -> Option<f64> {
+    Some(number as f64)
+}

@@ -1,0 +1,186 @@
+//! The campaign: Egret follows two tables under a load that moves amounts between rows, is killed
+//! with `kill -9` in its copy, inside a 10,000-row transaction and anywhere else, and started again
+//! on the same folder. The sums asked of the index never change once the first copy is done, and at
+//! the end the index equals the tables.
+//!
+//! `CHAOS_RUNS` seeded runs from `CHAOS_SEED` on, three kills each; a failure names its seed.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use egret_tests::egret::Egret;
+use egret_tests::ledger::{self, Load, Prober, Size, big_transaction, compare, status};
+use egret_tests::poll;
+use egret_tests::postgres::{Cluster, ClusterOptions, Database};
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
+use tokio::task::block_in_place;
+
+/// Large enough that the copy and the big transaction take a while.
+const SIZE: Size = Size { accounts: 12_000, journal: 500 };
+
+/// Rows that the big transaction changes.
+const BIG: u32 = 10_000;
+
+/// Tries to hit the inside of a big transaction.
+const TRIES: usize = 10;
+
+/// The server of all runs. The load's transactions wait for one another; deadlocks are part of it.
+fn cluster() -> Arc<Cluster> {
+    let settings = vec!["max_wal_size=2GB".to_owned()];
+    Arc::new(Cluster::start(ClusterOptions { settings, ..ClusterOptions::default() }))
+}
+
+/// Where a kill hit, as last seen before it.
+#[derive(Debug)]
+enum Hit {
+    Copy { rows_copied: u64 },
+    BigTransaction { committed: String, received: String, visible: String, after: Duration },
+    Anywhere { after: Duration },
+}
+
+impl fmt::Display for Hit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Copy { rows_copied } => {
+                write!(f, "in the copy, {rows_copied} of {} rows copied", SIZE.accounts)
+            }
+            Self::BigTransaction { committed, received, visible, after } => write!(
+                f,
+                "inside a {BIG}-row transaction, {after:?} after its commit at {committed}: \
+                 received {received}, visible {visible}"
+            ),
+            Self::Anywhere { after } => write!(f, "while following, after {after:?}"),
+        }
+    }
+}
+
+/// A position as a number, to be compared.
+fn position(lsn: &str) -> u64 {
+    let (high, low) = lsn.split_once('/').unwrap();
+    u64::from_str_radix(high, 16).unwrap() << 32 | u64::from_str_radix(low, 16).unwrap()
+}
+
+/// Kills the server when a random part of the rows is copied.
+async fn kill_in_copy(egret: &mut Egret, random: &mut StdRng) -> Hit {
+    let wanted = random.random_range(0..SIZE.accounts * 3 / 4);
+    let rows_copied = poll::until("the copy goes on", async || {
+        let status = status(egret).await?;
+        let tables = status["tables"].as_array()?;
+        let table = tables.iter().find(|table| table["index"] == "accounts")?;
+        assert_ne!(table["state"], "streaming", "the copy was over before {wanted} rows: {status}");
+        let copied = table["rows_copied"].as_u64()?;
+        (table["state"] == "copying" && copied >= u64::from(wanted)).then_some(copied)
+    })
+    .await;
+    block_in_place(|| egret.kill());
+    Hit::Copy { rows_copied }
+}
+
+/// Kills the server between the commit of a big transaction and its publication.
+async fn kill_in_big_transaction(
+    database: &Database,
+    egret: &mut Egret,
+    random: &mut StdRng,
+) -> Hit {
+    // How long one takes from its commit until it is seen, at the moment.
+    let committed = big_transaction(database.client(), BIG).await;
+    let begin = Instant::now();
+    wait_until_visible(egret, &committed).await;
+    let usual = begin.elapsed();
+    for _ in 0..TRIES {
+        let pause = usual.mul_f64(random.random_range(0.0..0.9));
+        let committed = big_transaction(database.client(), BIG).await;
+        let begin = Instant::now();
+        tokio::time::sleep(pause).await;
+        let status = status(egret).await.unwrap();
+        let lsn = |name: &str| status["lsn"][name].as_str().unwrap_or("0/0").to_owned();
+        if position(&lsn("visible")) < position(&committed) {
+            block_in_place(|| egret.kill());
+            let (received, visible) = (lsn("received"), lsn("visible"));
+            return Hit::BigTransaction { committed, received, visible, after: begin.elapsed() };
+        }
+        wait_until_visible(egret, &committed).await;
+    }
+    panic!("a {BIG}-row transaction was never caught in {TRIES} tries; it takes {usual:?}")
+}
+
+async fn wait_until_visible(egret: &Egret, lsn: &str) {
+    poll::until("a big transaction is visible", async || {
+        let status = status(egret).await?;
+        let visible = status["lsn"]["visible"].as_str()?;
+        (position(visible) >= position(lsn)).then_some(())
+    })
+    .await;
+}
+
+async fn kill_anywhere(egret: &mut Egret, random: &mut StdRng) -> Hit {
+    let after = Duration::from_millis(random.random_range(0..1500));
+    tokio::time::sleep(after).await;
+    block_in_place(|| egret.kill());
+    Hit::Anywhere { after }
+}
+
+/// One run: three kills, and the comparison.
+async fn run(cluster: Arc<Cluster>, seed: u64) -> Vec<Hit> {
+    let mut random = StdRng::seed_from_u64(seed);
+    let database = Database::create_on(&cluster).await;
+    ledger::create(&database, SIZE).await;
+    let load = Load::start(&database, SIZE.accounts, seed, 2).await;
+    let mut egret = block_in_place(|| Egret::start(ledger::following(&database)));
+    let mut hits = vec![kill_in_copy(&mut egret, &mut random).await];
+    block_in_place(|| egret.resume());
+    ledger::wait_until_streaming(&egret).await;
+    let prober = Prober::start(SIZE);
+    prober.watch(&egret);
+    let mut inside = [true, false];
+    inside.shuffle(&mut random);
+    for inside in inside {
+        hits.push(if inside {
+            kill_in_big_transaction(&database, &mut egret, &mut random).await
+        } else {
+            kill_anywhere(&mut egret, &mut random).await
+        });
+        block_in_place(|| egret.resume());
+        prober.watch(&egret);
+    }
+    let counts = load.stop().await;
+    let rows = compare(&database, &egret).await;
+    let probes = prober.stop().await;
+    assert!(probes > 0, "the sums were never asked for");
+    let status = status(&egret).await.unwrap();
+    assert_eq!(status["copies"], 0, "a restart after the copy copies again: {status}");
+    assert_eq!(status["dead_letters"], 0, "{status}");
+    for (at, hit) in hits.iter().enumerate() {
+        poll::report(&format!("seed {seed}, kill {}: {hit}", at + 1));
+    }
+    poll::report(&format!(
+        "seed {seed}: {counts}; the sums were right {probes} times; {rows} rows are equal"
+    ));
+    hits
+}
+
+fn setting(name: &str, default: u64) -> u64 {
+    let text = std::env::var(name).unwrap_or_default();
+    if text.is_empty() { default } else { text.parse().unwrap() }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_index_equals_the_tables_after_every_kill() {
+    let (first, runs) = (setting("CHAOS_SEED", 1), setting("CHAOS_RUNS", 20));
+    let cluster = block_in_place(cluster);
+    let mut hits = Vec::new();
+    for seed in first..first + runs {
+        println!("seed {seed} begins");
+        hits.extend(run(Arc::clone(&cluster), seed).await);
+    }
+    let copies = hits.iter().filter(|hit| matches!(hit, Hit::Copy { .. })).count();
+    let inside = hits.iter().filter(|hit| matches!(hit, Hit::BigTransaction { .. })).count();
+    let all = hits.len();
+    poll::report(&format!("{all} kills: {copies} in the copy, {inside} inside a transaction"));
+    assert!(copies * 3 >= all && inside * 3 >= all);
+}

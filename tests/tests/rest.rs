@@ -1,0 +1,306 @@
+//! Egret alone, without a database, over REST: what Elasticsearch's users expect of indexes,
+//! documents, searches and errors, and that nothing acknowledged is lost at a `kill -9`.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use egret_tests::egret::{Egret, EgretOptions};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+/// An index of birds, refreshed.
+async fn birds() -> Egret {
+    let egret = Egret::start(EgretOptions::default());
+    let mappings = json!({"mappings": {"properties": {
+        "name": {"type": "text", "fields": {"keyword": {"type": "keyword"}}},
+        "order": {"type": "keyword"},
+        "weight": {"type": "double"},
+        "seen": {"type": "date"},
+        "wader": {"type": "boolean"},
+        "eggs": {"type": "integer"},
+    }}});
+    let created = egret.put("/birds", &mappings).await.ok();
+    assert_eq!(created["acknowledged"], true);
+    assert_eq!(created["index"], "birds");
+    let bird = |name: &str, order: &str, weight: f64, seen: &str, wader: bool, eggs: i64| {
+        json!({"name": name, "order": order, "weight": weight, "seen": seen, "wader": wader,
+               "eggs": eggs})
+    };
+    let documents = [
+        bird("Cattle egret", "Pelecaniformes", 0.36, "2024-01-05", true, 4),
+        bird("Great white egret", "Pelecaniformes", 1.0, "2024-02-01", true, 4),
+        bird("White stork", "Ciconiiformes", 3.5, "2024-03-10", true, 5),
+        bird("Grey heron", "Pelecaniformes", 1.5, "2024-04-20", true, 4),
+        bird("Common swift", "Apodiformes", 0.04, "2024-05-30", false, 2),
+    ];
+    let mut lines = Vec::new();
+    for (at, document) in documents.into_iter().enumerate() {
+        lines.push(json!({"index": {"_index": "birds", "_id": (at + 1).to_string()}}));
+        lines.push(document);
+    }
+    let answer = egret.bulk("/_bulk?refresh=true", &lines).await.ok();
+    assert_eq!(answer["errors"], false, "{answer}");
+    assert_eq!(answer["items"].as_array().unwrap().len(), 5);
+    assert_eq!(answer["items"][0]["index"]["status"], 201);
+    egret
+}
+
+/// The ids of a search's hits, in their order.
+fn ids(answer: &Value) -> Vec<&str> {
+    let hits = answer["hits"]["hits"].as_array().unwrap();
+    hits.iter().map(|hit| hit["_id"].as_str().unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_clause_finds_what_it_should() {
+    let egret = birds().await;
+    let check = async |query: Value, expected: &[&str]| {
+        let body = json!({"query": query, "sort": [{"weight": "asc"}]});
+        let answer = egret.search("birds", &body).await;
+        assert_eq!(ids(&answer), expected, "{query}");
+        let total = json!({"value": expected.len(), "relation": "eq"});
+        assert_eq!(answer["hits"]["total"], total, "{query}");
+    };
+    check(json!({"match_all": {}}), &["5", "1", "2", "4", "3"]).await;
+    check(json!({"match": {"name": "white heron"}}), &["2", "4", "3"]).await;
+    check(json!({"match": {"name": {"query": "white egret", "operator": "and"}}}), &["2"]).await;
+    check(json!({"match_phrase": {"name": "white egret"}}), &["2"]).await;
+    check(json!({"match_phrase": {"name": "egret white"}}), &[]).await;
+    check(json!({"multi_match": {"query": "stork", "fields": ["name", "order"]}}), &["3"]).await;
+    check(json!({"term": {"order": "Apodiformes"}}), &["5"]).await;
+    check(json!({"term": {"name.keyword": "Cattle egret"}}), &["1"]).await;
+    check(json!({"terms": {"eggs": [2, 5]}}), &["5", "3"]).await;
+    check(json!({"range": {"weight": {"gte": 1.0, "lt": 3.5}}}), &["2", "4"]).await;
+    check(json!({"range": {"seen": {"gt": "2024-03-10"}}}), &["5", "4"]).await;
+    check(json!({"prefix": {"name": "gr"}}), &["2", "4"]).await;
+    check(json!({"exists": {"field": "eggs"}}), &["5", "1", "2", "4", "3"]).await;
+    check(json!({"ids": {"values": ["4", "1", "nothing"]}}), &["1", "4"]).await;
+    check(
+        json!({"bool": {
+            "must": [{"match": {"name": "egret"}}],
+            "filter": [{"term": {"wader": true}}],
+            "must_not": [{"range": {"weight": {"gte": 1}}}],
+        }}),
+        &["1"],
+    )
+    .await;
+    check(json!({"bool": {"must_not": [{"term": {"wader": true}}]}}), &["5"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_have_the_parts_that_were_asked_for() {
+    let egret = birds().await;
+    let body = json!({
+        "query": {"match": {"name": "egret"}},
+        "_source": ["name"],
+        "highlight": {"fields": {"name": {}}},
+        "aggs": {
+            "orders": {"terms": {"field": "order"}, "aggs": {"w": {"stats": {"field": "weight"}}}},
+        },
+        "from": 1,
+        "size": 1,
+    });
+    let answer = egret.search("birds", &body).await;
+    assert_eq!(ids(&answer), ["2"], "the shorter name scores higher and is left out");
+    let hit = &answer["hits"]["hits"][0];
+    assert_eq!(hit["_source"], json!({"name": "Great white egret"}));
+    assert_eq!(hit["highlight"]["name"], json!(["Great white <em>egret</em>"]));
+    let bucket = &answer["aggregations"]["orders"]["buckets"][0];
+    assert_eq!((&bucket["key"], &bucket["doc_count"]), (&json!("Pelecaniformes"), &json!(2)));
+    assert_eq!(bucket["w"]["count"], 2);
+    assert!((bucket["w"]["sum"].as_f64().unwrap() - 1.36).abs() < 1e-9, "{bucket}");
+    assert!(
+        answer["took"].is_u64() && answer["timed_out"] == false && answer["_shards"].is_object()
+    );
+
+    let by_line = egret.get("/birds/_search?q=name:stork").await.ok();
+    assert_eq!(ids(&by_line), ["3"]);
+    assert_eq!(egret.count("birds").await, Some(5));
+    let tokens = json!({"analyzer": "standard", "text": "The Egret's way"});
+    let tokens = egret.post("/_analyze", &tokens).await.ok();
+    assert_eq!(tokens["tokens"][1]["token"], "egret's");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn documents_come_change_and_go() {
+    let egret = birds().await;
+    let put = egret.put("/birds/_doc/6", &json!({"name": "Marsh harrier"})).await;
+    assert_eq!(
+        (put.status, &put.body["result"], &put.body["_version"]),
+        (201, &json!("created"), &json!(1))
+    );
+    let again = egret.put("/birds/_doc/6", &json!({"name": "Hen harrier"})).await;
+    assert_eq!(
+        (again.status, &again.body["result"], &again.body["_version"]),
+        (200, &json!("updated"), &json!(2))
+    );
+    // Realtime: read before any refresh.
+    let read = egret.get("/birds/_doc/6").await.ok();
+    assert_eq!((&read["found"], &read["_source"]["name"]), (&json!(true), &json!("Hen harrier")));
+    let made = egret.post("/birds/_doc?refresh=true", &json!({"name": "Osprey"})).await;
+    assert_eq!((made.status, egret.count("birds").await), (201, Some(7)));
+    let gone = egret.delete("/birds/_doc/6?refresh=true").await;
+    assert_eq!((gone.status, &gone.body["result"]), (200, &json!("deleted")));
+    let missing = egret.get("/birds/_doc/6").await;
+    assert_eq!((missing.status, &missing.body["found"]), (404, &json!(false)));
+    assert_eq!(egret.delete("/birds/_doc/6").await.status, 404);
+    assert_eq!(egret.count("birds").await, Some(6));
+
+    // A field that the mapping did not know.
+    egret.put("/birds/_doc/7?refresh=true", &json!({"call": "kek kek kek"})).await.ok();
+    let answer = egret.search("birds", &json!({"query": {"match": {"call": "kek"}}})).await;
+    assert_eq!(ids(&answer), ["7"]);
+    let mapping = egret.get("/birds/_mapping").await.ok();
+    assert_eq!(mapping["birds"]["mappings"]["properties"]["call"]["type"], "text");
+
+    assert_eq!(egret.request(Method::HEAD, "/birds", &Value::Null).await.status, 200);
+    egret.delete("/birds").await.ok();
+    assert_eq!(egret.request(Method::HEAD, "/birds", &Value::Null).await.status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_is_named() {
+    let egret = birds().await;
+    let check = async |path: &str, body: &str, status: u16, kind: &str, named: &str| {
+        let answer = egret.send(Method::POST, path, "application/json", body.to_owned()).await;
+        assert_eq!(answer.status, status, "{path} {body}: {}", answer.text);
+        assert_eq!(answer.body["status"], status, "{path} {body}: {}", answer.text);
+        assert_eq!(answer.body["error"]["type"], kind, "{path} {body}: {}", answer.text);
+        assert!(answer.text.contains(named), "{path} {body}: {}", answer.text);
+    };
+    let search = "/birds/_search";
+    check("/nothing/_search", "{}", 404, "index_not_found_exception", "nothing").await;
+    check(search, r#"{"query": {"mtach": {"name": "x"}}}"#, 400, "parsing_exception", "mtach")
+        .await;
+    check(
+        search,
+        r#"{"query": {"match": {"name": {"query": "x", "opreator": "and"}}}}"#,
+        400,
+        "parsing_exception",
+        "opreator",
+    )
+    .await;
+    check(search, r#"{"szie": 1}"#, 400, "parsing_exception", "szie").await;
+    check(search, r#"{"from": 9999, "size": 10}"#, 400, "illegal_argument_exception", "10000")
+        .await;
+    check("/birds/_doc", r#"{"eggs": "many"}"#, 400, "document_parsing_exception", "eggs").await;
+    check("/birds/_doc", "[1]", 400, "document_parsing_exception", "").await;
+    let broken = egret.send(Method::POST, search, "application/json", "{\"query\": ".into()).await;
+    assert_eq!(broken.status, 400, "{}", broken.text);
+    let taken = egret.put("/birds", &json!({})).await;
+    assert_eq!(taken.status, 400);
+    assert_eq!(taken.body["error"]["type"], "resource_already_exists_exception");
+    let named = egret.put("/Birds", &json!({})).await;
+    assert_eq!(named.body["error"]["type"], "invalid_index_name_exception", "{}", named.text);
+
+    // One bad line of a bulk request harms no other.
+    let lines = [
+        json!({"index": {"_index": "birds", "_id": "8"}}),
+        json!({"eggs": "none"}),
+        json!({"index": {"_index": "birds", "_id": "9"}}),
+        json!({"eggs": 1}),
+        json!({"create": {"_index": "birds", "_id": "1"}}),
+        json!({"eggs": 1}),
+    ];
+    let answer = egret.bulk("/_bulk", &lines).await.ok();
+    assert_eq!(answer["errors"], true);
+    let statuses = answer["items"].as_array().unwrap().iter();
+    let statuses =
+        statuses.map(|item| item.as_object().unwrap().values().next().unwrap()["status"].clone());
+    assert_eq!(statuses.collect::<Vec<_>>(), [400, 201, 409]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_past_the_limit_is_refused() {
+    let configuration = "[http]\nmax_body_bytes = 1000\n".to_owned();
+    let egret = Egret::start(EgretOptions { configuration, ..EgretOptions::default() });
+    let body = json!({"text": "x".repeat(2000)});
+    let answer = egret.put("/birds/_doc/1", &body).await;
+    assert_eq!(answer.status, 413, "{}", answer.text);
+    assert_eq!(egret.put("/birds/_doc/1", &json!({"text": "x"})).await.status, 201);
+}
+
+/// Writes documents numbered from 1, one after the other, until told to stop or the server is gone.
+/// The last number that was acknowledged.
+async fn write_until_killed(
+    client: reqwest::Client,
+    base: String,
+    writer: usize,
+    stop: Arc<AtomicBool>,
+) -> u64 {
+    let mut acknowledged = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let number = acknowledged + 1;
+        let body = json!({"writer": writer, "number": number});
+        // Every other one through _bulk.
+        let request = if number % 2 == 0 {
+            client.put(format!("{base}/log/_doc/{writer}-{number}")).json(&body)
+        } else {
+            let id = format!("{writer}-{number}");
+            let lines = format!("{}\n{body}\n", json!({"index": {"_id": id}}));
+            let request = client.post(format!("{base}/log/_bulk")).body(lines);
+            request.header("content-type", "application/x-ndjson")
+        };
+        match request.send().await {
+            Ok(answer) if answer.status().is_success() => acknowledged = number,
+            Ok(answer) => panic!("{}", answer.text().await.unwrap_or_default()),
+            Err(_) => break,
+        }
+    }
+    acknowledged
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn acknowledged_writes_survive_kill_9() {
+    const WRITERS: usize = 4;
+    let mut random = StdRng::seed_from_u64(9);
+    let mut egret = Egret::start(EgretOptions::default());
+    let mappings = json!({"mappings": {"properties": {
+        "writer": {"type": "long"}, "number": {"type": "long"}}}});
+    for round in 0..5 {
+        egret.put("/log", &mappings).await.ok();
+        let stop = Arc::new(AtomicBool::new(false));
+        let writers: Vec<_> = (0..WRITERS)
+            .map(|writer| {
+                let client = reqwest::Client::builder().no_proxy().build().unwrap();
+                let stop = Arc::clone(&stop);
+                tokio::spawn(write_until_killed(client, egret.url(""), writer, stop))
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_millis(random.random_range(50..800))).await;
+        egret.kill();
+        stop.store(true, Ordering::Relaxed);
+        let mut acknowledged = Vec::new();
+        for writer in writers {
+            acknowledged.push(writer.await.unwrap());
+        }
+        assert!(acknowledged.iter().sum::<u64>() > 0, "round {round}: nothing was written");
+        egret.resume();
+        egret.post("/log/_refresh", &Value::Null).await.ok();
+        for (writer, last) in acknowledged.iter().enumerate() {
+            let found = numbers_of(&egret, writer).await;
+            let expected: Vec<u64> = (1..=*last).collect();
+            // One more may have arrived without its answer.
+            let extra = found.len() == expected.len() + 1 && found.starts_with(&expected);
+            assert!(
+                found == expected || extra,
+                "round {round}, writer {writer}, {last}: {found:?}"
+            );
+        }
+        egret.delete("/log").await.ok();
+    }
+}
+
+/// The numbers of one writer that a search finds, in order.
+async fn numbers_of(egret: &Egret, writer: usize) -> Vec<u64> {
+    let body = json!({"query": {"term": {"writer": writer}}, "sort": [{"number": "asc"}],
+                      "size": 10_000});
+    let answer = egret.search("log", &body).await;
+    let hits = answer["hits"]["hits"].as_array().unwrap();
+    hits.iter().map(|hit| hit["_source"]["number"].as_u64().unwrap()).collect()
+}
