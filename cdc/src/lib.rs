@@ -11,10 +11,12 @@
 mod backoff;
 pub mod config;
 mod connect;
+mod decode;
 pub mod error;
 mod follow;
 pub mod pipeline;
 pub mod status;
+mod types;
 pub mod wait;
 
 pub use config::PipelineConfig;

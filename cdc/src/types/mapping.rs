@@ -1,0 +1,35 @@
+//! What an index is told of a column.
+
+use serde_json::{Map, Value, json};
+
+use super::Kind;
+
+/// Characters past which a text's keyword is left out, as Elasticsearch's dynamic mapping has it.
+const TEXT_KEYWORD_CHARACTERS: u32 = 256;
+
+/// Characters that surely fit a term: 32,766 bytes at four bytes each.
+const KEYWORD_CHARACTERS: u32 = 8191;
+
+/// The mapping of one column, in Elasticsearch's format.
+pub(crate) fn mapping(kind: &Kind) -> Value {
+    match kind {
+        Kind::Bool => json!({"type": "boolean"}),
+        Kind::Integer => json!({"type": "integer"}),
+        Kind::Long => json!({"type": "long"}),
+        Kind::Float | Kind::Numeric | Kind::Money => json!({"type": "double"}),
+        Kind::Text | Kind::PaddedText => json!({
+            "type": "text",
+            "fields": {"keyword": {"type": "keyword", "ignore_above": TEXT_KEYWORD_CHARACTERS}},
+        }),
+        Kind::Keyword => json!({"type": "keyword", "ignore_above": KEYWORD_CHARACTERS}),
+        Kind::Date | Kind::Timestamp | Kind::TimestampTz => json!({"type": "date"}),
+        Kind::Bytea => json!({"type": "keyword", "index": false, "doc_values": false}),
+        Kind::Json | Kind::Hstore => json!({"type": "object"}),
+        Kind::Array { element, .. } => mapping(element),
+        Kind::Composite(fields) => {
+            let field = |field: &super::Field| (field.name.clone(), mapping(&field.kind));
+            let properties: Map<String, Value> = fields.iter().map(field).collect();
+            json!({"properties": properties})
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! PostgreSQL's values, in the text format of COPY and of the stream, to JSON; and its types to an
+//! index's mapping.
+//!
+//! | type | JSON | mapping |
+//! |---|---|---|
+//! | `int2`, `int4` | number | integer |
+//! | `int8`, `oid`, `xid` | number | long |
+//! | `numeric`, `money` | number, its digits verbatim | double |
+//! | `float4`, `float8` | number | double |
+//! | `text`, `varchar`, `citext`, `name`, `xml`, `tsvector` | string | text with keyword |
+//! | `char(n)` | string without its padding | text with keyword |
+//! | `bool` | true, false | boolean |
+//! | `date`, `timestamp`, `timestamptz` | ISO 8601, `Z` for the last | date |
+//! | `json`, `jsonb` | the object, verbatim; what is no object becomes `{"value": ...}` | object |
+//! | arrays | array, nested as they are | as their elements |
+//! | composite types | object | object |
+//! | `hstore` | object of strings | object |
+//! | `bytea` | base64 | keyword, not indexed |
+//! | domains | as their base type | as their base type |
+//! | all others (uuid, enum, time, interval, inet, ranges, bits, ...) | string | keyword |
+//!
+//! JSON has no NaN and no infinity, ISO 8601 no infinite date and no year past 9999 or before 1:
+//! such a value becomes null, as does a `numeric` past the range of a double.
+
+mod array;
+mod datetime;
+mod mapping;
+mod nested;
+pub(crate) mod resolve;
+mod scalar;
+
+use std::sync::Arc;
+
+pub(crate) use mapping::mapping;
+
+/// Depth of arrays, composite types and domains within each other.
+const MAX_DEPTH: usize = 16;
+
+/// How a type's values become JSON.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// `t` or `f`.
+    Bool,
+    /// An integer of at most 32 bits.
+    Integer,
+    /// An integer of up to 64 bits.
+    Long,
+    /// A binary floating-point number.
+    Float,
+    /// A decimal number.
+    Numeric,
+    /// A decimal number with a currency sign and thousands' separators.
+    Money,
+    /// Text to be analysed.
+    Text,
+    /// Text padded with blanks.
+    PaddedText,
+    /// Text to be taken as a whole.
+    Keyword,
+    /// A day.
+    Date,
+    /// A day and time without a zone.
+    Timestamp,
+    /// A moment.
+    TimestampTz,
+    /// Bytes.
+    Bytea,
+    /// A JSON value.
+    Json,
+    /// Keys and texts.
+    Hstore,
+    /// Any number of values of one type.
+    Array {
+        /// The values' type.
+        element: Arc<Kind>,
+        /// What stands between two values.
+        delimiter: u8,
+    },
+    /// Named values of different types.
+    Composite(Arc<[Field]>),
+}
+
+/// A part of a composite type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Field {
+    /// Its name.
+    pub(crate) name: String,
+    /// Its type.
+    pub(crate) kind: Kind,
+}
+
+/// A value that is not what its type says.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("[{value}] is not {expected}")]
+pub(crate) struct BadValue {
+    expected: &'static str,
+    value: String,
+}
+
+impl BadValue {
+    /// Names the value, cut to a length that fits a log line.
+    fn new(expected: &'static str, value: &str) -> Self {
+        Self { expected, value: value.chars().take(80).collect() }
+    }
+}
+
+/// Appends the JSON of a value that is not NULL.
+pub(crate) fn write_json(kind: &Kind, text: &str, out: &mut Vec<u8>) -> Result<(), BadValue> {
+    match kind {
+        Kind::Bool => scalar::boolean(text, out),
+        Kind::Integer | Kind::Long => scalar::integer(text, out),
+        Kind::Float | Kind::Numeric => scalar::number(text, out),
+        Kind::Money => scalar::money(text, out),
+        Kind::Text | Kind::Keyword => {
+            scalar::string(text, out);
+            Ok(())
+        }
+        Kind::PaddedText => {
+            scalar::string(text.trim_end_matches(' '), out);
+            Ok(())
+        }
+        Kind::Date => datetime::date(text, out),
+        Kind::Timestamp => datetime::timestamp(text, out),
+        Kind::TimestampTz => datetime::timestamp_tz(text, out),
+        Kind::Bytea => scalar::bytea(text, out),
+        Kind::Json => scalar::json(text, out),
+        Kind::Hstore => nested::hstore(text, out),
+        Kind::Array { element, delimiter } => array::array(element, *delimiter, text, out),
+        Kind::Composite(fields) => nested::composite(fields, text, out),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,135 @@
+//! Values that are one thing.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::BadValue;
+
+/// Digits from which on a decimal number may be past the range of a double.
+const SURELY_FINITE_DIGITS: usize = 300;
+
+/// Appends a JSON string.
+pub(super) fn string(text: &str, out: &mut Vec<u8>) {
+    out.push(b'"');
+    let bytes = text.as_bytes();
+    let mut plain = 0;
+    for (at, &byte) in bytes.iter().enumerate() {
+        if byte >= 0x20 && byte != b'"' && byte != b'\\' {
+            continue;
+        }
+        out.extend_from_slice(bytes.get(plain..at).unwrap_or_default());
+        plain = at + 1;
+        match byte {
+            b'"' => out.extend_from_slice(b"\\\""),
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            control => out.extend_from_slice(format!("\\u{control:04x}").as_bytes()),
+        }
+    }
+    out.extend_from_slice(bytes.get(plain..).unwrap_or_default());
+    out.push(b'"');
+}
+
+pub(super) fn boolean(text: &str, out: &mut Vec<u8>) -> Result<(), BadValue> {
+    out.extend_from_slice(match text {
+        "t" | "true" => b"true",
+        "f" | "false" => b"false",
+        _ => return Err(BadValue::new("a boolean", text)),
+    });
+    Ok(())
+}
+
+pub(super) fn integer(text: &str, out: &mut Vec<u8>) -> Result<(), BadValue> {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    if digits.is_empty() || digits.len() > 20 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(BadValue::new("an integer", text));
+    }
+    out.extend_from_slice(text.as_bytes());
+    Ok(())
+}
+
+/// A number with its text kept, so that `1.10` stays `1.10`.
+pub(super) fn number(text: &str, out: &mut Vec<u8>) -> Result<(), BadValue> {
+    if matches!(text, "NaN" | "Infinity" | "-Infinity") {
+        out.extend_from_slice(b"null");
+        return Ok(());
+    }
+    if !is_json_number(text.as_bytes()) {
+        return Err(BadValue::new("a number", text));
+    }
+    let finite = text.len() < SURELY_FINITE_DIGITS || text.parse().is_ok_and(f64::is_finite);
+    out.extend_from_slice(if finite { text.as_bytes() } else { b"null" });
+    Ok(())
+}
+
+/// Whether this is a number as RFC 8259 writes it.
+fn is_json_number(text: &[u8]) -> bool {
+    let digits = |text: &[u8]| text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let mut rest = text.strip_prefix(b"-").unwrap_or(text);
+    let whole = digits(rest);
+    if whole == 0 || (whole > 1 && rest.first() == Some(&b'0')) {
+        return false;
+    }
+    rest = rest.get(whole..).unwrap_or_default();
+    if let Some(fraction) = rest.strip_prefix(b".") {
+        let count = digits(fraction);
+        if count == 0 {
+            return false;
+        }
+        rest = fraction.get(count..).unwrap_or_default();
+    }
+    if let Some(exponent) = rest.strip_prefix(b"e").or_else(|| rest.strip_prefix(b"E")) {
+        let sign = exponent.strip_prefix(b"+").or_else(|| exponent.strip_prefix(b"-"));
+        let exponent = sign.unwrap_or(exponent);
+        let count = digits(exponent);
+        return count > 0 && count == exponent.len();
+    }
+    rest.is_empty()
+}
+
+/// `-$1,234.56` as -1234.56.
+pub(super) fn money(text: &str, out: &mut Vec<u8>) -> Result<(), BadValue> {
+    let digits: String =
+        text.chars().filter(|sign| sign.is_ascii_digit() || matches!(sign, '-' | '.')).collect();
+    number(&digits, out).map_err(|_| BadValue::new("an amount of money", text))
+}
+
+/// `\xDEADBEEF` as base64.
+pub(super) fn bytea(text: &str, out: &mut Vec<u8>) -> Result<(), BadValue> {
+    let bad = || BadValue::new("a bytea in hex", text);
+    let hex = text.strip_prefix("\\x").ok_or_else(bad)?.as_bytes();
+    let (pairs, rest) = hex.as_chunks::<2>();
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|value| u8::try_from(value).ok());
+    let byte = |&[high, low]: &[u8; 2]| Some(digit(high)? << 4 | digit(low)?);
+    let bytes: Option<Vec<u8>> = pairs.iter().map(byte).collect();
+    let bytes = bytes.filter(|_| rest.is_empty()).ok_or_else(bad)?;
+    out.push(b'"');
+    out.extend_from_slice(STANDARD.encode(bytes).as_bytes());
+    out.push(b'"');
+    Ok(())
+}
+
+/// Objects, arrays of objects and null verbatim; anything else as `{"value": ...}`, since a field
+/// of an index is either an object or a value, never now one and now the other.
+pub(super) fn json(text: &str, out: &mut Vec<u8>) -> Result<(), BadValue> {
+    let text = text.trim_matches([' ', '\t', '\n', '\r']);
+    let is_object = match text.as_bytes() {
+        [] => return Err(BadValue::new("JSON", text)),
+        [b'{', ..] => true,
+        [b'[', inside @ ..] => {
+            let first = inside.iter().find(|byte| !byte.is_ascii_whitespace());
+            matches!(first, Some(b'{' | b']'))
+        }
+        _ => text == "null",
+    };
+    if is_object {
+        out.extend_from_slice(text.as_bytes());
+    } else {
+        out.extend_from_slice(b"{\"value\":");
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'}');
+    }
+    Ok(())
+}
