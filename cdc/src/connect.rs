@@ -12,7 +12,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::AbortHandle;
 use tokio_postgres::config::Host;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, NoTls, Row};
 
 use crate::config::PipelineConfig;
 use crate::error::{Error, ErrorKind, Result, with_causes};
@@ -178,6 +179,31 @@ impl Control {
     /// The driver's client.
     pub(crate) fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// The rows of a query.
+    pub(crate) async fn rows(
+        &self,
+        doing: &str,
+        query: &str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>> {
+        self.ask(doing, self.client.query(query, parameters)).await
+    }
+
+    /// The one row of a query.
+    pub(crate) async fn row(
+        &self,
+        doing: &str,
+        query: &str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Row> {
+        self.ask(doing, self.client.query_one(query, parameters)).await
+    }
+
+    /// Runs statements that answer nothing.
+    pub(crate) async fn execute(&self, doing: &str, statements: &str) -> Result<()> {
+        self.ask(doing, self.client.batch_execute(statements)).await
     }
 
     /// Awaits an answer, but not for ever: a half-open connection never answers.

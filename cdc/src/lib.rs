@@ -8,16 +8,32 @@
 //! This crate knows PostgreSQL and the engine's write surface. It knows neither HTTP nor how an
 //! index is laid out.
 
+mod acknowledge;
 mod backoff;
+mod catalog;
 pub mod config;
 mod connect;
+mod copy;
+mod dead_letters;
 mod decode;
+mod document;
 pub mod error;
 mod follow;
 pub mod pipeline;
+mod position;
+mod progress;
+mod publication;
+mod receipts;
+mod selection;
+mod sink;
+mod slot;
 pub mod status;
+mod stream;
+mod tables;
+mod transaction;
 mod types;
 pub mod wait;
+mod watcher;
 
 pub use config::PipelineConfig;
 pub use error::{Error, ErrorKind, Result};

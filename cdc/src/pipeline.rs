@@ -8,32 +8,42 @@ use egret_aof::disk::Disk;
 use egret_engine::{Engine, Index, Lsn};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::config::PipelineConfig;
 use crate::connect::Source;
 use crate::error::Result;
+use crate::sink::Indexes;
 use crate::status::{PipelineState, PipelineStatus, StatusBoard};
 use crate::wait::{LsnToken, WaitOutcome, wait_for_positions};
+
+/// How often a waiting reader says what it waits for.
+const DEMAND_INTERVAL: Duration = Duration::from_millis(50);
 
 /// What a pipeline is made from.
 #[derive(Debug)]
 pub struct Pipeline {
     pub(crate) config: PipelineConfig,
     pub(crate) source: Source,
-    pub(crate) engine: Arc<Engine>,
+    pub(crate) indexes: Arc<dyn Indexes>,
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) folder: PathBuf,
     pub(crate) board: Arc<StatusBoard>,
-    pub(crate) stop: CancellationToken,
+    /// Threads that a copy started.
+    pub(crate) threads: TaskTracker,
+    /// The position that a reader last waited for.
+    pub(crate) demand: watch::Sender<Lsn>,
+    stop: CancellationToken,
 }
 
 /// A running pipeline. Dropping the handle stops it.
 #[derive(Debug)]
 pub struct PipelineHandle {
     name: String,
-    pub(crate) engine: Arc<Engine>,
-    pub(crate) board: Arc<StatusBoard>,
-    pub(crate) stop: CancellationToken,
+    engine: Arc<Engine>,
+    board: Arc<StatusBoard>,
+    demand: watch::Sender<Lsn>,
+    stop: CancellationToken,
     ended: watch::Receiver<bool>,
 }
 
@@ -53,15 +63,19 @@ impl Pipeline {
             Arc::new(StatusBoard::new(&config.name, config.slot_name(), config.publication_name()));
         let stop = CancellationToken::new();
         let (ending, ended) = watch::channel(false);
+        let demand = watch::Sender::new(Lsn::default());
         let handle = PipelineHandle {
             name: config.name.clone(),
             engine: Arc::clone(&engine),
             board: Arc::clone(&board),
+            demand: demand.clone(),
             stop: stop.clone(),
             ended,
         };
         let name = format!("cdc-{}", config.name);
-        let pipeline = Self { config, source, engine, disk, folder, board, stop };
+        let threads = TaskTracker::new();
+        let pipeline =
+            Self { config, source, indexes: engine, disk, folder, board, threads, demand, stop };
         let runtime = tokio::runtime::Handle::current();
         // A thread of its own, since handing batches to the engine may block.
         std::thread::Builder::new().name(name).spawn(move || {
@@ -74,8 +88,11 @@ impl Pipeline {
     async fn run(self) {
         tokio::select! {
             () = self.stop.cancelled() => {}
-            () = self.follow() => {}
+            () = Box::pin(self.follow()) => {}
         }
+        // A copy that was given up may still be handing over its last batch.
+        self.threads.close();
+        self.threads.wait().await;
         if self.board.state() != PipelineState::Refused {
             self.board.set_state(PipelineState::Stopped, None);
         }
@@ -116,7 +133,17 @@ impl PipelineHandle {
             return WaitOutcome::Mismatch { followed };
         }
         let positions = indexes.iter().map(|index| index.positions()).collect();
-        wait_for_positions(positions, token, timeout).await
+        let waiting = wait_for_positions(positions, token, timeout);
+        tokio::pin!(waiting);
+        loop {
+            tokio::select! {
+                biased;
+                outcome = &mut waiting => return outcome,
+                () = tokio::time::sleep(DEMAND_INTERVAL) => {
+                    self.demand.send_replace(token.lsn);
+                }
+            }
+        }
     }
 
     /// Stops it, and waits until it has: nothing is written by it afterwards.

@@ -1,5 +1,6 @@
 //! What a pipeline says of itself: the answer of `GET /_cdc`, and the counters behind it.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -7,6 +8,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use egret_engine::Lsn;
 use parking_lot::Mutex;
 use serde::Serialize;
+
+/// Commits remembered to tell how old what is not visible is, and the least time between two.
+const MAX_COMMITS: usize = 1024;
+const COMMIT_SPACING_MS: u64 = 10;
 
 /// What a pipeline is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -184,8 +189,11 @@ pub(crate) struct StatusBoard {
     pub(crate) connection_failures: AtomicU64,
     pub(crate) dead_letters: AtomicU64,
     pub(crate) retained_wal_bytes: AtomicU64,
-    /// Milliseconds since 1970 of the last moment when everything known was visible.
-    caught_up_ms: AtomicU64,
+    /// Milliseconds since 1970 when the server was last heard.
+    heard_ms: AtomicU64,
+    /// Ends and times of commits that may not be visible yet, oldest first; thinned, so that it
+    /// stays within [`MAX_COMMITS`].
+    commits: Mutex<VecDeque<(Lsn, u64)>>,
 }
 
 impl StatusBoard {
@@ -212,7 +220,8 @@ impl StatusBoard {
             connection_failures: AtomicU64::new(0),
             dead_letters: AtomicU64::new(0),
             retained_wal_bytes: AtomicU64::new(u64::MAX),
-            caught_up_ms: AtomicU64::new(0),
+            heard_ms: AtomicU64::new(0),
+            commits: Mutex::new(VecDeque::new()),
         }
     }
 
@@ -297,7 +306,7 @@ impl StatusBoard {
             publication: self.publication.clone(),
             system_identifier: facts.system_identifier,
             timeline: facts.timeline,
-            lag: self.lag(&lsn),
+            lag: self.lag(facts.state, &lsn),
             lsn,
             transactions: self.transactions.load(Ordering::Relaxed),
             rows_copied: tables.iter().map(|table| table.rows_copied).sum(),
@@ -312,18 +321,32 @@ impl StatusBoard {
         }
     }
 
-    fn lag(&self, lsn: &PipelineLsns) -> Lag {
+    /// Remembers when a transaction was committed.
+    pub(crate) fn note_commit(&self, end: Lsn, commit_ms: u64) {
+        self.heard_ms.store(now_ms(), Ordering::Relaxed);
+        let mut commits = self.commits.lock();
+        let is_new = commits.back().is_none_or(|(_, last)| commit_ms > last + COMMIT_SPACING_MS);
+        if is_new && commits.len() < MAX_COMMITS {
+            commits.push_back((end, commit_ms));
+        }
+    }
+
+    fn lag(&self, state: PipelineState, lsn: &PipelineLsns) -> Lag {
         // What was received may be newer than the server's end, which is only asked now and then.
         let end = lsn.server.max(lsn.received);
         let bytes = end.zip(lsn.visible).map(|(end, visible)| end.0.saturating_sub(visible.0));
-        let now = now_ms();
-        if bytes == Some(0) {
-            self.caught_up_ms.store(now, Ordering::Relaxed);
+        let mut commits = self.commits.lock();
+        while commits.front().is_some_and(|(end, _)| Some(*end) <= lsn.visible) {
+            commits.pop_front();
         }
-        let caught_up = self.caught_up_ms.load(Ordering::Relaxed);
+        // Not seen yet: as old as the oldest. Not connected: nobody knows what happened since.
+        let oldest = commits.front().map(|(_, commit_ms)| *commit_ms);
+        let heard = self.heard_ms.load(Ordering::Relaxed);
+        let silent = (state != PipelineState::Streaming && heard > 0).then_some(heard);
+        let since = oldest.into_iter().chain(silent).min();
         #[allow(clippy::cast_precision_loss, reason = "milliseconds stay far below 2^52")]
-        let seconds = (caught_up > 0).then(|| now.saturating_sub(caught_up) as f64 / 1000.0);
-        Lag { bytes, seconds }
+        let seconds = since.map(|since| now_ms().saturating_sub(since) as f64 / 1000.0);
+        Lag { bytes, seconds: seconds.or_else(|| lsn.visible.map(|_| 0.0)) }
     }
 }
 

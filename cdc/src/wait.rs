@@ -139,7 +139,7 @@ mod tests {
             }
         };
         check("0/10", Some(LsnToken { system: None, lsn: Lsn(16) }));
-        check("7/2/1/A", Some(LsnToken { system: Some((7, 2)), lsn: Lsn(1 << 32 | 10) }));
+        check("7/2/1/A", Some(LsnToken { system: Some((7, 2)), lsn: Lsn(0x1_0000_000A) }));
         for bad in ["", "/", "10", "1/2/3", "a/2/0/1", "7/2/0/x", "7/2/0/1/", "7/2/0/1/2"] {
             check(bad, None);
         }

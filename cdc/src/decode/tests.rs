@@ -37,20 +37,11 @@ fn text(value: &'static str) -> Datum {
 }
 
 fn samples() -> Vec<(Bytes, Message)> {
+    [transactions(), descriptions(), rows()].concat()
+}
+
+fn transactions() -> Vec<(Bytes, Message)> {
     let lsn = 0x16_B374_D848_u64.to_be_bytes();
-    let table = 16_385_u32.to_be_bytes();
-    let insert = Built::tag(b'I').raw(&table).raw(b"N").raw(&[0, 3]).value("7").raw(b"n").raw(b"u");
-    let key = |tag| Built::tag(tag).raw(&table).raw(b"K").raw(&[0, 2]).value("1").raw(b"n");
-    let full = |tag| Built::tag(tag).raw(&table).raw(b"O").raw(&[0, 1]).value("1");
-    let relation = Built::tag(b'R')
-        .raw(&table)
-        .text("public")
-        .text("käse")
-        .raw(b"d")
-        .raw(&[0, 1, 1])
-        .text("id")
-        .raw(&23_u32.to_be_bytes())
-        .raw(&(-1_i32).to_be_bytes());
     vec![
         (
             Built::tag(b'B').raw(&lsn).raw(&5_i64.to_be_bytes()).raw(&9_u32.to_be_bytes()).bytes(),
@@ -61,6 +52,31 @@ fn samples() -> Vec<(Bytes, Message)> {
             Message::Commit { lsn: 0x16_B374_D848, end_lsn: 0x16_B374_D848, commit_micros: 6 },
         ),
         (Built::tag(b'O').raw(&lsn).text("node").bytes(), Message::Origin),
+        (
+            Built::tag(b'M')
+                .raw(&[1])
+                .raw(&lsn)
+                .text("egret")
+                .raw(&2_i32.to_be_bytes())
+                .raw(b"hi")
+                .bytes(),
+            Message::Logical,
+        ),
+    ]
+}
+
+fn descriptions() -> Vec<(Bytes, Message)> {
+    let table = 16_385_u32.to_be_bytes();
+    let relation = Built::tag(b'R')
+        .raw(&table)
+        .text("public")
+        .text("käse")
+        .raw(b"d")
+        .raw(&[0, 1, 1])
+        .text("id")
+        .raw(&23_u32.to_be_bytes())
+        .raw(&(-1_i32).to_be_bytes());
+    vec![
         (Built::tag(b'Y').raw(&table).text("public").text("mood").bytes(), Message::Type),
         (
             relation.bytes(),
@@ -77,6 +93,15 @@ fn samples() -> Vec<(Bytes, Message)> {
                 }],
             }),
         ),
+    ]
+}
+
+fn rows() -> Vec<(Bytes, Message)> {
+    let table = 16_385_u32.to_be_bytes();
+    let insert = Built::tag(b'I').raw(&table).raw(b"N").raw(&[0, 3]).value("7").raw(b"n").raw(b"u");
+    let key = |tag| Built::tag(tag).raw(&table).raw(b"K").raw(&[0, 2]).value("1").raw(b"n");
+    let full = |tag| Built::tag(tag).raw(&table).raw(b"O").raw(&[0, 1]).value("1");
+    vec![
         (
             insert.bytes(),
             Message::Insert {
@@ -103,16 +128,6 @@ fn samples() -> Vec<(Bytes, Message)> {
         (
             Built::tag(b'T').raw(&2_i32.to_be_bytes()).raw(&[0]).raw(&table).raw(&table).bytes(),
             Message::Truncate { relations: vec![16_385, 16_385] },
-        ),
-        (
-            Built::tag(b'M')
-                .raw(&[1])
-                .raw(&lsn)
-                .text("egret")
-                .raw(&2_i32.to_be_bytes())
-                .raw(b"hi")
-                .bytes(),
-            Message::Logical,
         ),
     ]
 }

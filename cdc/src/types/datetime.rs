@@ -6,22 +6,26 @@ use super::BadValue;
 /// A day.
 pub(super) fn date(text: &str, out: &mut Vec<u8>) -> Result<(), BadValue> {
     if is_out_of_range(text) {
-        return null(out);
+        null(out);
+        return Ok(());
     }
     if !is_day(text.as_bytes()) {
         return Err(BadValue::new("a date", text));
     }
-    quoted(&[text], out)
+    quoted(&[text], out);
+    Ok(())
 }
 
 /// A day and time without a zone.
 pub(super) fn timestamp(text: &str, out: &mut Vec<u8>) -> Result<(), BadValue> {
     if is_out_of_range(text) {
-        return null(out);
+        null(out);
+        return Ok(());
     }
     match text.split_once(' ') {
         Some((day, time)) if is_day(day.as_bytes()) && is_time(time.as_bytes()) => {
-            quoted(&[day, "T", time], out)
+            quoted(&[day, "T", time], out);
+            Ok(())
         }
         _ => Err(BadValue::new("a timestamp", text)),
     }
@@ -30,7 +34,8 @@ pub(super) fn timestamp(text: &str, out: &mut Vec<u8>) -> Result<(), BadValue> {
 /// A moment, as a day and time with its offset; `Z` where that is none.
 pub(super) fn timestamp_tz(text: &str, out: &mut Vec<u8>) -> Result<(), BadValue> {
     if is_out_of_range(text) {
-        return null(out);
+        null(out);
+        return Ok(());
     }
     let bad = || BadValue::new("a timestamp with time zone", text);
     let (day, rest) = text.split_once(' ').ok_or_else(bad)?;
@@ -44,8 +49,9 @@ pub(super) fn timestamp_tz(text: &str, out: &mut Vec<u8>) -> Result<(), BadValue
         ("+00" | "-00" | "+00:00", _) => quoted(&[day, "T", time, "Z"], out),
         (_, 2) if offset.len() == 3 => quoted(&[day, "T", time, offset, ":00"], out),
         (_, 4) if offset.len() == 6 => quoted(&[day, "T", time, offset], out),
-        _ => Err(bad()),
+        _ => return Err(bad()),
     }
+    Ok(())
 }
 
 /// Whether ISO 8601 with four digits for the year cannot say it: infinite, before the year 1, or
@@ -82,16 +88,14 @@ fn matches(text: &[u8], pattern: &[u8]) -> bool {
     text.len() == pattern.len() && text.iter().zip(pattern).all(same)
 }
 
-fn quoted(parts: &[&str], out: &mut Vec<u8>) -> Result<(), BadValue> {
+fn quoted(parts: &[&str], out: &mut Vec<u8>) {
     out.push(b'"');
     for part in parts {
         out.extend_from_slice(part.as_bytes());
     }
     out.push(b'"');
-    Ok(())
 }
 
-fn null(out: &mut Vec<u8>) -> Result<(), BadValue> {
+fn null(out: &mut Vec<u8>) {
     out.extend_from_slice(b"null");
-    Ok(())
 }

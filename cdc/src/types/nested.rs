@@ -32,8 +32,7 @@ fn composite_field(
     let mut value = Vec::new();
     let mut within = false;
     let mut any = false;
-    loop {
-        let Some((&byte, after)) = rest.split_first() else { break };
+    while let Some((&byte, after)) = rest.split_first() {
         if byte == b',' && !within {
             break;
         }

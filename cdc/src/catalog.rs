@@ -1,0 +1,337 @@
+//! What the database says of its tables: which there are, their columns and types, and the key by
+//! which their rows are known.
+
+use rustc_hash::FxHashMap;
+use tokio_postgres::Row;
+
+use crate::connect::{Control, quote_identifier};
+use crate::document::{RowColumn, RowFormat};
+use crate::error::{Error, ErrorKind, Result};
+use crate::types::Kind;
+use crate::types::resolve::{TypeRow, TypeRows, resolve};
+
+/// Rounds of looking up types within types.
+const MAX_TYPE_ROUNDS: usize = 32;
+
+/// A table as the catalog has it.
+#[derive(Debug, Clone)]
+pub(crate) struct Table {
+    /// Its OID.
+    pub(crate) oid: u32,
+    /// Its schema.
+    pub(crate) schema: String,
+    /// Its name.
+    pub(crate) name: String,
+    /// Whether its rows lie in partitions.
+    pub(crate) partitioned: bool,
+    /// Whether the role may put it into a publication.
+    pub(crate) owned: bool,
+    /// Rows that the planner expects.
+    pub(crate) rows_estimated: u64,
+    /// Its columns as far as they are streamed: without generated ones.
+    pub(crate) columns: Vec<Column>,
+    /// The names of the key's columns, or why it has no key to go by.
+    pub(crate) key: std::result::Result<Vec<String>, String>,
+}
+
+/// A column as the catalog has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Column {
+    /// Its name.
+    pub(crate) name: String,
+    /// Its type.
+    pub(crate) type_oid: u32,
+    /// How its values become JSON.
+    pub(crate) kind: Kind,
+    /// Whether it has a default: were it added, older rows would have it without being streamed.
+    pub(crate) has_default: bool,
+}
+
+impl Table {
+    /// `schema.table`, as people read it.
+    pub(crate) fn title(&self) -> String {
+        format!("{}.{}", self.schema, self.name)
+    }
+
+    /// `"schema"."table"`, as statements read it.
+    pub(crate) fn quoted(&self) -> String {
+        format!("{}.{}", quote_identifier(&self.schema), quote_identifier(&self.name))
+    }
+
+    /// How rows that have this table's columns in the catalog's order become documents.
+    pub(crate) fn row_format(&self) -> Option<RowFormat> {
+        let column =
+            |column: &Column| RowColumn { name: column.name.clone(), kind: column.kind.clone() };
+        RowFormat::new(self.columns.iter().map(column).collect(), self.key.as_ref().ok()?)
+    }
+}
+
+const TABLES: &str = "
+    SELECT c.oid, n.nspname::text, c.relname::text, c.relkind = 'p', c.relreplident::text,
+           greatest(c.reltuples, 0)::int8, pg_has_role(c.relowner, 'USAGE')
+    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence = 'p'
+      AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%'
+    ORDER BY 2, 3";
+
+/// Names, and what must not change unnoticed: identity, columns, and the presence of a key.
+const NAMES: &str = "
+    SELECT n.nspname::text, c.relname::text, c.oid,
+           c.relreplident::text || (SELECT count(*) FROM pg_catalog.pg_index i
+             WHERE i.indrelid = c.oid AND (i.indisprimary OR i.indisreplident)) || coalesce(
+             (SELECT md5(string_agg(a.attname || a.atttypid, ',' ORDER BY a.attnum))
+              FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0
+                AND NOT a.attisdropped), '')
+    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence = 'p'
+      AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%'
+    ORDER BY 1, 2";
+
+const COLUMNS: &str = "
+    SELECT attrelid, attname::text, atttypid, atthasdef OR atthasmissing OR attidentity <> ''
+    FROM pg_catalog.pg_attribute
+    WHERE attrelid = ANY($1) AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
+    ORDER BY attrelid, attnum";
+
+/// Columns of primary keys and of indexes chosen as replica identity, in the key's order.
+const KEYS: &str = "
+    SELECT i.indrelid, i.indisprimary, i.indisreplident, a.attname::text
+    FROM pg_catalog.pg_index i
+    CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, place)
+    JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+    WHERE i.indrelid = ANY($1) AND (i.indisprimary OR i.indisreplident)
+      AND k.place <= i.indnkeyatts
+    ORDER BY i.indrelid, i.indexrelid, k.place";
+
+const TYPES: &str = "
+    SELECT t.oid, t.typname::text, t.typtype::text, t.typcategory::text,
+           CASE WHEN t.typinput = 'pg_catalog.array_in'::regproc THEN t.typelem ELSE 0 END,
+           t.typdelim::text, t.typbasetype, t.typrelid
+    FROM pg_catalog.pg_type t WHERE t.oid = ANY($1)";
+
+const PARTS: &str = "
+    SELECT attrelid, attname::text, atttypid FROM pg_catalog.pg_attribute
+    WHERE attrelid = ANY($1) AND attnum > 0 AND NOT attisdropped ORDER BY attrelid, attnum";
+
+/// A table's name and whatever of it must not change unnoticed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Fingerprint {
+    schema: String,
+    name: String,
+    oid: u32,
+    shape: String,
+}
+
+/// The fingerprints of every table that `wanted` accepts by schema and name, sorted by these.
+pub(crate) async fn fingerprints(
+    control: &Control,
+    wanted: impl Fn(&str, &str) -> bool,
+) -> Result<Vec<Fingerprint>> {
+    let mut found = Vec::new();
+    for row in control.rows("watching tables", NAMES, &[]).await? {
+        let (schema, name): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+        if wanted(&schema, &name) {
+            found.push(Fingerprint { schema, name, oid: row.try_get(2)?, shape: row.try_get(3)? });
+        }
+    }
+    Ok(found)
+}
+
+/// Every table that `wanted` accepts by schema and name.
+pub(crate) async fn tables(
+    control: &Control,
+    wanted: impl Fn(&str, &str) -> bool,
+) -> Result<Vec<Table>> {
+    let mut tables = Vec::new();
+    let mut identities = Vec::new();
+    for row in control.rows("listing tables", TABLES, &[]).await? {
+        let (schema, name): (String, String) = (row.try_get(1)?, row.try_get(2)?);
+        if !wanted(&schema, &name) {
+            continue;
+        }
+        identities.push(first_byte(&row, 4)?);
+        tables.push(Table {
+            oid: row.try_get(0)?,
+            schema,
+            name,
+            partitioned: row.try_get(3)?,
+            owned: row.try_get(6)?,
+            rows_estimated: u64::try_from(row.try_get::<_, i64>(5)?).unwrap_or(0),
+            columns: Vec::new(),
+            key: Err(String::new()),
+        });
+    }
+    let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
+    let mut columns = columns(control, &oids).await?;
+    let keys = keys(control, &oids).await?;
+    for (table, identity) in tables.iter_mut().zip(identities) {
+        table.columns = columns.remove(&table.oid).unwrap_or_default();
+        table.key = choose_key(identity, keys.get(&table.oid));
+        if let Ok(key) = &table.key
+            && let Some(missing) =
+                key.iter().find(|name| !table.columns.iter().any(|column| column.name == **name))
+        {
+            table.key = Err(format!("its key column [{missing}] is generated, and not in the log"));
+        }
+    }
+    Ok(tables)
+}
+
+/// The keys that a table has.
+#[derive(Debug, Default)]
+struct Keys {
+    primary: Vec<String>,
+    identity: Vec<String>,
+}
+
+/// The columns by which the log names a row that is changed or removed.
+fn choose_key(identity: u8, keys: Option<&Keys>) -> std::result::Result<Vec<String>, String> {
+    let found = |columns: fn(&Keys) -> &Vec<String>| {
+        keys.map(columns).filter(|columns| !columns.is_empty()).cloned()
+    };
+    match identity {
+        b'n' => {
+            Err("its replica identity is NOTHING: changed and removed rows are not in the log \
+             (ALTER TABLE ... REPLICA IDENTITY DEFAULT)"
+                .to_owned())
+        }
+        b'i' => found(|keys| &keys.identity)
+            .ok_or_else(|| "the index chosen as its replica identity is gone".to_owned()),
+        _ => found(|keys| &keys.primary).ok_or_else(|| {
+            "it has no primary key (add one, or choose a unique index with ALTER TABLE ... \
+             REPLICA IDENTITY USING INDEX)"
+                .to_owned()
+        }),
+    }
+}
+
+async fn columns(control: &Control, oids: &[u32]) -> Result<FxHashMap<u32, Vec<Column>>> {
+    let rows = control.rows("reading columns", COLUMNS, &[&oids]).await?;
+    let mut types = Vec::new();
+    for row in &rows {
+        types.push(row.try_get::<_, u32>(2)?);
+    }
+    let kinds = kinds(control, &types).await?;
+    let mut columns: FxHashMap<u32, Vec<Column>> = FxHashMap::default();
+    for row in rows {
+        let type_oid = row.try_get(2)?;
+        columns.entry(row.try_get(0)?).or_default().push(Column {
+            name: row.try_get(1)?,
+            type_oid,
+            kind: kinds.get(&type_oid).cloned().unwrap_or(Kind::Keyword),
+            has_default: row.try_get(3)?,
+        });
+    }
+    Ok(columns)
+}
+
+async fn keys(control: &Control, oids: &[u32]) -> Result<FxHashMap<u32, Keys>> {
+    let mut keys: FxHashMap<u32, Keys> = FxHashMap::default();
+    for row in control.rows("reading keys", KEYS, &[&oids]).await? {
+        let entry = keys.entry(row.try_get(0)?).or_default();
+        let name: String = row.try_get(3)?;
+        if row.try_get(2)? {
+            entry.identity.push(name.clone());
+        }
+        if row.try_get(1)? {
+            entry.primary.push(name);
+        }
+    }
+    Ok(keys)
+}
+
+/// What each of these types is.
+pub(crate) async fn kinds(control: &Control, oids: &[u32]) -> Result<FxHashMap<u32, Kind>> {
+    let mut rows = TypeRows::default();
+    for _ in 0..MAX_TYPE_ROUNDS {
+        let mut missing: Vec<u32> =
+            oids.iter().filter_map(|&oid| resolve(oid, &rows).err()).flatten().collect();
+        missing.sort_unstable();
+        missing.dedup();
+        if missing.is_empty() {
+            break;
+        }
+        let found = type_rows(control, &missing).await?;
+        for oid in missing {
+            // A type dropped meanwhile: its values are taken as they are.
+            let gone = || TypeRow {
+                name: String::new(),
+                class: b'p',
+                category: b'X',
+                element: 0,
+                delimiter: b',',
+                base: 0,
+                fields: Vec::new(),
+            };
+            rows.insert(oid, found.get(&oid).cloned().unwrap_or_else(gone));
+        }
+    }
+    let kind = |&oid: &u32| (oid, resolve(oid, &rows).unwrap_or(Kind::Keyword));
+    Ok(oids.iter().map(kind).collect())
+}
+
+async fn type_rows(control: &Control, oids: &[u32]) -> Result<TypeRows> {
+    let mut rows = TypeRows::default();
+    let mut composites: FxHashMap<u32, u32> = FxHashMap::default();
+    for row in control.rows("reading types", TYPES, &[&oids]).await? {
+        let oid = row.try_get(0)?;
+        let relation: u32 = row.try_get(7)?;
+        if relation != 0 {
+            composites.insert(relation, oid);
+        }
+        let found = TypeRow {
+            name: row.try_get(1)?,
+            class: first_byte(&row, 2)?,
+            category: first_byte(&row, 3)?,
+            element: row.try_get(4)?,
+            delimiter: first_byte(&row, 5)?,
+            base: row.try_get(6)?,
+            fields: Vec::new(),
+        };
+        rows.insert(oid, found);
+    }
+    let relations: Vec<u32> = composites.keys().copied().collect();
+    if relations.is_empty() {
+        return Ok(rows);
+    }
+    for row in control.rows("reading composite types", PARTS, &[&relations]).await? {
+        let relation: u32 = row.try_get(0)?;
+        let part = (row.try_get(1)?, row.try_get(2)?);
+        let oid = composites.get(&relation);
+        if let Some(found) = oid.and_then(|oid| rows.get_mut(oid)) {
+            found.fields.push(part);
+        }
+    }
+    Ok(rows)
+}
+
+/// A value of type "char", which is asked for as text.
+fn first_byte(row: &Row, column: usize) -> Result<u8> {
+    let text: String = row.try_get(column)?;
+    let message = || Error::new(ErrorKind::Protocol, format!("empty catalog column {column}"));
+    text.bytes().next().ok_or_else(message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_follow_the_replica_identity() {
+        let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+        let keys = Keys { primary: names(&["a", "b"]), identity: names(&["c"]) };
+        let check = |identity: u8, keys: Option<&Keys>, expected: &str| {
+            let shown = match choose_key(identity, keys) {
+                Ok(key) => key.join(","),
+                Err(reason) => reason,
+            };
+            assert!(shown.starts_with(expected), "{shown}");
+        };
+        check(b'd', Some(&keys), "a,b");
+        check(b'f', Some(&keys), "a,b");
+        check(b'i', Some(&keys), "c");
+        check(b'n', Some(&keys), "its replica identity is NOTHING");
+        check(b'd', None, "it has no primary key");
+        check(b'i', Some(&Keys { primary: names(&["a"]), identity: Vec::new() }), "the index");
+    }
+}

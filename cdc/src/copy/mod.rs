@@ -1,0 +1,289 @@
+//! Reading tables as they stand in one snapshot, whose position in the log PostgreSQL names.
+//!
+//! Rows are read by ranges of blocks, by several connections that share the snapshot, and carry its
+//! position as their version. Only when every range of every table is in does each index get the
+//! position itself: an index that a crash left without it is emptied and copied again.
+
+mod ranges;
+mod text;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use egret_engine::batch::{Batch, Condition, WriteOp};
+use egret_engine::{Checkpoint, Lsn};
+use futures_util::{StreamExt, pin_mut};
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::catalog::Table;
+use crate::config::PipelineConfig;
+use crate::connect::{Control, Source, quote_literal};
+use crate::document::RowFormat;
+use crate::error::{Error, ErrorKind, Result};
+use crate::progress::Progress;
+use crate::receipts::{Handover, LetterBox, Outstanding};
+use crate::sink::Sink;
+use crate::status::TableCounters;
+use crate::transaction::RefusedRow;
+
+use ranges::{Range, Ranges};
+use text::{CopyRow, Lines};
+
+/// A snapshot of the database and the position in the log that agrees with it.
+#[derive(Debug, Clone)]
+pub(crate) struct Snapshot {
+    /// Its exported name.
+    pub(crate) name: String,
+    /// What it holds: everything that was committed before here.
+    pub(crate) checkpoint: Checkpoint,
+}
+
+/// One table to copy.
+#[derive(Clone)]
+pub(crate) struct Job {
+    /// The table.
+    pub(crate) table: Arc<Table>,
+    /// The same, as `schema.table`.
+    pub(crate) title: Arc<str>,
+    /// How its rows become documents.
+    pub(crate) format: Arc<RowFormat>,
+    /// The index to fill.
+    pub(crate) sink: Arc<dyn Sink>,
+    /// Who counts.
+    pub(crate) counters: Arc<TableCounters>,
+}
+
+/// Everything that the readers of one copy share.
+#[derive(Clone)]
+struct Copying {
+    source: Source,
+    snapshot: Snapshot,
+    jobs: Arc<[Job]>,
+    ranges: Arc<Mutex<Ranges>>,
+    letters: LetterBox,
+    batch_bytes: usize,
+    outstanding_bytes: usize,
+    stop: CancellationToken,
+}
+
+/// Empties the indexes of `jobs` and fills them from the snapshot. When this returns, they hold it
+/// durably. Must run on a thread that may block.
+pub(crate) async fn copy(
+    source: &Source,
+    config: &PipelineConfig,
+    snapshot: &Snapshot,
+    jobs: Vec<Job>,
+    letters: &LetterBox,
+    threads: &TaskTracker,
+) -> Result<()> {
+    let control = source.control().await?;
+    import(&control, &snapshot.name).await?;
+    let mut all = Ranges::default();
+    for (place, job) in jobs.iter().enumerate() {
+        ranges::plan(&control, &job.table, place, config.copy_range_blocks, &mut all).await?;
+    }
+    for job in &jobs {
+        empty(job, snapshot.checkpoint.lsn, letters).await?;
+    }
+    let stop = CancellationToken::new();
+    let _stop_when_dropped = stop.clone().drop_guard();
+    let workers = config.copy_workers.min(all.len()).max(1);
+    let copying = Copying {
+        source: source.clone(),
+        snapshot: snapshot.clone(),
+        jobs: jobs.into(),
+        ranges: Arc::new(Mutex::new(all)),
+        letters: letters.clone(),
+        batch_bytes: config.copy_batch_bytes,
+        outstanding_bytes: config.outstanding_bytes / workers,
+        stop,
+    };
+    run_workers(&copying, workers, threads).await?;
+    for job in copying.jobs.iter() {
+        finish(job, snapshot.checkpoint).await?;
+    }
+    copying.letters.sync()
+}
+
+/// Runs the readers, each on a thread of its own; the first failure stops the others.
+async fn run_workers(copying: &Copying, workers: usize, threads: &TaskTracker) -> Result<()> {
+    let (done, mut results) = tokio::sync::mpsc::channel(workers);
+    for worker in 0..workers {
+        let (copying, done) = (copying.clone(), done.clone());
+        let running = threads.token();
+        let runtime = tokio::runtime::Handle::current();
+        std::thread::Builder::new().name(format!("copy-{worker}")).spawn(move || {
+            let work = async {
+                tokio::select! {
+                    () = copying.stop.cancelled() => Err(stopped()),
+                    result = read_ranges(&copying) => result,
+                }
+            };
+            let result = runtime.block_on(work);
+            // Nobody listens any more once the copy was given up.
+            let _ = done.blocking_send(result);
+            drop(running);
+        })?;
+    }
+    drop(done);
+    let mut first_failure = None;
+    while let Some(result) = results.recv().await {
+        if let Err(error) = result {
+            copying.stop.cancel();
+            first_failure.get_or_insert(error);
+        }
+    }
+    first_failure.map_or(Ok(()), Err)
+}
+
+/// One reader: takes ranges until there are none.
+async fn read_ranges(copying: &Copying) -> Result<()> {
+    let control = copying.source.control().await?;
+    import(&control, &copying.snapshot.name).await?;
+    let mut outstanding =
+        Outstanding::new(usize::MAX, copying.outstanding_bytes, copying.letters.clone());
+    loop {
+        let range = copying.ranges.lock().next();
+        let Some(range) = range else { break };
+        let Some(job) = copying.jobs.get(range.job) else { continue };
+        read_range(copying, &control, job, &range, &mut outstanding)
+            .await
+            .map_err(|error| error.context(format!("copying [{}]", job.title)))?;
+    }
+    outstanding.settle_all().await
+}
+
+/// Reads one range into batches.
+async fn read_range(
+    copying: &Copying,
+    control: &Control,
+    job: &Job,
+    range: &Range,
+    outstanding: &mut Outstanding,
+) -> Result<()> {
+    let statement = range.statement(&job.table);
+    let pieces = control.ask("beginning to copy", control.client().copy_out(&statement)).await?;
+    pin_mut!(pieces);
+    let mut lines = Lines::default();
+    let mut row = CopyRow::default();
+    let mut gathered = Gathered::default();
+    while let Some(piece) = pieces.next().await {
+        lines.feed(piece?, |line| gathered.take(job, line, &mut row))?;
+        if gathered.bytes >= copying.batch_bytes {
+            let full = std::mem::take(&mut gathered);
+            full.submit(job, copying.snapshot.checkpoint.lsn, outstanding).await?;
+            outstanding.settle_ready()?;
+        }
+    }
+    if !lines.is_whole() {
+        return Err(Error::new(ErrorKind::Protocol, "the copy ended within a row"));
+    }
+    gathered.submit(job, copying.snapshot.checkpoint.lsn, outstanding).await
+}
+
+/// Rows on their way into a batch.
+#[derive(Default)]
+struct Gathered {
+    ops: Vec<WriteOp>,
+    refused: Vec<RefusedRow>,
+    bytes: usize,
+}
+
+impl Gathered {
+    fn take(&mut self, job: &Job, line: &[u8], row: &mut CopyRow) -> Result<()> {
+        let columns = job.format.columns().len();
+        let found = row.parse(line);
+        if found != columns {
+            let message = format!("a copied row has {found} values, and {columns} were asked for");
+            return Err(Error::new(ErrorKind::Protocol, message));
+        }
+        let id = job.format.id(row);
+        let document = id.clone().and_then(|id| Ok((id, job.format.document(row)?.source)));
+        match document {
+            Ok((id, source)) => {
+                self.bytes += id.len() + source.len() + size_of::<WriteOp>();
+                self.ops.push(WriteOp::Upsert { id, source, condition: Condition::None });
+            }
+            Err(error) => {
+                self.bytes += line.len();
+                self.refused.push(RefusedRow {
+                    id: id.unwrap_or_default(),
+                    reason: error.to_string(),
+                    raw: job.format.raw(row),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    async fn submit(self, job: &Job, lsn: Lsn, outstanding: &mut Outstanding) -> Result<()> {
+        let rows = (self.ops.len() + self.refused.len()) as u64;
+        if rows == 0 {
+            return Ok(());
+        }
+        let batch = Batch { ops: self.ops, row_lsn: Some(lsn), ..Batch::default() };
+        let handover = Handover {
+            batch,
+            table: Arc::clone(&job.title),
+            begin: lsn,
+            end: lsn,
+            refused: self.refused,
+            bytes: self.bytes,
+            counters: Arc::clone(&job.counters),
+        };
+        outstanding.submit(&*job.sink, handover).await?;
+        job.counters.copied.fetch_add(rows, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// Makes a session read in the snapshot.
+async fn import(control: &Control, snapshot: &str) -> Result<()> {
+    let begin = format!(
+        "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY; \
+         SET TRANSACTION SNAPSHOT {}",
+        quote_literal(snapshot)
+    );
+    control.execute("importing the snapshot", &begin).await
+}
+
+/// Empties an index and marks it as being copied.
+async fn empty(job: &Job, lsn: Lsn, letters: &LetterBox) -> Result<()> {
+    job.counters.copied.store(0, Ordering::Relaxed);
+    let batch = Batch {
+        ops: vec![WriteOp::Clear],
+        row_lsn: Some(lsn),
+        copy_progress: Some(Progress::copying(&job.table, lsn).to_text()),
+        ..Batch::default()
+    };
+    submit_and_wait(job, batch).await?;
+    letters.letters.lock().clear(&job.title, lsn)
+}
+
+/// Gives an index the snapshot's position, and makes all of it durable.
+async fn finish(job: &Job, checkpoint: Checkpoint) -> Result<()> {
+    let batch = Batch {
+        row_lsn: Some(checkpoint.lsn),
+        checkpoint: Some(checkpoint),
+        copy_progress: Some(Progress::done(&job.table, checkpoint.lsn).to_text()),
+        ..Batch::default()
+    };
+    submit_and_wait(job, batch).await?;
+    let sink = Arc::clone(&job.sink);
+    let flushed = tokio::task::spawn_blocking(move || sink.flush()).await;
+    flushed.map_err(|_| stopped())??;
+    Ok(())
+}
+
+async fn submit_and_wait(job: &Job, batch: Batch) -> Result<()> {
+    let receipt = job.sink.submit(batch)?;
+    let closed = |_| Error::new(ErrorKind::Engine, format!("index of [{}] closed", job.title));
+    receipt.await.map_err(closed)??;
+    Ok(())
+}
+
+fn stopped() -> Error {
+    Error::new(ErrorKind::Stopped, "the copy was given up")
+}

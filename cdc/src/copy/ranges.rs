@@ -1,0 +1,109 @@
+//! What a copy reads, cut into ranges of blocks that several readers can share.
+
+use std::collections::VecDeque;
+
+use crate::catalog::Table;
+use crate::connect::{Control, quote_identifier};
+use crate::error::Result;
+
+/// Some blocks of one table, or of one partition of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Range {
+    /// The table, by its place among the copy's jobs.
+    pub(super) job: usize,
+    /// `"schema"."table"` of what holds the rows.
+    holder: String,
+    first_block: u32,
+    /// The block after the last; none for the last range, which has no end.
+    end_block: Option<u32>,
+}
+
+/// The ranges that nobody has taken yet.
+pub(super) type Ranges = RangeQueue;
+
+/// Ranges in the order in which they are read.
+#[derive(Debug, Default)]
+pub(super) struct RangeQueue(VecDeque<Range>);
+
+impl RangeQueue {
+    pub(super) fn next(&mut self) -> Option<Range> {
+        self.0.pop_front()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl Range {
+    /// The statement that reads it.
+    pub(super) fn statement(&self, table: &Table) -> String {
+        let columns: Vec<String> =
+            table.columns.iter().map(|column| quote_identifier(&column.name)).collect();
+        let (columns, holder, first) = (columns.join(", "), &self.holder, self.first_block);
+        let end = self.end_block.map(|end| format!(" AND ctid < '({end},0)'")).unwrap_or_default();
+        let filter = match (first, end.as_str()) {
+            (0, "") => String::new(),
+            _ => format!(" WHERE ctid >= '({first},0)'{end}"),
+        };
+        format!("COPY (SELECT {columns} FROM ONLY {holder}{filter}) TO STDOUT")
+    }
+}
+
+/// Blocks of each relation that holds rows of a table: itself, or its partitions.
+const HOLDERS: &str = "
+    SELECT n.nspname::text, c.relname::text,
+           pg_catalog.pg_relation_size(c.oid) / current_setting('block_size')::int8
+    FROM (SELECT $1::oid AS relid UNION SELECT relid FROM pg_catalog.pg_partition_tree($1::oid)) t
+    JOIN pg_catalog.pg_class c ON c.oid = t.relid
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind = 'r' ORDER BY 1, 2";
+
+/// Adds the ranges of a table. Must be asked after the snapshot was taken: rows that it shows lie
+/// in blocks that exist by then, and the last range has no end besides.
+pub(super) async fn plan(
+    control: &Control,
+    table: &Table,
+    job: usize,
+    blocks: u32,
+    ranges: &mut RangeQueue,
+) -> Result<()> {
+    for row in control.rows("measuring the table", HOLDERS, &[&table.oid]).await? {
+        let (schema, name): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+        let holder = format!("{}.{}", quote_identifier(&schema), quote_identifier(&name));
+        let size = u32::try_from(row.try_get::<_, i64>(2)?).unwrap_or(u32::MAX);
+        ranges.0.extend(cut(size, blocks).map(|(first_block, end_block)| Range {
+            job,
+            holder: holder.clone(),
+            first_block,
+            end_block,
+        }));
+    }
+    Ok(())
+}
+
+/// Cuts `size` blocks into pieces of `blocks`, the last without an end.
+fn cut(size: u32, blocks: u32) -> impl Iterator<Item = (u32, Option<u32>)> {
+    let pieces = size.div_ceil(blocks.max(1)).max(1);
+    (0..pieces).map(move |piece| {
+        let first = piece.saturating_mul(blocks);
+        (first, (piece + 1 < pieces).then(|| first.saturating_add(blocks)))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_cover_all() {
+        let check = |size, expected: &[(u32, Option<u32>)]| {
+            assert_eq!(cut(size, 10).collect::<Vec<_>>(), expected, "{size}");
+        };
+        check(0, &[(0, None)]);
+        check(10, &[(0, None)]);
+        check(11, &[(0, Some(10)), (10, None)]);
+        check(25, &[(0, Some(10)), (10, Some(20)), (20, None)]);
+        assert_eq!(cut(u32::MAX, u32::MAX).collect::<Vec<_>>(), [(0, None)]);
+    }
+}

@@ -1,0 +1,266 @@
+//! Rows that could not be indexed: listed durably before their transaction is acknowledged, so that
+//! a row that is missing from an index is never missing silently.
+//!
+//! `dead_letters.jsonl`, one JSON object a line:
+//!
+//! ```json
+//! {"letter": {"table": "public.t", "id": "7", "lsn": "0/1A2B", "reason": "...", "values": {}}}
+//! {"closed": {"table": "public.t", "id": "7", "lsn": "0/1A2C"}}
+//! {"cleared": {"table": "public.t", "lsn": "0/1A2D"}}
+//! ```
+//!
+//! A letter is known by table and id; one at an LSN that is not above the known one's is a replay
+//! and changes nothing. A later good change of the row, or its removal, closes it. A last line that
+//! is not whole was never acknowledged and is cut; any other that cannot be read is damage. When
+//! opened, the file is rewritten to its open letters.
+
+use std::collections::hash_map::Entry;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use egret_aof::disk::{Disk, DiskFile, replace_file};
+use egret_engine::Lsn;
+use rustc_hash::FxHashMap;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// Bytes of a row's values past which a letter leaves them out.
+const MAX_VALUES_BYTES: usize = 64 << 10;
+
+/// A row that could not be indexed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Letter {
+    /// The table, as `schema.table`.
+    pub(crate) table: String,
+    /// The row's `_id`, as far as it has one.
+    pub(crate) id: String,
+    /// The transaction's position, or that of the copy's snapshot.
+    pub(crate) lsn: Lsn,
+    /// What is wrong.
+    pub(crate) reason: String,
+    /// Its values; empty where they are too large to keep.
+    pub(crate) values: Map<String, Value>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+enum Line {
+    Letter(Letter),
+    Closed { table: String, id: String, lsn: Lsn },
+    Cleared { table: String, lsn: Lsn },
+}
+
+/// The open letters of a pipeline.
+#[derive(Debug)]
+pub(crate) struct DeadLetters {
+    file: Box<dyn DiskFile>,
+    open: FxHashMap<String, FxHashMap<String, Lsn>>,
+    count: usize,
+    limit: usize,
+    dirty: bool,
+}
+
+impl DeadLetters {
+    /// Opens the list in a folder.
+    pub(crate) fn open(disk: &Arc<dyn Disk>, folder: &Path, limit: usize) -> Result<Self> {
+        let path: PathBuf = folder.join("dead_letters.jsonl");
+        let mut letters: FxHashMap<(String, String), Letter> = FxHashMap::default();
+        if disk.exists(&path)? {
+            for line in lines(&disk.read(&path)?, &path)? {
+                apply(&mut letters, line);
+            }
+        }
+        let mut content = Vec::new();
+        let mut open: FxHashMap<String, FxHashMap<String, Lsn>> = FxHashMap::default();
+        let count = letters.len();
+        for letter in letters.into_values() {
+            open.entry(letter.table.clone()).or_default().insert(letter.id.clone(), letter.lsn);
+            append(&mut content, &Line::Letter(letter))?;
+        }
+        replace_file(&**disk, &path, &content)?;
+        let file = disk.open_append(&path)?;
+        Ok(Self { file, open, count, limit, dirty: false })
+    }
+
+    /// How many are open.
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Lists a row. Durable after the next `sync`.
+    pub(crate) fn add(&mut self, mut letter: Letter) -> Result<()> {
+        let of_table = self.open.entry(letter.table.clone()).or_default();
+        match of_table.entry(letter.id.clone()) {
+            Entry::Occupied(known) if *known.get() >= letter.lsn => return Ok(()),
+            Entry::Occupied(mut known) => {
+                known.insert(letter.lsn);
+            }
+            Entry::Vacant(place) => {
+                if self.count >= self.limit {
+                    let message = format!(
+                        "{} dead letters are open, the limit max_dead_letters; mend the mapping or \
+                         the rows, or raise it",
+                        self.count
+                    );
+                    return Err(Error::new(ErrorKind::Refused, message));
+                }
+                place.insert(letter.lsn);
+                self.count += 1;
+            }
+        }
+        let size: usize =
+            letter.values.values().map(|value| value.as_str().map_or(8, str::len)).sum();
+        if size > MAX_VALUES_BYTES {
+            letter.values.clear();
+        }
+        self.write(&Line::Letter(letter))
+    }
+
+    /// Says that a row was written or removed as it should be.
+    pub(crate) fn close(&mut self, table: &str, id: &str, lsn: Lsn) -> Result<()> {
+        let Some(of_table) = self.open.get_mut(table) else { return Ok(()) };
+        if of_table.get(id).is_none_or(|known| *known >= lsn) {
+            return Ok(());
+        }
+        of_table.remove(id);
+        self.count -= 1;
+        self.write(&Line::Closed { table: table.to_owned(), id: id.to_owned(), lsn })
+    }
+
+    /// Says that a table lost all its rows.
+    pub(crate) fn clear(&mut self, table: &str, lsn: Lsn) -> Result<()> {
+        let Some(of_table) = self.open.get_mut(table) else { return Ok(()) };
+        let before = of_table.len();
+        of_table.retain(|_, known| *known >= lsn);
+        let gone = before - of_table.len();
+        if gone == 0 {
+            return Ok(());
+        }
+        self.count -= gone;
+        self.write(&Line::Cleared { table: table.to_owned(), lsn })
+    }
+
+    /// Makes durable what was written.
+    pub(crate) fn sync(&mut self) -> Result<()> {
+        if self.dirty {
+            self.file.sync()?;
+            self.dirty = false;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, line: &Line) -> Result<()> {
+        let mut content = Vec::new();
+        append(&mut content, line)?;
+        self.dirty = true;
+        Ok(self.file.write_all(&content)?)
+    }
+}
+
+fn append(content: &mut Vec<u8>, line: &Line) -> Result<()> {
+    serde_json::to_writer(&mut *content, line).map_err(std::io::Error::other)?;
+    content.push(b'\n');
+    Ok(())
+}
+
+fn apply(letters: &mut FxHashMap<(String, String), Letter>, line: Line) {
+    match line {
+        Line::Letter(letter) => {
+            letters.insert((letter.table.clone(), letter.id.clone()), letter);
+        }
+        Line::Closed { table, id, .. } => {
+            letters.remove(&(table, id));
+        }
+        Line::Cleared { table, lsn } => {
+            letters.retain(|_, letter| letter.table != table || letter.lsn >= lsn);
+        }
+    }
+}
+
+/// The lines of a file, without a last one that is not whole.
+fn lines(content: &[u8], path: &Path) -> Result<Vec<Line>> {
+    let Some(end) = content.iter().rposition(|&byte| byte == b'\n') else { return Ok(Vec::new()) };
+    let whole = content.get(..end).unwrap_or_default();
+    let parse = |(number, line): (usize, &[u8])| {
+        serde_json::from_slice(line).map_err(|error| {
+            let place = format!("[{}] line {}", path.display(), number + 1);
+            Error::new(ErrorKind::Refused, format!("{place} is damaged: {error}"))
+        })
+    };
+    whole.split(|&byte| byte == b'\n').enumerate().map(parse).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use egret_aof::disk::FileDisk;
+
+    use super::*;
+
+    fn letter(id: &str, lsn: u64) -> Letter {
+        Letter {
+            table: "public.t".to_owned(),
+            id: id.to_owned(),
+            lsn: Lsn(lsn),
+            reason: "bad".to_owned(),
+            values: Map::new(),
+        }
+    }
+
+    fn disk() -> Arc<dyn Disk> {
+        Arc::new(FileDisk)
+    }
+
+    #[test]
+    fn letters_open_close_and_survive() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = |limit| DeadLetters::open(&disk(), folder.path(), limit);
+        let mut letters = open(10).unwrap();
+        letters.add(letter("a", 5)).unwrap();
+        letters.add(letter("a", 5)).unwrap();
+        letters.add(letter("b", 6)).unwrap();
+        letters.add(letter("c", 7)).unwrap();
+        assert_eq!(letters.count(), 3);
+        letters.close("public.t", "a", Lsn(5)).unwrap();
+        assert_eq!(letters.count(), 3, "a replay closes nothing");
+        letters.close("public.t", "a", Lsn(6)).unwrap();
+        letters.close("public.t", "x", Lsn(6)).unwrap();
+        letters.clear("public.t", Lsn(7)).unwrap();
+        letters.sync().unwrap();
+        assert_eq!(letters.count(), 1);
+        drop(letters);
+
+        let mut letters = open(2).unwrap();
+        assert_eq!(letters.count(), 1);
+        letters.add(letter("c", 7)).unwrap();
+        letters.add(letter("d", 8)).unwrap();
+        let error = letters.add(letter("e", 8)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Refused);
+    }
+
+    #[test]
+    fn a_torn_last_line_is_cut_and_damage_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("dead_letters.jsonl");
+        let mut letters = DeadLetters::open(&disk(), folder.path(), 10).unwrap();
+        letters.add(letter("a", 5)).unwrap();
+        letters.add(letter("b", 5)).unwrap();
+        letters.sync().unwrap();
+        drop(letters);
+        let content = std::fs::read(&path).unwrap();
+        let first = content.iter().position(|&byte| byte == b'\n').unwrap() + 1;
+        for cut in 0..content.len() {
+            std::fs::write(&path, &content[..cut]).unwrap();
+            let letters = DeadLetters::open(&disk(), folder.path(), 10).unwrap();
+            assert_eq!(letters.count(), usize::from(cut >= first), "cut at {cut}");
+        }
+        let mut damaged = content.clone();
+        damaged[3] = b'?';
+        std::fs::write(&path, damaged).unwrap();
+        let error = DeadLetters::open(&disk(), folder.path(), 10).unwrap_err();
+        assert!(error.to_string().contains("line 1 is damaged"), "{error}");
+    }
+}

@@ -1,0 +1,263 @@
+//! A row becomes a document: its key the `_id`, its columns the fields.
+//!
+//! A key of one column is that column's text. One of several is their texts, joined by commas, in
+//! which a comma and a backslash are preceded by a backslash: so no two keys share an `_id`.
+
+use bytes::Bytes;
+
+use crate::decode::Datum;
+use crate::types::{Kind, write_json};
+
+/// The longest `_id` that an index takes, in bytes.
+const MAX_ID_BYTES: usize = 512;
+
+/// One value of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Value<'a> {
+    /// SQL's NULL.
+    Null,
+    /// Not sent, because it did not change.
+    Unchanged,
+    /// Text in the server's format.
+    Text(&'a [u8]),
+}
+
+/// The values of a row, in the order of its columns.
+pub(crate) trait Row {
+    /// The value of a column; NULL past the last.
+    fn value(&self, column: usize) -> Value<'_>;
+}
+
+impl Row for [Datum] {
+    fn value(&self, column: usize) -> Value<'_> {
+        match self.get(column) {
+            Some(Datum::Text(text)) => Value::Text(text),
+            Some(Datum::Unchanged) => Value::Unchanged,
+            Some(Datum::Null) | None => Value::Null,
+        }
+    }
+}
+
+/// A row that cannot become a document.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum RowError {
+    /// A key that is NULL or was not sent.
+    #[error("key column [{0}] has no value")]
+    KeyMissing(String),
+    /// A key that is empty, or longer than an `_id` may be.
+    #[error("the key has {0} bytes, and an _id has 1 to {MAX_ID_BYTES}")]
+    KeyLength(usize),
+    /// A value that does not fit its column's type.
+    #[error("column [{column}]: {reason}")]
+    Value {
+        /// The column.
+        column: String,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// A column of a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RowColumn {
+    /// Its name, which is also the field's.
+    pub(crate) name: String,
+    /// How its values become JSON.
+    pub(crate) kind: Kind,
+}
+
+/// How rows of one shape become documents.
+#[derive(Debug, Clone)]
+pub(crate) struct RowFormat {
+    columns: Vec<RowColumn>,
+    /// `"name":` for each column.
+    labels: Vec<Vec<u8>>,
+    /// The key's columns, in the key's order.
+    key: Vec<usize>,
+}
+
+/// A document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Document {
+    /// Its JSON.
+    pub(crate) source: Bytes,
+    /// Fields that must be taken from the document before it.
+    pub(crate) keep: Vec<String>,
+}
+
+impl RowFormat {
+    /// The format of rows with these columns; `None` where a column of the key is not among them.
+    pub(crate) fn new(columns: Vec<RowColumn>, key: &[String]) -> Option<Self> {
+        let at = |name: &String| columns.iter().position(|column| column.name == *name);
+        let key: Option<Vec<usize>> = key.iter().map(at).collect();
+        let label = |column: &RowColumn| {
+            let mut label = serde_json::to_vec(&column.name).unwrap_or_default();
+            label.push(b':');
+            label
+        };
+        let labels = columns.iter().map(label).collect();
+        key.filter(|key| !key.is_empty()).map(|key| Self { columns, labels, key })
+    }
+
+    /// The columns.
+    pub(crate) fn columns(&self) -> &[RowColumn] {
+        &self.columns
+    }
+
+    /// The key's columns.
+    pub(crate) fn key(&self) -> &[usize] {
+        &self.key
+    }
+
+    /// The `_id` of a row.
+    pub(crate) fn id<R: Row + ?Sized>(&self, row: &R) -> Result<String, RowError> {
+        let mut id = String::new();
+        for (part, &column) in self.key.iter().enumerate() {
+            let Value::Text(text) = row.value(column) else {
+                return Err(RowError::KeyMissing(self.name(column).to_owned()));
+            };
+            let text = String::from_utf8_lossy(text);
+            let padded =
+                matches!(self.columns.get(column), Some(RowColumn { kind: Kind::PaddedText, .. }));
+            let text = if padded { text.trim_end_matches(' ') } else { &text };
+            if self.key.len() == 1 {
+                id.push_str(text);
+                break;
+            }
+            if part > 0 {
+                id.push(',');
+            }
+            push_escaped(text, &mut id);
+        }
+        if (1..=MAX_ID_BYTES).contains(&id.len()) {
+            Ok(id)
+        } else {
+            Err(RowError::KeyLength(id.len()))
+        }
+    }
+
+    /// The document of a row.
+    pub(crate) fn document<R: Row + ?Sized>(&self, row: &R) -> Result<Document, RowError> {
+        let mut source = Vec::with_capacity(256);
+        let mut keep = Vec::new();
+        source.push(b'{');
+        for (at, (column, label)) in self.columns.iter().zip(&self.labels).enumerate() {
+            let value = row.value(at);
+            if value == Value::Unchanged {
+                keep.push(column.name.clone());
+                continue;
+            }
+            if source.len() > 1 {
+                source.push(b',');
+            }
+            source.extend_from_slice(label);
+            let Value::Text(text) = value else {
+                source.extend_from_slice(b"null");
+                continue;
+            };
+            // Only a database in SQL_ASCII can send what is not UTF-8.
+            write_json(&column.kind, &String::from_utf8_lossy(text), &mut source).map_err(
+                |error| RowError::Value { column: column.name.clone(), reason: error.to_string() },
+            )?;
+        }
+        source.push(b'}');
+        Ok(Document { source: source.into(), keep })
+    }
+
+    /// A row as it came, each value as text: what a dead letter keeps.
+    pub(crate) fn raw<R: Row + ?Sized>(
+        &self,
+        row: &R,
+    ) -> serde_json::Map<String, serde_json::Value> {
+        let value = |(at, column): (usize, &RowColumn)| {
+            let value = match row.value(at) {
+                Value::Text(text) => String::from_utf8_lossy(text).into_owned().into(),
+                Value::Null | Value::Unchanged => serde_json::Value::Null,
+            };
+            (column.name.clone(), value)
+        };
+        self.columns.iter().enumerate().map(value).collect()
+    }
+
+    fn name(&self, column: usize) -> &str {
+        self.columns.get(column).map_or("", |column| &column.name)
+    }
+}
+
+/// One part of a composite key.
+fn push_escaped(text: &str, id: &mut String) {
+    for sign in text.chars() {
+        if matches!(sign, ',' | '\\') {
+            id.push('\\');
+        }
+        id.push(sign);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn format(columns: &[(&str, Kind)], key: &[&str]) -> RowFormat {
+        let column = |(name, kind): &(&str, Kind)| RowColumn {
+            name: (*name).to_owned(),
+            kind: kind.clone(),
+        };
+        let key: Vec<String> = key.iter().map(|&name| name.to_owned()).collect();
+        RowFormat::new(columns.iter().map(column).collect(), &key).unwrap()
+    }
+
+    fn text(text: &str) -> Datum {
+        Datum::Text(Bytes::copy_from_slice(text.as_bytes()))
+    }
+
+    #[test]
+    fn documents() {
+        let columns =
+            [("id", Kind::Long), ("a \"b\"", Kind::Text), ("big", Kind::Text), ("n", Kind::Bool)];
+        let format = format(&columns, &["id"]);
+        let row = [text("7"), text("x"), Datum::Unchanged, Datum::Null];
+        assert_eq!(format.id(&row[..]).unwrap(), "7");
+        let document = format.document(&row[..]).unwrap();
+        assert_eq!(&document.source[..], br#"{"id":7,"a \"b\"":"x","n":null}"#);
+        assert_eq!(document.keep, ["big"]);
+
+        let row = [text("7x")];
+        let error = format.document(&row[..]).unwrap_err().to_string();
+        assert_eq!(error, "column [id]: [7x] is not an integer");
+        assert_eq!(format.raw(&row[..])["id"], "7x");
+    }
+
+    #[test]
+    fn ids() {
+        let one = format(&[("k", Kind::Text)], &["k"]);
+        let two = format(&[("a", Kind::Text), ("b", Kind::PaddedText)], &["b", "a"]);
+        let check = |format: &RowFormat, row: &[Datum], expected: Result<&str, RowError>| {
+            assert_eq!(format.id(row), expected.map(str::to_owned));
+        };
+        check(&one, &[text("a,b\\")], Ok("a,b\\"));
+        check(&one, &[text("")], Err(RowError::KeyLength(0)));
+        check(&one, &[text(&"x".repeat(513))], Err(RowError::KeyLength(513)));
+        check(&one, &[Datum::Null], Err(RowError::KeyMissing("k".to_owned())));
+        check(&two, &[text("1,2"), text("3  ")], Ok("3,1\\,2"));
+        check(&two, &[text(""), text("")], Ok(","));
+        assert!(RowFormat::new(Vec::new(), &["k".to_owned()]).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn no_two_keys_share_an_id(
+            first in prop::collection::vec("[a,\\\\]{0,4}", 2),
+            second in prop::collection::vec("[a,\\\\]{0,4}", 2),
+        ) {
+            let format = format(&[("a", Kind::Text), ("b", Kind::Text)], &["a", "b"]);
+            let id = |parts: &[String]| {
+                let row: Vec<Datum> = parts.iter().map(|part| text(part)).collect();
+                format.id(&row[..]).unwrap()
+            };
+            prop_assert_eq!(first == second, id(&first) == id(&second));
+        }
+    }
+}

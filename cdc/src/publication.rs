@@ -1,0 +1,153 @@
+//! The publication: which tables the database puts into the stream.
+//!
+//! It is made before the slot, so that the slot's first position already knows it, and each table
+//! is added by a statement of its own, so that one that cannot be added stops no other. A table
+//! without a usable replica identity is never added: PostgreSQL would then refuse its updates and
+//! deletes to everyone.
+
+use rustc_hash::FxHashSet;
+
+use crate::catalog::Table;
+use crate::connect::{Control, quote_identifier};
+use crate::error::{Error, ErrorKind, Result};
+
+/// A publication as it is.
+#[derive(Debug, Clone)]
+struct Publication {
+    all_tables: bool,
+    via_root: bool,
+    complete: bool,
+}
+
+/// Which tables are streamed, and why others are not.
+#[derive(Debug, Default)]
+pub(crate) struct Membership {
+    /// OIDs of the tables that are streamed.
+    pub(crate) members: FxHashSet<u32>,
+    /// OIDs of those that are not, with the reason.
+    pub(crate) refused: Vec<(u32, String)>,
+}
+
+const READ: &str = "
+    SELECT puballtables, pubviaroot, pubinsert AND pubupdate AND pubdelete AND pubtruncate
+    FROM pg_catalog.pg_publication WHERE pubname = $1";
+
+const MEMBERS: &str = "
+    SELECT c.oid FROM pg_catalog.pg_publication_tables p
+    JOIN pg_catalog.pg_namespace n ON n.nspname = p.schemaname
+    JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
+    WHERE p.pubname = $1";
+
+/// Tables of a publication with a row filter or a column list, since PostgreSQL 15.
+const FILTERED: &str = "
+    SELECT r.prrelid FROM pg_catalog.pg_publication_rel r
+    JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid
+    WHERE p.pubname = $1 AND (r.prqual IS NOT NULL OR r.prattrs IS NOT NULL)";
+
+/// Makes the publication hold `tables`, as far as the role may. One that is the pipeline's own
+/// (`owned`) also loses tables that are no longer wanted.
+pub(crate) async fn ensure(
+    control: &Control,
+    name: &str,
+    owned: bool,
+    tables: &[&Table],
+    server_version: u32,
+) -> Result<Membership> {
+    let quoted = quote_identifier(name);
+    let existing = read(control, name).await?;
+    if existing.is_none() {
+        let create = format!(
+            "CREATE PUBLICATION {quoted} WITH (publish = 'insert, update, delete, truncate', \
+             publish_via_partition_root = true)"
+        );
+        control.execute("creating the publication", &create).await?;
+    }
+    let publication =
+        existing.unwrap_or(Publication { all_tables: false, via_root: true, complete: true });
+    if !publication.complete {
+        let message = format!(
+            "publication [{name}] does not publish all of insert, update, delete and truncate"
+        );
+        return Err(Error::new(ErrorKind::Server, message));
+    }
+    let mut membership = Membership { members: members(control, name).await?, refused: Vec::new() };
+    if !publication.all_tables {
+        adjust(control, &quoted, owned, tables, &mut membership).await?;
+    }
+    let filtered =
+        if server_version >= 150_000 { filtered(control, name).await? } else { Vec::new() };
+    for table in tables {
+        let reason = if filtered.contains(&table.oid) {
+            "the publication has a row filter or column list for it, which its copy would not have"
+        } else if table.partitioned && !publication.via_root {
+            "it is partitioned, and the publication lacks publish_via_partition_root"
+        } else {
+            continue;
+        };
+        if membership.members.remove(&table.oid) {
+            membership.refused.push((table.oid, reason.to_owned()));
+        }
+    }
+    Ok(membership)
+}
+
+/// Adds what is missing and, from a publication of our own, removes what is not wanted.
+async fn adjust(
+    control: &Control,
+    quoted: &str,
+    owned: bool,
+    tables: &[&Table],
+    membership: &mut Membership,
+) -> Result<()> {
+    for table in tables {
+        if membership.members.contains(&table.oid) {
+            continue;
+        }
+        let add = format!("ALTER PUBLICATION {quoted} ADD TABLE ONLY {}", table.quoted());
+        match control.execute("adding it to the publication", &add).await {
+            Ok(()) => {
+                membership.members.insert(table.oid);
+            }
+            Err(error) if error.kind() == ErrorKind::Server => {
+                membership.refused.push((table.oid, error.to_string()));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    let wanted: FxHashSet<u32> = tables.iter().map(|table| table.oid).collect();
+    let unwanted: Vec<u32> = membership.members.difference(&wanted).copied().collect();
+    for oid in unwanted {
+        if owned {
+            let name = "SELECT $1::oid::regclass::text";
+            let row = control.row("naming a table", name, &[&oid]).await?;
+            let drop =
+                format!("ALTER PUBLICATION {quoted} DROP TABLE {}", row.try_get::<_, String>(0)?);
+            // A table that cannot be removed is merely streamed in vain.
+            if let Err(error) = control.execute("removing it from the publication", &drop).await {
+                tracing::warn!(%error, oid, "a table stays in the publication");
+            }
+        }
+        membership.members.remove(&oid);
+    }
+    Ok(())
+}
+
+async fn read(control: &Control, name: &str) -> Result<Option<Publication>> {
+    let rows = control.rows("reading the publication", READ, &[&name]).await?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    Ok(Some(Publication {
+        all_tables: row.try_get(0)?,
+        via_root: row.try_get(1)?,
+        complete: row.try_get(2)?,
+    }))
+}
+
+async fn members(control: &Control, name: &str) -> Result<FxHashSet<u32>> {
+    let rows = control.rows("reading the publication's tables", MEMBERS, &[&name]).await?;
+    rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+}
+
+async fn filtered(control: &Control, name: &str) -> Result<Vec<u32>> {
+    let rows = control.rows("reading the publication's filters", FILTERED, &[&name]).await?;
+    rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+}
