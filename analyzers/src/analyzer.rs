@@ -1,7 +1,7 @@
 //! An analyzer: a tokenizer and the filters after it.
 
 use crate::error::Error;
-use crate::filter::TokenFilter;
+use crate::filter::{StemCache, TokenFilter};
 use crate::standard::kind_of;
 use crate::tokenizer::{Spans, TokenKind, Tokenizer};
 
@@ -95,7 +95,14 @@ impl Analyzer {
 
     /// The tokens of a text, one after another.
     pub fn tokens<'t>(&'t self, text: &'t str) -> Tokens<'t> {
-        Tokens { text, spans: self.tokenizer.spans(text), filters: &self.filters, next_position: 0 }
+        let spans = self.tokenizer.spans(text);
+        Tokens { text, spans, filters: &self.filters, stems: None, next_position: 0 }
+    }
+
+    /// As [`tokens`](Self::tokens), for many texts: stems are looked up first among those of the
+    /// texts before.
+    pub fn tokens_cached<'t>(&'t self, text: &'t str, stems: &'t mut StemCache) -> Tokens<'t> {
+        Tokens { stems: Some(stems), ..self.tokens(text) }
     }
 
     /// All tokens of some values of one field, as `_analyze` shows them: positions and offsets go
@@ -154,6 +161,7 @@ pub struct Tokens<'t> {
     text: &'t str,
     spans: Spans<'t>,
     filters: &'t [TokenFilter],
+    stems: Option<&'t mut StemCache>,
     next_position: usize,
 }
 
@@ -167,7 +175,8 @@ impl Tokens<'_> {
             self.next_position += 1;
             buffer.clear();
             buffer.push_str(self.text.get(span.clone()).unwrap_or_default());
-            if self.filters.iter().all(|filter| filter.apply(buffer)) {
+            let mut filters = self.filters.iter();
+            if filters.all(|filter| filter.apply(buffer, self.stems.as_deref_mut())) {
                 return Some(Token { start: span.start, end: span.end, position });
             }
         }

@@ -26,5 +26,5 @@ mod tokenizer;
 
 pub use analyzer::{AnalyzedToken, Analyzer, POSITION_INCREMENT_GAP, Token, Tokens};
 pub use error::Error;
-pub use filter::TokenFilter;
+pub use filter::{StemCache, TokenFilter};
 pub use tokenizer::{TokenKind, Tokenizer};

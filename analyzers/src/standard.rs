@@ -1,8 +1,9 @@
 //! Words by Unicode's rules (UAX #29), as Lucene's `StandardTokenizer` takes them: segments with a
 //! letter or digit, emoji, and unbroken runs of the scripts that write no spaces between words.
 //!
-//! White space in ASCII always separates words, so a text is looked at piece by piece, and a piece
-//! in ASCII alone needs no tables.
+//! Most words are in ASCII and are found with a small table. Where one touches another character,
+//! the rest up to the next white space is left to `unicode-segmentation`: such a place is always
+//! between two words, so that nothing before it matters.
 
 use std::iter::Peekable;
 use std::ops::Range;
@@ -20,51 +21,111 @@ pub(crate) struct StandardSpans<'t> {
     text: &'t str,
     /// Where to go on.
     at: usize,
-    /// The end of the piece in ASCII that `at` is in.
-    ascii_end: usize,
-    /// The piece with other characters, and where it begins.
+    /// A piece with other characters, and where it begins.
     other: Option<(usize, Peekable<UWordBoundIndices<'t>>)>,
 }
 
+/// What the bytes are to the rules.
+const LETTER: u8 = 1;
+const DIGIT: u8 = 2;
+const UNDERSCORE: u8 = 4;
+/// Joins letters.
+const MID_LETTER: u8 = 8;
+/// Joins digits.
+const MID_NUMBER: u8 = 16;
+const NOT_ASCII: u8 = 32;
+const IN_WORD: u8 = LETTER | DIGIT | UNDERSCORE;
+
+static CLASSES: [u8; 256] = {
+    let mut classes = [0; 256];
+    let mut byte = 0_u8;
+    loop {
+        classes[byte as usize] = match byte {
+            b'a'..=b'z' | b'A'..=b'Z' => LETTER,
+            b'0'..=b'9' => DIGIT,
+            b'_' => UNDERSCORE,
+            b':' => MID_LETTER,
+            b'.' | b'\'' => MID_LETTER | MID_NUMBER,
+            b',' | b';' => MID_NUMBER,
+            0x80.. => NOT_ASCII,
+            _ => 0,
+        };
+        if byte == u8::MAX {
+            break classes;
+        }
+        byte += 1;
+    }
+};
+
 impl<'t> StandardSpans<'t> {
     pub(crate) fn new(text: &'t str) -> Self {
-        Self { text, at: 0, ascii_end: 0, other: None }
+        Self { text, at: 0, other: None }
     }
 
-    /// Finds the next piece; false at the end of the text.
-    fn next_piece(&mut self) -> bool {
-        let bytes = self.text.as_bytes();
-        let space = |byte: &u8| matches!(byte, b' ' | b'\n' | b'\r' | b'\t');
-        let rest = bytes.get(self.at..).unwrap_or_default();
-        let start = self.at + rest.iter().take_while(|byte| space(byte)).count();
-        let rest = bytes.get(start..).unwrap_or_default();
-        if rest.is_empty() {
-            return false;
-        }
-        let end = start + rest.iter().position(space).unwrap_or(rest.len());
-        self.at = start;
-        let piece = self.text.get(start..end).unwrap_or_default();
-        if piece.is_ascii() {
-            self.ascii_end = end;
-        } else {
-            self.other = Some((start, piece.split_word_bound_indices().peekable()));
-            self.at = end;
-        }
-        true
+    /// What the byte at a place is; 0 past the end.
+    fn class(&self, at: usize) -> u8 {
+        self.text.as_bytes().get(at).map_or(0, |byte| CLASSES[usize::from(*byte)])
     }
 
-    /// The next word of the piece in ASCII.
+    /// The next word in ASCII: a run of letters, digits and underscores; colons, full stops, quotes
+    /// and commas belong to it where letters or digits are on both sides (rules 5 to 13b). `None`
+    /// at the end of the text, or before a piece with other characters.
     fn next_ascii(&mut self) -> Option<Range<usize>> {
-        let bytes = self.text.as_bytes().get(..self.ascii_end)?;
-        while self.at < self.ascii_end {
-            let start = self.at;
-            let (end, is_word) = ascii_word(bytes, start);
-            self.at = end.max(start + 1);
-            if is_word {
+        loop {
+            let rest = self.text.as_bytes().get(self.at..)?;
+            let outside = |byte: &u8| CLASSES[usize::from(*byte)] & (IN_WORD | NOT_ASCII) == 0;
+            let start = self.at + rest.iter().take_while(|byte| outside(byte)).count();
+            let (end, classes) = self.ascii_word(start);
+            if classes & NOT_ASCII != 0 {
+                self.begin_other(start);
+                return None;
+            }
+            self.at = end;
+            if classes & (LETTER | DIGIT) != 0 {
                 return Some(start..end);
             }
+            if end == start {
+                return None;
+            }
         }
-        None
+    }
+
+    /// The end of the word at `start`, and the classes of what is in it; with `NOT_ASCII`, it may
+    /// reach further.
+    fn ascii_word(&self, start: usize) -> (usize, u8) {
+        let (mut at, mut classes) = (start, 0);
+        loop {
+            let mut before = 0;
+            let mut here = self.class(at);
+            while here & IN_WORD != 0 {
+                before = here;
+                classes |= here;
+                at += 1;
+                here = self.class(at);
+            }
+            if here & NOT_ASCII != 0 {
+                return (at, NOT_ASCII);
+            }
+            let may_join = (here & MID_LETTER != 0 && before == LETTER)
+                || (here & MID_NUMBER != 0 && before == DIGIT);
+            let after = if may_join { self.class(at + 1) } else { 0 };
+            if after & NOT_ASCII != 0 {
+                return (at, NOT_ASCII);
+            }
+            if after != before || before == 0 {
+                return (at, classes);
+            }
+            at += 1;
+        }
+    }
+
+    /// Leaves what lies between here and the next white space to Unicode's tables.
+    fn begin_other(&mut self, start: usize) {
+        let rest = self.text.get(start..).unwrap_or_default();
+        let length = rest.find([' ', '\n', '\r', '\t']).unwrap_or(rest.len());
+        let piece = rest.get(..length).unwrap_or_default();
+        self.other = Some((start, piece.split_word_bound_indices().peekable()));
+        self.at = start + length;
     }
 
     /// The next word of the piece with other characters.
@@ -95,47 +156,10 @@ impl Iterator for StandardSpans<'_> {
     fn next(&mut self) -> Option<Range<usize>> {
         loop {
             let word = if self.other.is_some() { self.next_other() } else { self.next_ascii() };
-            if word.is_some() {
+            // A piece with other characters has ended or begins.
+            if word.is_some() || (self.other.is_none() && self.at >= self.text.len()) {
                 return word;
             }
-            if !self.next_piece() {
-                return None;
-            }
-        }
-    }
-}
-
-/// The end of the run of letters, digits and underscores at `start`, and whether it is a word;
-/// colons, full stops, quotes and commas belong to it where letters or digits are on both sides
-/// (rules 5 to 13b).
-fn ascii_word(bytes: &[u8], start: usize) -> (usize, bool) {
-    let mut at = start;
-    let mut is_word = false;
-    let byte = |at: usize| bytes.get(at).copied().unwrap_or(b' ');
-    loop {
-        let here = byte(at);
-        if here.is_ascii_alphanumeric() {
-            is_word = true;
-            at += 1;
-        } else if here == b'_' {
-            at += 1;
-        } else {
-            if at == start {
-                return (at, false);
-            }
-            let (before, after) = (byte(at - 1), byte(at + 1));
-            let letters = before.is_ascii_alphabetic() && after.is_ascii_alphabetic();
-            let digits = before.is_ascii_digit() && after.is_ascii_digit();
-            let joins = match here {
-                b'.' | b'\'' => letters || digits,
-                b':' => letters,
-                b',' | b';' => digits,
-                _ => false,
-            };
-            if !joins {
-                return (at, is_word);
-            }
-            at += 1;
         }
     }
 }

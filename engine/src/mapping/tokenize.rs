@@ -1,6 +1,6 @@
 //! The analyzers as tantivy's tokenizers, under their own names.
 
-use egret_analyzers::{Analyzer, POSITION_INCREMENT_GAP, Tokens};
+use egret_analyzers::{Analyzer, POSITION_INCREMENT_GAP, StemCache, Tokens};
 use tantivy::tokenizer::{RawTokenizer, Token, TokenStream, Tokenizer, TokenizerManager};
 
 /// The tokenizer that keeps a text as one term, an empty one too.
@@ -15,7 +15,8 @@ pub fn tokenizers() -> TokenizerManager {
     manager.register("default", RawTokenizer::default());
     for name in Analyzer::names() {
         if let Ok(analyzer) = Analyzer::named(name) {
-            manager.register(name, AnalyzerTokenizer { analyzer, token: Token::default() });
+            let (token, stems) = (Token::default(), StemCache::default());
+            manager.register(name, AnalyzerTokenizer { analyzer, token, stems });
         }
     }
     manager
@@ -30,6 +31,8 @@ pub(crate) fn is_known(name: &str) -> bool {
 struct AnalyzerTokenizer {
     analyzer: Analyzer,
     token: Token,
+    /// Tantivy gives each of its threads a clone.
+    stems: StemCache,
 }
 
 impl Tokenizer for AnalyzerTokenizer {
@@ -40,7 +43,8 @@ impl Tokenizer for AnalyzerTokenizer {
         // Tantivy lets the next value of a field begin past the lengths of this one's tokens: so
         // many positions lie between values as in Elasticsearch. Nothing else reads the length.
         self.token.position_length = POSITION_INCREMENT_GAP;
-        AnalyzerStream { tokens: self.analyzer.tokens(text), token: &mut self.token }
+        let tokens = self.analyzer.tokens_cached(text, &mut self.stems);
+        AnalyzerStream { tokens, token: &mut self.token }
     }
 }
 
