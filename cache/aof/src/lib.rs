@@ -1,6 +1,8 @@
 //! Durable files: the small [`Disk`](disk::Disk) trait under everything that Egret keeps, and a
 //! crash-safe append-only [`Log`](log::Log) on top of it.
 //!
+//! The [`spool`] beside it is the opposite: a temporary file that nobody expects to survive.
+//!
 //! This crate knows how bytes survive a crash. It never knows what they mean.
 //!
 //! Begin with [`log`] for the format and the promises, and with [`disk::sim`] for the test double
@@ -9,5 +11,6 @@
 pub mod disk;
 mod error;
 pub mod log;
+pub mod spool;
 
 pub use error::{BoxError, Error, ErrorKind, Result};
