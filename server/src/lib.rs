@@ -1,7 +1,18 @@
 //! Egret's server: HTTP, Elasticsearch's dialect, configuration and the wiring of the rooms.
 //!
-//! Where to begin: [`dialect`] turns requests into the engine's types and answers into JSON.
+//! Where to begin: [`cli`] reads what to do, [`app`] starts and stops it, [`routes`] has one file
+//! for each resource, [`dialect`] turns requests into the engine's types and answers into JSON.
+//!
+//! This crate knows neither how a segment is laid out nor how PostgreSQL's stream is decoded.
 
-#[allow(dead_code, reason = "the routes that call it follow")]
+pub mod app;
+mod cached_search;
+pub mod cli;
+pub mod config;
 pub mod dialect;
 pub mod error;
+mod http;
+mod identity;
+mod pools;
+pub mod routes;
+mod statistics;

@@ -398,8 +398,7 @@ fn one_range(value: &Value) -> Result<NamedRange> {
         let field = Field::new("range", key, value);
         match key.as_str() {
             "key" => range.0 = Some(field.text()?),
-            "from" if value.is_null() => {}
-            "to" if value.is_null() => {}
+            "from" | "to" if value.is_null() => {}
             "from" => range.1 = Some(field.float()?),
             "to" => range.2 = Some(field.float()?),
             _ => return Err(unknown_field("range", key, &["key", "from", "to"])),

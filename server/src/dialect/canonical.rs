@@ -25,7 +25,9 @@ fn settle_aggregations(aggregations: &mut [(String, Aggregation)]) {
         match &mut aggregation.kind {
             AggregationKind::Filter(query) => settle(query),
             AggregationKind::Filters(queries) => {
-                queries.iter_mut().for_each(|(_, query)| settle(query));
+                for (_, query) in queries {
+                    settle(query);
+                }
             }
             _ => {}
         }

@@ -54,11 +54,26 @@ struct Parser<'p, 'f> {
     depth: usize,
 }
 
+/// `~`, perhaps with a number.
+struct Tilde(Option<f32>);
+
 #[derive(Clone, Copy, PartialEq)]
 enum Occur {
     Must,
     Should,
     MustNot,
+}
+
+impl Occur {
+    /// What a clause becomes by the operator after it.
+    fn followed_by(self, conjunction: Option<Operator>, default: Operator) -> Self {
+        match (self, conjunction, default) {
+            (Self::MustNot, ..) => Self::MustNot,
+            (_, Some(Operator::And), _) => Self::Must,
+            (_, Some(Operator::Or), Operator::And) => Self::Should,
+            _ => self,
+        }
+    }
 }
 
 impl<'p> Parser<'p, '_> {
@@ -90,14 +105,8 @@ impl<'p> Parser<'p, '_> {
                 Some(words) => self.leaves.words(field, words, 1.0)?,
                 None => self.clause(field)?,
             };
-            if let Some((previous, _)) = clauses.last_mut()
-                && *previous != Occur::MustNot
-            {
-                match (conjunction, default) {
-                    (Some(Operator::And), _) => *previous = Occur::Must,
-                    (Some(Operator::Or), Operator::And) => *previous = Occur::Should,
-                    _ => {}
-                }
+            if let Some((previous, _)) = clauses.last_mut() {
+                *previous = previous.followed_by(conjunction, default);
             }
             let required = match default {
                 Operator::Or => conjunction == Some(Operator::And),
@@ -202,7 +211,7 @@ impl<'p> Parser<'p, '_> {
             return Ok(self.leaves.exists(Some(text), boost)?);
         }
         let slop = match self.tilde() {
-            Some(Some(slop)) => Some(whole(slop)?),
+            Some(Tilde(Some(slop))) => Some(whole(slop)?),
             _ => None,
         };
         let boost = self.boost();
@@ -231,8 +240,8 @@ impl<'p> Parser<'p, '_> {
         let text = unescape(word);
         match tilde {
             None => Ok(self.leaves.words(field, text, boost)?),
-            Some(None) => Ok(self.leaves.fuzzy(field, text, None, boost)?),
-            Some(Some(distance)) => {
+            Some(Tilde(None)) => Ok(self.leaves.fuzzy(field, text, None, boost)?),
+            Some(Tilde(Some(distance))) => {
                 let edits = whole(distance)?.min(2);
                 let fuzziness = Fuzziness::Edits(u8::try_from(edits).unwrap_or(2));
                 Ok(self.leaves.fuzzy(field, text, Some(fuzziness), boost)?)
@@ -285,11 +294,11 @@ impl<'p> Parser<'p, '_> {
         }
     }
 
-    fn tilde(&mut self) -> Option<Option<f32>> {
+    fn tilde(&mut self) -> Option<Tilde> {
         match self.peek() {
             Some(Token::Tilde(number)) => {
                 self.at += 1;
-                Some(*number)
+                Some(Tilde(*number))
             }
             _ => None,
         }

@@ -74,6 +74,9 @@ pub(crate) fn parse_simple(
     Ok(finish(query.unwrap_or(Query::MatchNone), options))
 }
 
+/// `~`, perhaps with a number.
+struct Tilde(Option<u32>);
+
 struct Simple<'r, 'f> {
     leaves: Leaves<'r, 'f>,
     flags: Flags,
@@ -186,7 +189,7 @@ impl Simple<'_, '_> {
         let Some(['"', rest @ ..]) = text.get(end..) else { return Ok(text) };
         let (slop, rest) = self.distance(rest, Flags::SLOP);
         if !inside.trim().is_empty() {
-            let slop = slop.map(|slop| slop.unwrap_or(0));
+            let slop = slop.map(|Tilde(slop)| slop.unwrap_or(0));
             let query = self.leaves.phrase(None, inside, slop, 1.0)?;
             state.add(query, self.leaves.options.operator);
         }
@@ -207,7 +210,7 @@ impl Simple<'_, '_> {
         let raw = text.get(..end).unwrap_or_default();
         if let Some(tilde) = raw.iter().rposition(|character| *character == '~') {
             let (distance, rest) = self.distance(&text[tilde..end], Flags::FUZZY);
-            if let (Some(distance), true, true) = (distance, rest.is_empty(), tilde > 0) {
+            if let (Some(Tilde(distance)), true, true) = (distance, rest.is_empty(), tilde > 0) {
                 end_at_tilde = Some(distance);
                 (word, _) = self.take(&text[..tilde], |_| false);
             }
@@ -252,12 +255,12 @@ impl Simple<'_, '_> {
     }
 
     /// `~` or `~2` at the beginning, and what follows it.
-    fn distance<'t>(&self, text: &'t [char], flag: u16) -> (Option<Option<u32>>, &'t [char]) {
+    fn distance<'t>(&self, text: &'t [char], flag: u16) -> (Option<Tilde>, &'t [char]) {
         let ['~', rest @ ..] = text else { return (None, text) };
         if !self.flags.has(flag) {
             return (None, text);
         }
         let digits: String = rest.iter().take_while(|digit| digit.is_ascii_digit()).collect();
-        (Some(digits.parse().ok()), rest.get(digits.len()..).unwrap_or_default())
+        (Some(Tilde(digits.parse().ok())), rest.get(digits.len()..).unwrap_or_default())
     }
 }

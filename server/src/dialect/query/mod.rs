@@ -11,7 +11,7 @@ use egret_engine::query::ast::Query;
 use serde_json::{Map, Value};
 
 pub(crate) use compound::empty_bool;
-pub(crate) use options::{fuzziness, minimum_should_match, operator};
+pub(crate) use options::operator;
 pub(crate) use text_syntax::fields_with_boosts;
 
 use super::json::{Field, did_you_mean, token};

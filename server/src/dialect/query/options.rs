@@ -7,7 +7,7 @@ use crate::dialect::json::Field;
 use crate::error::{Error, Result};
 
 /// `"AUTO"`, `"AUTO:3,6"`, or 0 to 2.
-pub(crate) fn fuzziness(field: &Field<'_>) -> Result<Fuzziness> {
+pub(super) fn fuzziness(field: &Field<'_>) -> Result<Fuzziness> {
     let text = field.text()?;
     let invalid = || Error::argument(format!("Invalid fuzziness value: {text}"));
     if text.eq_ignore_ascii_case("auto") {
@@ -52,7 +52,7 @@ pub(super) fn zero_terms(field: &Field<'_>) -> Result<ZeroTerms> {
 }
 
 /// `2`, `-1`, `75%`, `-25%`, `2<75% 9<-3`.
-pub(crate) fn minimum_should_match(field: &Field<'_>) -> Result<MinimumShouldMatch> {
+pub(super) fn minimum_should_match(field: &Field<'_>) -> Result<MinimumShouldMatch> {
     let text = match field.value {
         Value::Number(_) | Value::String(_) => field.text()?,
         _ => return Err(field.misplaced()),

@@ -49,11 +49,13 @@ fn any() -> Query {
 }
 
 #[track_caller]
+#[expect(clippy::needless_pass_by_value, reason = "tables read better without references")]
 fn check(json: Value, expected: Query) {
     assert_eq!(read(&json).unwrap(), expected, "{json}");
 }
 
 #[track_caller]
+#[expect(clippy::needless_pass_by_value, reason = "tables read better without references")]
 fn refused(json: Value, reason: &str) {
     assert_eq!(read(&json).unwrap_err().reason(), reason, "{json}");
 }

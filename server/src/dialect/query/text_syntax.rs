@@ -51,12 +51,11 @@ pub(super) fn query_string(
             "fuzziness" => options.fuzziness = fuzziness(&field)?,
             "fuzzy_prefix_length" => options.fuzzy_prefix_length = field.count()?,
             "fuzzy_max_expansions" => options.fuzzy_max_expansions = max_expansions(&field)?,
-            "fuzzy_transpositions" => only(&field, true)?,
+            "fuzzy_transpositions" | "enable_position_increments" => only(&field, true)?,
             "fuzzy_rewrite" => rewrite(&field, &["top_terms_blended_freqs_50"])?,
             "rewrite" => rewrite(&field, &["constant_score", "constant_score_blended"])?,
             "allow_leading_wildcard" => options.allow_leading_wildcard = field.boolean()?,
             "analyze_wildcard" => only(&field, false)?,
-            "enable_position_increments" => only(&field, true)?,
             "auto_generate_synonyms_phrase_query" => drop(field.boolean()?),
             "minimum_should_match" => {
                 options.minimum_should_match = Some(minimum_should_match(&field)?);

@@ -1,0 +1,160 @@
+//! The running program: what all requests share, and how it starts and stops.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use egret_aof::disk::{Disk, FileDisk};
+use egret_cdc::{Pipeline, PipelineHandle};
+use egret_engine::{Engine, EngineOptions};
+use tokio::net::TcpListener;
+
+use crate::config::Config;
+use crate::error::{Error, Kind, Result};
+use crate::http::call::Bodies;
+use crate::identity::Identity;
+use crate::pools::Pools;
+use crate::statistics::Statistics;
+
+/// What all requests share.
+#[derive(Debug)]
+pub struct App {
+    pub(crate) config: Config,
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) pipelines: Vec<PipelineHandle>,
+    pub(crate) identity: Identity,
+    pub(crate) pools: Pools,
+    pub(crate) bodies: Arc<Bodies>,
+    pub(crate) statistics: Statistics,
+    pub(crate) started: Instant,
+}
+
+impl App {
+    /// Opens the data folder and starts following the configured databases.
+    pub async fn start(config: Config) -> Result<Arc<Self>> {
+        let disk: Arc<dyn Disk> = Arc::new(FileDisk);
+        let folder = std::path::absolute(&config.data).map_err(|error| {
+            let reason = format!("cannot open {}: {error}", config.data.display());
+            Error::new(Kind::Configuration, reason).with_source(error)
+        })?;
+        let (engine, identity) = {
+            let (disk, folder) = (Arc::clone(&disk), folder.clone());
+            let indexing_budget_bytes = config.engine.indexing_budget_bytes;
+            let open = move || {
+                let identity = Identity::open(disk.as_ref(), &folder)?;
+                let options = EngineOptions { disk, folder, indexing_budget_bytes };
+                Ok::<_, Error>((Arc::new(Engine::open(options)?), identity))
+            };
+            tokio::task::spawn_blocking(open).await.map_err(|error| {
+                Error::new(Kind::Internal, "opening the data folder failed").with_source(error)
+            })??
+        };
+        for (index, reason) in engine.damaged() {
+            tracing::error!(index, reason, "index is damaged and was not opened");
+        }
+        let mut pipelines = Vec::new();
+        for pipeline in &config.pipelines {
+            pipelines.push(follow(pipeline, &engine, &disk, &folder)?);
+        }
+        Ok(Arc::new(Self {
+            pools: Pools::new(&config.pools),
+            bodies: Arc::default(),
+            statistics: Statistics::default(),
+            started: Instant::now(),
+            config,
+            engine,
+            pipelines,
+            identity,
+        }))
+    }
+
+    /// The pipeline of this name.
+    pub(crate) fn pipeline(&self, name: &str) -> Option<&PipelineHandle> {
+        self.pipelines.iter().find(|pipeline| pipeline.name() == name)
+    }
+
+    /// Stops following, makes everything durable and closes the indexes.
+    pub async fn stop(&self) -> Result<()> {
+        for pipeline in &self.pipelines {
+            pipeline.stop().await;
+        }
+        let engine = Arc::clone(&self.engine);
+        let closed = tokio::task::spawn_blocking(move || engine.close()).await;
+        closed.map_err(|error| {
+            Error::new(Kind::Internal, "closing the indexes failed").with_source(error)
+        })??;
+        Ok(())
+    }
+}
+
+fn follow(
+    config: &egret_cdc::PipelineConfig,
+    engine: &Arc<Engine>,
+    disk: &Arc<dyn Disk>,
+    folder: &Path,
+) -> Result<PipelineHandle> {
+    let folder = folder.join("pipelines").join(&config.name);
+    let started = Pipeline::start(config.clone(), Arc::clone(engine), Arc::clone(disk), folder);
+    started.map_err(|error| {
+        let reason = format!("pipeline [{}]: {error}", config.name);
+        Error::new(Kind::Configuration, reason).with_source(error)
+    })
+}
+
+/// Runs `egret serve` until it is told to stop.
+pub fn serve(config: Config) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| {
+        Error::new(Kind::Internal, format!("cannot start threads: {error}")).with_source(error)
+    })?;
+    runtime.block_on(serve_until_stopped(config))
+}
+
+async fn serve_until_stopped(config: Config) -> Result<()> {
+    let listen = config.http.listen.clone();
+    let patience = Duration::from_millis(config.http.shutdown_timeout_ms);
+    let cannot_listen = |error: std::io::Error| {
+        let reason = format!("cannot listen on [{listen}]: {error}");
+        Error::new(Kind::Configuration, reason).with_source(error)
+    };
+    // Bound first: a second program on the same address stops before it touches any file.
+    let listener = TcpListener::bind(&listen).await.map_err(cannot_listen)?;
+    let address = listener.local_addr().map_err(cannot_listen)?;
+    let stop = stop_signal()?;
+    let app = App::start(config).await?;
+    crate::cli::print(&format!("egret listening on http://{address}\n"))?;
+    let (stopping, mut stopped) = tokio::sync::watch::channel(false);
+    let signal = async move {
+        let name = stop.await;
+        tracing::info!("stopping on {name}");
+        let _ = stopping.send(true);
+    };
+    let server = axum::serve(listener, crate::routes::router(Arc::clone(&app)))
+        .with_graceful_shutdown(signal)
+        .into_future();
+    let deadline = async {
+        let _ = stopped.wait_for(|stopping| *stopping).await;
+        tokio::time::sleep(patience).await;
+    };
+    tokio::select! {
+        served = server => served.map_err(cannot_listen)?,
+        () = deadline => tracing::warn!("requests in progress did not end in time"),
+    }
+    app.stop().await
+}
+
+/// Waits for the signal to stop and gives its name.
+fn stop_signal() -> Result<impl Future<Output = &'static str> + Send + 'static> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let failed = |error: std::io::Error| {
+        Error::new(Kind::Internal, format!("cannot listen for signals: {error}")).with_source(error)
+    };
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => "SIGINT",
+            _ = terminate.recv() => "SIGTERM",
+        }
+    })
+}

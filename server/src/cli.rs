@@ -1,0 +1,151 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use egret_cdc::PipelineConfig;
+
+use crate::config::{Config, DEFAULT_FILE};
+use crate::error::{Error, Kind, Result};
+
+const AFTER_HELP: &str = "\
+Examples:
+  egret serve --data ./data
+      Serves Elasticsearch's REST API on http://127.0.0.1:9200, without a database.
+  egret serve --data ./data --postgres postgres://me@localhost/shop --tables '*'
+      Follows every table with a primary key that the role may publish: one index for each,
+      as new as the last commit. The database needs wal_level=logical.
+  egret config > egret.toml
+      Writes every option with its default and what it means.
+
+Credentials may come from the environment: EGRET_POSTGRES_URL for the whole URL, PGPASSWORD for the
+password. Then open the address in a browser, or ask for /_cdc, /_cat/indices?v, /_search?q=word.";
+
+/// Full-text search for PostgreSQL in one program.
+#[derive(Debug, Parser)]
+#[command(name = "egret", version, after_help = AFTER_HELP, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve searches, and follow PostgreSQL where told to
+    #[command(after_help = AFTER_HELP)]
+    Serve(Box<Serve>),
+    /// Print every option of the configuration file with its default
+    Config,
+}
+
+/// Options of `egret serve`; they go before those of the file.
+#[derive(Debug, Default, Args)]
+pub struct Serve {
+    /// The configuration file (TOML)
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The folder of everything that Egret keeps; made where missing
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Where to listen; port 0 takes a free port and prints it
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<String>,
+    /// The database to follow: postgres://user:password@host:port/database
+    #[arg(long, value_name = "URL", env = "EGRET_POSTGRES_URL", hide_env_values = true)]
+    pub postgres: Option<String>,
+    /// Tables to follow, separated by commas: `*`, `schema.*`, `schema.table`, `table` [default: *]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub tables: Option<Vec<String>>,
+}
+
+impl Serve {
+    /// The configuration: the file's, what was given beside it, and the environment's password.
+    pub fn configuration(self, password: Option<&str>) -> Result<Config> {
+        let mut config = match &self.config {
+            Some(path) => Config::read(path)?,
+            None => Config::default(),
+        };
+        if let Some(data) = self.data {
+            config.data = data;
+        }
+        if let Some(listen) = self.listen {
+            config.http.listen = listen;
+        }
+        match (self.postgres, self.tables) {
+            (Some(url), tables) => {
+                let tables = tables.unwrap_or_else(|| vec!["*".to_owned()]);
+                config.pipelines.retain(|pipeline| pipeline.name != "main");
+                let main = PipelineConfig { url, tables, ..PipelineConfig::default() };
+                config.pipelines.push(main);
+            }
+            (None, Some(_)) => {
+                let reason = "--tables needs --postgres or EGRET_POSTGRES_URL";
+                return Err(Error::new(Kind::Configuration, reason));
+            }
+            (None, None) => {}
+        }
+        for pipeline in &mut config.pipelines {
+            if pipeline.password.is_none() && pipeline.password_file.is_none() {
+                pipeline.password = password.map(str::to_owned);
+            }
+        }
+        config.validate()?;
+        Ok(config)
+    }
+}
+
+/// Runs what the command line asks for, to its end.
+pub fn run(cli: Cli) -> Result<()> {
+    match cli.command {
+        Command::Config => print(DEFAULT_FILE),
+        Command::Serve(serve) => {
+            let config = serve.configuration(std::env::var("PGPASSWORD").ok().as_deref())?;
+            crate::app::serve(config)
+        }
+    }
+}
+
+/// Writes to the standard output, which carries nothing but what was asked for.
+pub(crate) fn print(text: &str) -> Result<()> {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| {
+        Error::new(Kind::Internal, format!("cannot write to the standard output: {error}"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn arguments_become_the_configuration() {
+        Cli::command().debug_assert();
+        let parse = |arguments: &[&str]| {
+            let all = ["egret", "serve"].iter().chain(arguments);
+            let Command::Serve(serve) = Cli::parse_from(all).command else { panic!() };
+            serve.configuration(Some("secret"))
+        };
+        let config = parse(&[
+            "--data",
+            "d",
+            "--listen",
+            "127.0.0.1:0",
+            "--postgres",
+            "postgres://h/d",
+            "--tables",
+            "a,b.c",
+        ])
+        .unwrap();
+        assert_eq!((config.data, config.http.listen), ("d".into(), "127.0.0.1:0".into()));
+        assert_eq!(config.pipelines[0].tables, ["a", "b.c"]);
+        assert_eq!(config.pipelines[0].password.as_deref(), Some("secret"));
+        let error = parse(&["--tables", "a"]).unwrap_err();
+        assert_eq!(error.reason(), "--tables needs --postgres or EGRET_POSTGRES_URL");
+        assert!(parse(&["--config", "/nowhere.toml"]).unwrap_err().reason().contains("nowhere"));
+    }
+}

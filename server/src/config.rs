@@ -1,0 +1,283 @@
+//! The configuration: a TOML file, the command line and the environment into one checked value.
+//!
+//! `egret.default.toml` documents every option; a test holds it against [`Config::default`].
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use egret_cdc::PipelineConfig;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Kind, Result};
+
+/// The documented defaults, as a file.
+pub const DEFAULT_FILE: &str = include_str!("../egret.default.toml");
+
+/// Everything that can be set.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The folder of everything that Egret keeps.
+    pub data: PathBuf,
+    /// Requests and what they may weigh.
+    pub http: HttpConfig,
+    /// How much happens at once.
+    pub pools: PoolsConfig,
+    /// The engine's limits.
+    pub engine: EngineConfig,
+    /// The limits of searches.
+    pub search: SearchConfig,
+    /// The result cache.
+    pub cache: CacheConfig,
+    /// The history of Egret's own statistics.
+    pub metrics: MetricsConfig,
+    /// Databases to follow.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pipelines: Vec<PipelineConfig>,
+}
+
+/// Requests and what they may weigh.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HttpConfig {
+    /// Where to listen.
+    pub listen: String,
+    /// The cluster's name.
+    pub cluster_name: String,
+    /// The node's name.
+    pub node_name: String,
+    /// Bytes of one request's body.
+    pub max_body_bytes: usize,
+    /// Bytes of all bodies in progress.
+    pub max_bodies_bytes: usize,
+    /// How long a stop waits for requests in progress.
+    pub shutdown_timeout_ms: u64,
+}
+
+/// How much happens at once, and how much may wait, by kind of work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PoolsConfig {
+    /// Searches at once; 0: one a processor.
+    pub search_threads: usize,
+    /// Searches that may wait.
+    pub search_queue: usize,
+    /// Writes at once.
+    pub write_threads: usize,
+    /// Writes that may wait.
+    pub write_queue: usize,
+    /// Reads by id at once.
+    pub read_threads: usize,
+    /// Reads by id that may wait.
+    pub read_queue: usize,
+    /// Changes of indexes at once.
+    pub manage_threads: usize,
+    /// Changes of indexes that may wait.
+    pub manage_queue: usize,
+}
+
+/// The engine's limits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EngineConfig {
+    /// Memory that all writers share.
+    pub indexing_budget_bytes: usize,
+}
+
+/// The limits of searches.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SearchConfig {
+    /// `from` + `size` may reach so far.
+    pub max_result_window: usize,
+    /// The timeout of a search that names none; 0: none.
+    pub default_timeout_ms: u64,
+    /// How long `wait_for_lsn` waits unless told.
+    pub wait_for_timeout_ms: u64,
+    /// How long it may be told to wait.
+    pub max_wait_for_timeout_ms: u64,
+    /// A request may name so many indexes.
+    pub max_indexes: usize,
+}
+
+/// The result cache.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CacheConfig {
+    /// Whether there is one.
+    pub enabled: bool,
+    /// Memory for it.
+    pub budget_bytes: usize,
+}
+
+/// The history of Egret's own statistics.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MetricsConfig {
+    /// Whether there is one.
+    pub enabled: bool,
+    /// How often it is added to.
+    pub interval_ms: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data: PathBuf::from("egret-data"),
+            http: HttpConfig::default(),
+            pools: PoolsConfig::default(),
+            engine: EngineConfig::default(),
+            search: SearchConfig::default(),
+            cache: CacheConfig::default(),
+            metrics: MetricsConfig::default(),
+            pipelines: Vec::new(),
+        }
+    }
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:9200".into(),
+            cluster_name: "egret".into(),
+            node_name: "egret-1".into(),
+            max_body_bytes: 100 << 20,
+            max_bodies_bytes: 512 << 20,
+            shutdown_timeout_ms: 10_000,
+        }
+    }
+}
+
+impl Default for PoolsConfig {
+    fn default() -> Self {
+        Self {
+            search_threads: 0,
+            search_queue: 1_000,
+            write_threads: 16,
+            write_queue: 10_000,
+            read_threads: 8,
+            read_queue: 1_000,
+            manage_threads: 4,
+            manage_queue: 1_000,
+        }
+    }
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self { indexing_budget_bytes: 256 << 20 }
+    }
+}
+
+impl Default for SearchConfig {
+    fn default() -> Self {
+        Self {
+            max_result_window: 10_000,
+            default_timeout_ms: 0,
+            wait_for_timeout_ms: 5_000,
+            max_wait_for_timeout_ms: 60_000,
+            max_indexes: 1_000,
+        }
+    }
+}
+
+impl Default for CacheConfig {
+    fn default() -> Self {
+        Self { enabled: true, budget_bytes: 256 << 20 }
+    }
+}
+
+impl Default for MetricsConfig {
+    fn default() -> Self {
+        Self { enabled: true, interval_ms: 1_000 }
+    }
+}
+
+impl SearchConfig {
+    /// The timeout of a search that names none.
+    pub fn default_timeout(&self) -> Option<Duration> {
+        (self.default_timeout_ms > 0).then(|| Duration::from_millis(self.default_timeout_ms))
+    }
+}
+
+impl Config {
+    /// Reads a file.
+    pub fn read(path: &Path) -> Result<Self> {
+        let wrong = |problem: &dyn std::fmt::Display| {
+            Error::new(Kind::Configuration, format!("{}: {problem}", path.display()))
+        };
+        let text = std::fs::read_to_string(path).map_err(|error| wrong(&error))?;
+        Self::parse(&text).map_err(|error| wrong(&error))
+    }
+
+    /// Parses a file's text.
+    pub fn parse(text: &str) -> Result<Self> {
+        toml::from_str(text).map_err(|error| {
+            Error::new(Kind::Configuration, error.to_string().trim_end().to_owned())
+        })
+    }
+
+    /// Refuses what cannot work, with the option's name.
+    pub fn validate(&self) -> Result<()> {
+        let positive = [
+            ("http.max_body_bytes", self.http.max_body_bytes),
+            ("http.max_bodies_bytes", self.http.max_bodies_bytes),
+            ("pools.write_threads", self.pools.write_threads),
+            ("pools.read_threads", self.pools.read_threads),
+            ("pools.manage_threads", self.pools.manage_threads),
+            ("engine.indexing_budget_bytes", self.engine.indexing_budget_bytes),
+            ("search.max_result_window", self.search.max_result_window),
+            ("search.max_indexes", self.search.max_indexes),
+            ("cache.budget_bytes", self.cache.budget_bytes),
+            ("metrics.interval_ms", usize::from(self.metrics.interval_ms > 0)),
+        ];
+        let refuse = |reason: String| Err(Error::new(Kind::Configuration, reason));
+        for (name, value) in positive {
+            if value == 0 {
+                return refuse(format!("{name} must be above 0"));
+            }
+        }
+        if self.http.max_body_bytes > self.http.max_bodies_bytes {
+            return refuse("http.max_body_bytes is above http.max_bodies_bytes".into());
+        }
+        for (at, pipeline) in self.pipelines.iter().enumerate() {
+            if self.pipelines.iter().take(at).any(|other| other.name == pipeline.name) {
+                return refuse(format!("two pipelines are named [{}]", pipeline.name));
+            }
+            pipeline.validate().map_err(|error| {
+                let reason = format!("pipeline [{}]: {error}", pipeline.name);
+                Error::new(Kind::Configuration, reason).with_source(error)
+            })?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documented_file_is_the_defaults() {
+        assert_eq!(Config::parse(DEFAULT_FILE).unwrap(), Config::default());
+        let written = toml::to_string(&Config::default()).unwrap();
+        for line in written.lines().filter(|line| !line.is_empty()) {
+            assert!(DEFAULT_FILE.lines().any(|known| known == line), "{line} is not documented");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let check = |text: &str, part: &str| {
+            let error = Config::parse(text).and_then(|config| config.validate()).unwrap_err();
+            assert!(error.reason().contains(part), "{text}: {error}");
+        };
+        check("dota = 1", "dota");
+        check("[http]\nlisen = 1", "lisen");
+        check("[http]\nmax_body_bytes = 0", "http.max_body_bytes must be above 0");
+        check("[http]\nmax_body_bytes = \"x\"", "max_body_bytes");
+        check("[[pipelines]]\nurl = \"x\"\nslto = 1", "slto");
+        let twice = "[[pipelines]]\nurl = \"postgres://h/d\"\n".repeat(2);
+        check(&twice, "two pipelines are named [main]");
+    }
+}

@@ -1,0 +1,223 @@
+//! What every answer has in common: the product header, the media type that was asked for, and the
+//! parameters `pretty`, `filter_path` and `error_trace`.
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::{HeaderValue, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http_body_util::BodyExt;
+use serde_json::{Map, Value};
+
+use super::errors::Trace;
+use super::{Params, media};
+use crate::dialect::source::matches;
+use crate::error::{Error, Result};
+
+/// Shapes the answer of the routes within.
+pub(crate) async fn shape(request: Request, next: Next) -> Response {
+    let mut response = match prepare(&request) {
+        Ok(wishes) => {
+            let response = next.run(request).await;
+            match wishes.apply(response).await {
+                Ok(response) => response,
+                Err(error) => error.into_response(),
+            }
+        }
+        Err(error) => error.into_response(),
+    };
+    let product = HeaderValue::from_static("Elasticsearch");
+    response.headers_mut().insert("x-elastic-product", product);
+    response
+}
+
+/// What the request wishes of any answer.
+struct Wishes {
+    json_type: HeaderValue,
+    pretty: bool,
+    trace: bool,
+    include: Vec<String>,
+    exclude: Vec<String>,
+}
+
+fn prepare(request: &Request) -> Result<Wishes> {
+    let uri = request.uri();
+    let params = Params::read(uri.path(), uri.query().unwrap_or_default())?;
+    let wanted = media::wanted(request.headers())?;
+    match params.filled("format") {
+        None | Some("json") => {}
+        Some("text" | "txt") if uri.path().starts_with("/_cat") => {}
+        Some(other) => {
+            return Err(Error::argument(format!("format [{other}] is not supported, [json] is")));
+        }
+    }
+    params.boolean("human")?;
+    let (exclude, include): (Vec<String>, Vec<String>) =
+        params.list("filter_path").into_iter().partition(|path| path.starts_with('-'));
+    Ok(Wishes {
+        json_type: wanted.json_type(),
+        pretty: params.is_true("pretty")?,
+        trace: params.is_true("error_trace")?,
+        include,
+        exclude: exclude.into_iter().map(|path| path[1..].to_owned()).collect(),
+    })
+}
+
+impl Wishes {
+    async fn apply(self, response: Response) -> Result<Response> {
+        let json = HeaderValue::from_static("application/json");
+        if response.headers().get(header::CONTENT_TYPE) != Some(&json) {
+            return Ok(response);
+        }
+        let (mut parts, body) = response.into_parts();
+        parts.headers.insert(header::CONTENT_TYPE, self.json_type.clone());
+        let trace = parts.extensions.remove::<Trace>().filter(|_| self.trace);
+        let filtered = !self.include.is_empty() || !self.exclude.is_empty();
+        if !self.pretty && !filtered && trace.is_none() {
+            return Ok(Response::from_parts(parts, body));
+        }
+        let failed = |error: &dyn std::fmt::Display| {
+            Error::new(crate::error::Kind::Internal, format!("cannot shape the answer: {error}"))
+        };
+        let bytes = body.collect().await.map_err(|error| failed(&error))?.to_bytes();
+        if bytes.is_empty() {
+            return Ok(Response::from_parts(parts, Body::empty()));
+        }
+        let mut value: Value = serde_json::from_slice(&bytes).map_err(|error| failed(&error))?;
+        if let (Some(Trace(trace)), Some(Value::Object(error))) = (trace, value.get_mut("error")) {
+            error.insert("stack_trace".into(), trace.into());
+        }
+        if filtered && parts.status.is_success() {
+            value = self.filter(value);
+        }
+        let written = if self.pretty {
+            serde_json::to_string_pretty(&value).map(|text| text + "\n")
+        } else {
+            serde_json::to_string(&value)
+        };
+        parts.headers.remove(header::CONTENT_LENGTH);
+        Ok(Response::from_parts(parts, Body::from(written.map_err(|error| failed(&error))?)))
+    }
+
+    fn filter(&self, value: Value) -> Value {
+        let split = |paths: &[String]| -> Vec<Vec<String>> {
+            paths.iter().map(|path| path.split('.').map(str::to_owned).collect()).collect()
+        };
+        let mut value = value;
+        if !self.exclude.is_empty() {
+            let paths = split(&self.exclude);
+            let paths: Vec<&[String]> = paths.iter().map(Vec::as_slice).collect();
+            exclude(&mut value, &paths);
+        }
+        if !self.include.is_empty() {
+            let paths = split(&self.include);
+            let paths: Vec<&[String]> = paths.iter().map(Vec::as_slice).collect();
+            value = include(value, &paths).unwrap_or_else(|| Value::Object(Map::new()));
+        }
+        value
+    }
+}
+
+/// What is left of each path once a key is passed; an empty one is at its end.
+fn step<'p>(paths: &[&'p [String]], key: &str) -> Vec<&'p [String]> {
+    let mut left = Vec::new();
+    for path in paths {
+        let mut path = *path;
+        // Any depth: the path may stay, or go on with what follows.
+        while let [first, rest @ ..] = path
+            && first == "**"
+        {
+            left.push(path);
+            if rest.is_empty() {
+                left.push(rest);
+            }
+            path = rest;
+        }
+        if let [first, rest @ ..] = path
+            && matches(first, key)
+        {
+            left.push(rest);
+        }
+    }
+    left
+}
+
+fn at_end(paths: &[&[String]]) -> bool {
+    paths.iter().any(|path| path.is_empty())
+}
+
+fn include(value: Value, paths: &[&[String]]) -> Option<Value> {
+    if at_end(paths) {
+        return Some(value);
+    }
+    match value {
+        Value::Object(object) => {
+            let kept: Map<String, Value> = object
+                .into_iter()
+                .filter_map(|(key, value)| {
+                    let left = step(paths, &key);
+                    Some((key, include(value, &left)?))
+                })
+                .collect();
+            (!kept.is_empty()).then_some(Value::Object(kept))
+        }
+        Value::Array(elements) => {
+            let kept: Vec<Value> =
+                elements.into_iter().filter_map(|element| include(element, paths)).collect();
+            (!kept.is_empty()).then_some(Value::Array(kept))
+        }
+        _ => None,
+    }
+}
+
+fn exclude(value: &mut Value, paths: &[&[String]]) {
+    match value {
+        Value::Object(object) => object.retain(|key, value| {
+            let left = step(paths, key);
+            let ends = at_end(&left);
+            if !ends && !left.is_empty() {
+                exclude(value, &left);
+            }
+            !ends
+        }),
+        Value::Array(elements) => elements.iter_mut().for_each(|element| exclude(element, paths)),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn answers_are_filtered_by_paths() {
+        let answer = json!({"took": 1, "hits": {"total": 2, "hits": [
+            {"_id": "1", "_source": {"a": 1, "b": 2}}, {"_id": "2", "_source": {"b": 3}}]}});
+        let check = |paths: &str, expected: Value| {
+            let (exclude, include): (Vec<&str>, Vec<&str>) =
+                paths.split(',').partition(|path| path.starts_with('-'));
+            let wishes = Wishes {
+                json_type: HeaderValue::from_static("x"),
+                pretty: false,
+                trace: false,
+                include: include.into_iter().map(str::to_owned).collect(),
+                exclude: exclude.into_iter().map(|path| path[1..].to_owned()).collect(),
+            };
+            assert_eq!(wishes.filter(answer.clone()), expected, "{paths}");
+        };
+        check("took", json!({"took": 1}));
+        check("hits.hits._id", json!({"hits": {"hits": [{"_id": "1"}, {"_id": "2"}]}}));
+        check("hits.hits._source.a", json!({"hits": {"hits": [{"_source": {"a": 1}}]}}));
+        check("**.a", json!({"hits": {"hits": [{"_source": {"a": 1}}]}}));
+        check("t*,hits.total", json!({"took": 1, "hits": {"total": 2}}));
+        check("-hits", json!({"took": 1}));
+        check(
+            "hits,-hits.hits._source",
+            json!({"hits": {"total": 2, "hits": [
+            {"_id": "1"}, {"_id": "2"}]}}),
+        );
+        check("nothing", json!({}));
+    }
+}

@@ -1,0 +1,71 @@
+//! Who this node is: names that stay the same over restarts, in `node.json` of the data folder.
+
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use egret_aof::disk::{Disk, create_folder_durably, replace_file};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::error::{Error, Kind, Result};
+
+/// Who this node is. On disk as a JSON object of these fields; others are refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Identity {
+    /// The format's version, 1.
+    format: u32,
+    /// The cluster's UUID, 22 characters.
+    pub(crate) cluster_uuid: String,
+    /// The node's id, 22 characters.
+    pub(crate) node_id: String,
+}
+
+impl Identity {
+    /// Reads a folder's identity, or makes one durably where there is none. Blocking.
+    pub(crate) fn open(disk: &dyn Disk, folder: &Path) -> Result<Self> {
+        let path = folder.join("node.json");
+        let failed = |error: std::io::Error| {
+            let reason = format!("cannot open {}: {error}", path.display());
+            Error::new(Kind::Configuration, reason).with_source(error)
+        };
+        create_folder_durably(disk, folder).map_err(failed)?;
+        if disk.exists(&path).map_err(failed)? {
+            let content = disk.read(&path).map_err(failed)?;
+            let identity: Self =
+                serde_json::from_slice(&content).map_err(|error| failed(error.into()))?;
+            if identity.format != 1 {
+                let reason = format!("{}: unknown format [{}]", path.display(), identity.format);
+                return Err(Error::new(Kind::Configuration, reason));
+            }
+            return Ok(identity);
+        }
+        let identity = Self { format: 1, cluster_uuid: new_id(), node_id: new_id() };
+        let content = serde_json::to_vec(&identity).map_err(|error| failed(error.into()))?;
+        replace_file(disk, &path, &content).map_err(failed)?;
+        Ok(identity)
+    }
+}
+
+/// An id in 22 characters of URL-safe base64, rising with time so that neighbours lie together.
+pub(crate) fn new_id() -> String {
+    URL_SAFE_NO_PAD.encode(Uuid::now_v7().as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use egret_aof::disk::FileDisk;
+
+    use super::*;
+
+    #[test]
+    fn an_identity_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("a/b");
+        let first = Identity::open(&FileDisk, &data).unwrap();
+        assert_eq!(Identity::open(&FileDisk, &data).unwrap(), first);
+        std::fs::write(data.join("node.json"), "{").unwrap();
+        assert!(Identity::open(&FileDisk, &data).is_err());
+    }
+}

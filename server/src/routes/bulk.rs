@@ -1,0 +1,184 @@
+//! `_bulk`: many writes, each with its own result.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::{Path, State};
+use egret_engine::batch::{Applied, Batch, Refresh, WriteOp};
+use egret_engine::index::Receipt;
+use egret_engine::{ErrorKind, Index};
+use serde_json::{Map, Value, json};
+
+use super::write;
+use crate::app::App;
+use crate::dialect::bulk::{Action, Defaults, operation, read};
+use crate::error::{Error, Result};
+use crate::http::{Call, Reply, errors};
+use crate::identity::new_id;
+use crate::pools::run_with;
+
+pub(super) async fn bulk(State(app): State<Arc<App>>, call: Call) -> Result<Reply> {
+    run(&app, call, None).await
+}
+
+pub(super) async fn bulk_in(
+    State(app): State<Arc<App>>,
+    Path(index): Path<String>,
+    call: Call,
+) -> Result<Reply> {
+    run(&app, call, Some(index)).await
+}
+
+/// What has become of an item so far.
+struct Slot {
+    action: Action,
+    index: String,
+    id: String,
+    result: Option<Result<Applied>>,
+}
+
+/// The operations of one index, and which items they came from.
+struct Share {
+    name: String,
+    ops: Vec<WriteOp>,
+    items: Vec<usize>,
+}
+
+/// What the writer of one index was given.
+struct Submitted {
+    index: Arc<Index>,
+    receipt: Receipt,
+    items: Vec<usize>,
+}
+
+async fn run(app: &App, call: Call, index: Option<String>) -> Result<Reply> {
+    let started = Instant::now();
+    call.params.allow(&[write::PARAMS, &["_source", "pipeline"]].concat())?;
+    let refresh = write::refresh(&call.params)?;
+    for unsupported in ["pipeline", "_source"] {
+        if call.params.filled(unsupported).is_some_and(|value| !matches!(value, "_none" | "false"))
+        {
+            return Err(Error::argument(format!("[{unsupported}] of [_bulk] is not supported")));
+        }
+    }
+    let permit = app.pools.write.enter().await?;
+    let engine = Arc::clone(&app.engine);
+    let body = call.body.clone();
+    let submit = move || {
+        let (mut slots, shares) = split(&body, &Defaults { index })?;
+        let mut submitted = Vec::new();
+        for share in shares {
+            let Share { name, ops, items } = share;
+            let batch = Batch { ops, refresh, ..Batch::default() };
+            let sent = write::index_or_new(&engine, &name).and_then(|index| {
+                write::refuse_followed(&index)?;
+                let receipt = index.submit(batch)?;
+                Ok((index, receipt))
+            });
+            match sent {
+                Ok((index, receipt)) => submitted.push(Submitted { index, receipt, items }),
+                Err(error) => fail(&mut slots, &items, &error),
+            }
+        }
+        Ok((slots, submitted))
+    };
+    let ((mut slots, submitted), permit) = run_with(permit, submit).await?;
+    for Submitted { index, receipt, items } in submitted {
+        let closed = |_| egret_engine::Error::new(ErrorKind::Closed, "the index was closed");
+        match receipt.await.map_err(closed).flatten() {
+            Ok(outcome) => settle(&mut slots, &items, outcome.ops, &index),
+            Err(error) => fail(&mut slots, &items, &Error::from(error)),
+        }
+    }
+    drop(permit);
+    Ok(answer(app, &slots, refresh, started))
+}
+
+/// Reads the body into one slot for each item and the operations of each index.
+fn split(body: &bytes::Bytes, defaults: &Defaults) -> Result<(Vec<Slot>, Vec<Share>)> {
+    let mut slots = Vec::new();
+    let mut shares: Vec<Share> = Vec::new();
+    for (at, item) in read(body, defaults)?.into_iter().enumerate() {
+        let (action, index) = (item.action, item.index.clone());
+        let id = item.id.clone().unwrap_or_else(new_id);
+        let mut slot = Slot { action, index: index.clone(), id: id.clone(), result: None };
+        match operation(item, || id) {
+            Err(error) => slot.result = Some(Err(error)),
+            Ok(op) => match shares.iter_mut().find(|share| share.name == index) {
+                Some(share) => {
+                    share.ops.push(op);
+                    share.items.push(at);
+                }
+                None => shares.push(Share { name: index, ops: vec![op], items: vec![at] }),
+            },
+        }
+        slots.push(slot);
+    }
+    Ok((slots, shares))
+}
+
+/// Gives items what the writer says of each.
+fn settle(
+    slots: &mut [Slot],
+    items: &[usize],
+    results: Vec<egret_engine::Result<Applied>>,
+    index: &Index,
+) {
+    for (item, result) in items.iter().zip(results) {
+        let result = result.map_err(|error| error.with_index(index.name()).into());
+        if let Some(slot) = slots.get_mut(*item) {
+            slot.result = Some(result);
+        }
+    }
+}
+
+/// Gives items the same error.
+fn fail(slots: &mut [Slot], items: &[usize], error: &Error) {
+    for item in items {
+        if let Some(slot) = slots.get_mut(*item) {
+            let mut copy = Error::new(error.kind(), error.reason());
+            if let Some(index) = error.index() {
+                copy = copy.with_index(index);
+            }
+            slot.result = Some(Err(copy));
+        }
+    }
+}
+
+fn answer(app: &App, slots: &[Slot], refresh: Refresh, started: Instant) -> Reply {
+    let mut failures = 0;
+    let mut items = Vec::with_capacity(slots.len());
+    for slot in slots {
+        let shown = match &slot.result {
+            Some(Ok(applied)) => {
+                let (_, status) = write::result_name(applied.result);
+                let mut shown = write::answer(&slot.index, applied, refresh);
+                shown.insert("status".into(), status.into());
+                shown
+            }
+            Some(Err(error)) => {
+                failures += 1;
+                failed(slot, error)
+            }
+            None => {
+                failures += 1;
+                let lost =
+                    egret_engine::Error::new(ErrorKind::Internal, "the writer lost an operation");
+                failed(slot, &Error::from(lost))
+            }
+        };
+        items.push(json!({ slot.action.name(): shown }));
+    }
+    write::count(&app.statistics, slots.len() as u64, failures);
+    let took = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    Reply::ok(&json!({"errors": failures > 0, "took": took, "items": items}))
+}
+
+fn failed(slot: &Slot, error: &Error) -> Map<String, Value> {
+    let mut shown = Map::new();
+    shown.insert("_index".into(), slot.index.as_str().into());
+    shown.insert("_id".into(), slot.id.as_str().into());
+    shown.insert("status".into(), errors::status(error).as_u16().into());
+    shown.insert("error".into(), Value::Object(errors::to_json(error)));
+    shown
+}

@@ -1,0 +1,173 @@
+//! `_cluster`: health and statistics of a cluster that is one node.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use egret_engine::Index;
+use serde_json::{Map, Value, json};
+
+use super::index::{named, patience};
+use super::{root, targets};
+use crate::app::App;
+use crate::error::{Error, Result};
+use crate::http::{Call, Params, Reply};
+
+const HEALTH: &[&str] = &[
+    "level",
+    "local",
+    "timeout",
+    "master_timeout",
+    "cluster_manager_timeout",
+    "wait_for_status",
+    "wait_for_nodes",
+    "wait_for_active_shards",
+    "wait_for_no_relocating_shards",
+    "wait_for_no_initializing_shards",
+    "wait_for_events",
+];
+
+pub(super) async fn health_all(State(app): State<Arc<App>>, call: Call) -> Result<Reply> {
+    show_health(&app, &call, "_all")
+}
+
+pub(super) async fn health(
+    State(app): State<Arc<App>>,
+    Path(expression): Path<String>,
+    call: Call,
+) -> Result<Reply> {
+    show_health(&app, &call, &expression)
+}
+
+/// Green: every index is open; red: one is damaged. Yellow, a missing replica, there is none.
+pub(super) fn color(app: &App) -> &'static str {
+    if app.engine.damaged().is_empty() { "green" } else { "red" }
+}
+
+fn show_health(app: &App, call: &Call, expression: &str) -> Result<Reply> {
+    let params = &call.params;
+    params.allow(&[HEALTH, targets::PARAMS].concat())?;
+    patience(params)?;
+    let indexes = named(app, expression, params)?;
+    let color = color(app);
+    let count = indexes.len();
+    // What one node does not fulfil now it never will: the answer does not wait for the timeout.
+    let timed_out = !fulfilled(params, color, count)?;
+    let mut shown = json!({
+        "cluster_name": app.config.http.cluster_name,
+        "status": color,
+        "timed_out": timed_out,
+        "number_of_nodes": 1,
+        "number_of_data_nodes": 1,
+        "active_primary_shards": count,
+        "active_shards": count,
+        "relocating_shards": 0,
+        "initializing_shards": 0,
+        "unassigned_shards": 0,
+        "delayed_unassigned_shards": 0,
+        "number_of_pending_tasks": 0,
+        "number_of_in_flight_fetch": 0,
+        "task_max_waiting_in_queue_millis": 0,
+        "active_shards_percent_as_number": 100.0,
+    });
+    match params.filled("level") {
+        None | Some("cluster") => {}
+        Some("indices") => {
+            let all = indexes.iter().map(|index| (index.name().to_owned(), index_health(index)));
+            if let Value::Object(shown) = &mut shown {
+                shown.insert("indices".into(), Value::Object(all.collect::<Map<_, _>>()));
+            }
+        }
+        Some(other) => {
+            return Err(Error::argument(format!("[level] of [{other}] is not supported")));
+        }
+    }
+    let status = if timed_out { StatusCode::REQUEST_TIMEOUT } else { StatusCode::OK };
+    Ok(Reply::json(status, &shown))
+}
+
+fn index_health(_: &Arc<Index>) -> Value {
+    json!({
+        "status": "green",
+        "number_of_shards": 1,
+        "number_of_replicas": 0,
+        "active_primary_shards": 1,
+        "active_shards": 1,
+        "relocating_shards": 0,
+        "initializing_shards": 0,
+        "unassigned_shards": 0,
+    })
+}
+
+/// Whether all that the request waits for is so.
+fn fulfilled(params: &Params, color: &str, shards: usize) -> Result<bool> {
+    params.boolean("wait_for_no_relocating_shards")?;
+    params.boolean("wait_for_no_initializing_shards")?;
+    let wrong =
+        |key: &str, value: &str| Error::argument(format!("[{key}] has an unknown value [{value}]"));
+    let color_is_fine = match params.filled("wait_for_status") {
+        None | Some("red") => true,
+        Some("yellow" | "green") => color == "green",
+        Some(other) => return Err(wrong("wait_for_status", other)),
+    };
+    let shards_are_fine = match params.filled("wait_for_active_shards") {
+        None | Some("all") => true,
+        Some(number) => {
+            let wanted: usize =
+                number.parse().map_err(|_| wrong("wait_for_active_shards", number))?;
+            wanted <= shards
+        }
+    };
+    let nodes_are_fine = params
+        .filled("wait_for_nodes")
+        .map_or(Ok(true), |text| nodes(text).ok_or_else(|| wrong("wait_for_nodes", text)))?;
+    Ok(color_is_fine && shards_are_fine && nodes_are_fine)
+}
+
+/// `2`, `>=2`, `ge(2)`: whether one node is enough.
+fn nodes(text: &str) -> Option<bool> {
+    let (comparison, number) = match text.split_once('(') {
+        Some((name, rest)) => (name, rest.strip_suffix(')')?),
+        None => text.split_at(text.find(|character: char| character.is_ascii_digit())?),
+    };
+    let number: u32 = number.parse().ok()?;
+    Some(match comparison {
+        "" => number == 1,
+        ">=" | "ge" => 1 >= number,
+        "<=" | "le" => 1 <= number,
+        ">" | "gt" => 1 > number,
+        "<" | "lt" => 1 < number,
+        _ => return None,
+    })
+}
+
+pub(super) async fn stats(State(app): State<Arc<App>>, call: Call) -> Result<Reply> {
+    call.params.allow(&["timeout"])?;
+    patience(&call.params)?;
+    let indexes = app.engine.indexes();
+    let mut documents = (0, 0);
+    let (mut bytes, mut segments) = (0, 0);
+    for index in &indexes {
+        let stats = index.stats();
+        documents = (documents.0 + stats.doc_count, documents.1 + stats.deleted_count);
+        bytes += stats.size_bytes;
+        segments += stats.segment_count;
+    }
+    Ok(Reply::ok(&json!({
+        "_nodes": {"total": 1, "successful": 1, "failed": 0},
+        "cluster_name": app.config.http.cluster_name,
+        "cluster_uuid": app.identity.cluster_uuid,
+        "status": color(&app),
+        "indices": {
+            "count": indexes.len(),
+            "shards": {"total": indexes.len(), "primaries": indexes.len(), "replication": 0.0},
+            "docs": {"count": documents.0, "deleted": documents.1},
+            "store": {"size_in_bytes": bytes},
+            "segments": {"count": segments},
+        },
+        "nodes": {
+            "count": {"total": 1, "data": 1, "master": 1, "ingest": 0},
+            "versions": [root::API_VERSION],
+        },
+    })))
+}

@@ -1,0 +1,51 @@
+//! `_count`.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use egret_engine::Snapshot;
+use serde_json::json;
+
+use super::search::{SnapshotFields, TEXT, text_query};
+use super::{freshness, targets};
+use crate::app::App;
+use crate::dialect::json::parse_object;
+use crate::dialect::search::read_count;
+use crate::error::Result;
+use crate::http::{Call, Reply};
+
+pub(super) async fn count_all(State(app): State<Arc<App>>, call: Call) -> Result<Reply> {
+    run(&app, &call, "_all").await
+}
+
+pub(super) async fn count(
+    State(app): State<Arc<App>>,
+    Path(index): Path<String>,
+    call: Call,
+) -> Result<Reply> {
+    run(&app, &call, &index).await
+}
+
+async fn run(app: &App, call: &Call, expression: &str) -> Result<Reply> {
+    let params = &call.params;
+    params.allow(&[TEXT, targets::PARAMS, freshness::PARAMS, &["preference"]].concat())?;
+    let options = targets::Options::read(params)?;
+    let limit = app.config.search.max_indexes;
+    let indexes = targets::resolve(&app.engine, expression, options, limit)?;
+    freshness::wait(app, params, &indexes).await?;
+    let snapshots: Vec<Arc<Snapshot>> = indexes.iter().map(|index| index.snapshot()).collect();
+    let fields = SnapshotFields(&snapshots);
+    let mut query = read_count(&parse_object(&call.body)?, &fields)?;
+    if let Some(text) = text_query(params, &fields)? {
+        query = text;
+    }
+    let checkpoints: Vec<_> = snapshots.iter().map(|snapshot| snapshot.checkpoint()).collect();
+    let shards = snapshots.len();
+    let count =
+        app.pools.search.run(move || Ok(egret_engine::search::count(&snapshots, &query)?)).await?;
+    let reply = Reply::ok(&json!({
+        "count": count,
+        "_shards": {"total": shards, "successful": shards, "skipped": 0, "failed": 0},
+    }));
+    Ok(freshness::mark(reply, checkpoints.into_iter()))
+}

@@ -1,0 +1,215 @@
+//! Documents by id: `_doc`, `_create`, `_source`.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use egret_engine::batch::WriteOp;
+use egret_engine::search::request::SourceFilter;
+use egret_engine::snapshot::StoredDocument;
+use egret_engine::{ErrorKind, Index};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Map, Value, json};
+
+use super::{freshness, write};
+use crate::app::App;
+use crate::dialect::bulk;
+use crate::dialect::json::Field;
+use crate::dialect::source;
+use crate::error::{Error, Kind, Result};
+use crate::http::{Call, Params, Reply};
+use crate::identity::new_id;
+
+const CONDITIONS: &[&str] = &["if_seq_no", "if_primary_term", "op_type"];
+const READING: &[&str] =
+    &["_source", "_source_includes", "_source_excludes", "realtime", "refresh", "preference"];
+
+pub(super) async fn index(
+    State(app): State<Arc<App>>,
+    Path((index, id)): Path<(String, String)>,
+    call: Call,
+) -> Result<Reply> {
+    put(&app, &index, Some(id), &call, false).await
+}
+
+pub(super) async fn index_without_id(
+    State(app): State<Arc<App>>,
+    Path(index): Path<String>,
+    call: Call,
+) -> Result<Reply> {
+    put(&app, &index, None, &call, false).await
+}
+
+pub(super) async fn create(
+    State(app): State<Arc<App>>,
+    Path((index, id)): Path<(String, String)>,
+    call: Call,
+) -> Result<Reply> {
+    put(&app, &index, Some(id), &call, true).await
+}
+
+async fn put(
+    app: &App,
+    index: &str,
+    id: Option<String>,
+    call: &Call,
+    create: bool,
+) -> Result<Reply> {
+    call.params.allow(&[write::PARAMS, CONDITIONS].concat())?;
+    let refresh = write::refresh(&call.params)?;
+    if call.body.is_empty() {
+        return Err(Error::new(Kind::Content, "request body is required"));
+    }
+    let create = create || op_type(&call.params)?;
+    let condition = condition(&call.params, create || id.is_none())?;
+    let id = id.unwrap_or_else(new_id);
+    let op = WriteOp::Upsert { id, source: call.body.clone(), condition };
+    let (index, applied) = write::one(app, index, op, refresh).await?;
+    let (_, status) = write::result_name(applied.result);
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
+    let id = utf8_percent_encode(&applied.id, NON_ALPHANUMERIC).to_string();
+    let place = format!("/{}/_doc/{id}", index.name());
+    Ok(Reply::json(status, &write::answer(index.name(), &applied, refresh))
+        .with("location", &place))
+}
+
+fn op_type(params: &Params) -> Result<bool> {
+    params.filled("op_type").map_or(Ok(false), |text| {
+        bulk::op_type(&Field::new("index", "op_type", &Value::from(text)))
+    })
+}
+
+/// What must hold for the write.
+pub(super) fn condition(params: &Params, create: bool) -> Result<egret_engine::batch::Condition> {
+    let number = |key| Ok::<_, Error>(params.count(key)?.map(|number| number as u64));
+    bulk::condition(create, number("if_seq_no")?, number("if_primary_term")?)
+}
+
+pub(super) async fn delete(
+    State(app): State<Arc<App>>,
+    Path((index, id)): Path<(String, String)>,
+    call: Call,
+) -> Result<Reply> {
+    call.params.allow(&[write::PARAMS, CONDITIONS].concat())?;
+    let refresh = write::refresh(&call.params)?;
+    let condition = condition(&call.params, false)?;
+    let op = WriteOp::Delete { id, condition };
+    let (index, applied) = write::one(&app, &index, op, refresh).await?;
+    let (_, status) = write::result_name(applied.result);
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
+    Ok(Reply::json(status, &write::answer(index.name(), &applied, refresh)))
+}
+
+/// Reads a document, the newest unless the request wants what is published.
+pub(super) async fn find(
+    app: &App,
+    index: &Arc<Index>,
+    id: &str,
+    params: &Params,
+) -> Result<Option<StoredDocument>> {
+    let realtime = params.boolean("realtime")?.unwrap_or(true);
+    let refresh = params.is_true("refresh")?;
+    let (index, id) = (Arc::clone(index), id.to_owned());
+    app.pools
+        .read
+        .run(move || {
+            if refresh {
+                index.refresh()?;
+            }
+            Ok(if realtime { index.document(&id)? } else { index.snapshot().document(&id)? })
+        })
+        .await
+}
+
+/// The part of a document that the parameters ask for.
+pub(super) fn source_filter(params: &Params) -> SourceFilter {
+    let includes = [params.list("_source_includes"), params.list("_source_include")].concat();
+    let excludes = [params.list("_source_excludes"), params.list("_source_exclude")].concat();
+    match params.text("_source") {
+        Some("false") => SourceFilter::None,
+        None | Some("" | "true") => source::paths(includes, excludes),
+        Some(text) => {
+            let named = text.split(',').filter(|name| !name.is_empty()).map(str::to_owned);
+            source::paths(named.chain(includes).collect(), excludes)
+        }
+    }
+}
+
+pub(super) async fn read(
+    State(app): State<Arc<App>>,
+    Path((index, id)): Path<(String, String)>,
+    call: Call,
+) -> Result<Reply> {
+    call.params.allow(&[READING, freshness::PARAMS].concat())?;
+    let index = app.engine.index(&index)?;
+    freshness::wait(&app, &call.params, std::slice::from_ref(&index)).await?;
+    let filter = source_filter(&call.params);
+    // Taken before the document is read, so that it promises no more than was seen.
+    let checkpoint = index.snapshot().checkpoint();
+    let found = find(&app, &index, &id, &call.params).await?;
+    let status = if found.is_some() { StatusCode::OK } else { StatusCode::NOT_FOUND };
+    let body = written(index.name(), &id, found.as_ref(), &filter)?;
+    Ok(freshness::mark(Reply::raw_json(status, body), std::iter::once(checkpoint)))
+}
+
+/// A document's JSON, its source verbatim.
+pub(super) fn written(
+    index: &str,
+    id: &str,
+    found: Option<&StoredDocument>,
+    filter: &SourceFilter,
+) -> Result<Vec<u8>> {
+    let mut head = Map::new();
+    head.insert("_index".into(), index.into());
+    head.insert("_id".into(), id.into());
+    let Some(document) = found else {
+        head.insert("found".into(), false.into());
+        return Ok(Value::Object(head).to_string().into_bytes());
+    };
+    head.insert("_version".into(), document.version.into());
+    head.insert("_seq_no".into(), document.seq_no.0.into());
+    head.insert("_primary_term".into(), document.term.into());
+    head.insert("found".into(), true.into());
+    let mut body = Value::Object(head).to_string().into_bytes();
+    if let Some(source) = source::apply(filter, &document.source)? {
+        body.pop();
+        body.extend_from_slice(b",\"_source\":");
+        body.extend_from_slice(&source);
+        body.push(b'}');
+    }
+    Ok(body)
+}
+
+pub(super) async fn source(
+    State(app): State<Arc<App>>,
+    Path((index, id)): Path<(String, String)>,
+    call: Call,
+) -> Result<Reply> {
+    call.params.allow(&[READING, freshness::PARAMS].concat())?;
+    let index = app.engine.index(&index)?;
+    freshness::wait(&app, &call.params, std::slice::from_ref(&index)).await?;
+    let filter = source_filter(&call.params);
+    if filter == SourceFilter::None {
+        return Err(Error::validation("fetching source can not be disabled"));
+    }
+    let checkpoint = index.snapshot().checkpoint();
+    let found = find(&app, &index, &id, &call.params).await?;
+    let source = found.map(|found| source::apply(&filter, &found.source)).transpose()?.flatten();
+    let source = source.ok_or_else(|| {
+        let reason = format!("Document not found [{}]/[{id}]", index.name());
+        Error::new(Kind::NotFound, reason)
+    })?;
+    let reply = Reply::raw_json(StatusCode::OK, source);
+    Ok(freshness::mark(reply, std::iter::once(checkpoint)))
+}
+
+/// The answer about a document that cannot be read, for `_mget`.
+pub(super) fn failed(index: &str, id: &str, error: &Error) -> Value {
+    let shown = Value::Object(crate::http::errors::to_json(error));
+    json!({"_index": index, "_id": id, "error": shown})
+}
+
+/// Whether an error is that an index is missing.
+pub(super) fn is_missing_index(error: &Error) -> bool {
+    error.kind() == Kind::Engine(ErrorKind::IndexNotFound)
+}

@@ -1,0 +1,40 @@
+//! `/health/live`: the program answers. `/health/ready`: what it serves is as new as promised.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use egret_cdc::PipelineState;
+use serde_json::{Value, json};
+
+use crate::app::App;
+use crate::error::Result;
+use crate::http::{Call, Reply};
+
+pub(super) async fn live(call: Call) -> Result<Reply> {
+    call.params.allow(&[])?;
+    Ok(Reply::ok(&json!({"live": true})))
+}
+
+/// Ready: every index opened and every pipeline follows its database. Searches are answered from
+/// what there is in any case.
+pub(super) async fn ready(State(app): State<Arc<App>>, call: Call) -> Result<Reply> {
+    call.params.allow(&[])?;
+    let mut reasons: Vec<Value> = Vec::new();
+    for (index, reason) in app.engine.damaged() {
+        reasons.push(json!({"index": index, "state": "damaged", "reason": reason}));
+    }
+    for pipeline in &app.pipelines {
+        let status = pipeline.status();
+        if status.state != PipelineState::Streaming {
+            reasons.push(json!({
+                "pipeline": status.name,
+                "state": status.state,
+                "reason": status.reason.or(status.last_error),
+            }));
+        }
+    }
+    let ready = reasons.is_empty();
+    let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    Ok(Reply::json(code, &json!({"ready": ready, "reasons": reasons})))
+}

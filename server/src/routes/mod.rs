@@ -1,0 +1,127 @@
+//! The routes: one file for each resource.
+
+mod aliases;
+mod bulk;
+mod cat;
+mod cdc;
+mod cluster;
+mod count;
+mod document;
+mod freshness;
+mod health;
+mod index;
+mod maintenance;
+mod mapping;
+mod mget;
+mod page;
+mod prometheus;
+mod root;
+mod search;
+mod settings;
+mod targets;
+mod update;
+mod write;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::{Method, Uri};
+use axum::middleware::from_fn;
+use axum::routing::{get, head, post, put};
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::decompression::RequestDecompressionLayer;
+
+use crate::app::App;
+use crate::error::{Error, Kind};
+use crate::http::{errors, shape};
+
+/// All routes.
+pub fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .merge(documents())
+        .merge(searches())
+        .merge(indexes())
+        .merge(server())
+        .fallback(no_handler)
+        .method_not_allowed_fallback(no_method)
+        .with_state(app)
+        .layer(CatchPanicLayer::custom(errors::panicked))
+        .layer(RequestDecompressionLayer::new())
+        .layer(from_fn(shape::shape))
+}
+
+fn documents() -> Router<Arc<App>> {
+    Router::new()
+        .route("/{index}/_doc", post(document::index_without_id))
+        .route(
+            "/{index}/_doc/{id}",
+            get(document::read).put(document::index).post(document::index).delete(document::delete),
+        )
+        .route("/{index}/_create/{id}", put(document::create).post(document::create))
+        .route("/{index}/_source/{id}", get(document::source))
+        .route("/{index}/_update/{id}", post(update::update))
+        .route("/_mget", get(mget::mget).post(mget::mget))
+        .route("/{index}/_mget", get(mget::mget_in).post(mget::mget_in))
+        .route("/_bulk", post(bulk::bulk).put(bulk::bulk))
+        .route("/{index}/_bulk", post(bulk::bulk_in).put(bulk::bulk_in))
+}
+
+fn searches() -> Router<Arc<App>> {
+    Router::new()
+        .route("/_search", get(search::search_all).post(search::search_all))
+        .route("/{index}/_search", get(search::search).post(search::search))
+        .route("/_count", get(count::count_all).post(count::count_all))
+        .route("/{index}/_count", get(count::count).post(count::count))
+}
+
+fn indexes() -> Router<Arc<App>> {
+    Router::new()
+        .route(
+            "/{index}",
+            put(index::create).get(index::read).delete(index::delete).head(index::exists),
+        )
+        .route("/_mapping", get(mapping::read_all))
+        .route("/{index}/_mapping", get(mapping::read).put(mapping::add).post(mapping::add))
+        .route("/_settings", get(settings::read_all))
+        .route("/{index}/_settings", get(settings::read))
+        .route("/_alias", get(aliases::read_all))
+        .route("/{index}/_alias", get(aliases::read))
+        .route("/_alias/{name}", head(aliases::none).get(aliases::none))
+        .route("/_refresh", get(maintenance::refresh_all).post(maintenance::refresh_all))
+        .route("/{index}/_refresh", get(maintenance::refresh).post(maintenance::refresh))
+        .route("/_flush", get(maintenance::flush_all).post(maintenance::flush_all))
+        .route("/{index}/_flush", get(maintenance::flush).post(maintenance::flush))
+}
+
+fn server() -> Router<Arc<App>> {
+    Router::new()
+        .route("/", get(root::root))
+        .route("/_ui/search.css", get(page::style))
+        .route("/_ui/search.js", get(page::script))
+        .route("/_cat", get(cat::help))
+        .route("/_cat/indices", get(cat::indices_all))
+        .route("/_cat/indices/{index}", get(cat::indices))
+        .route("/_cat/health", get(cat::health))
+        .route("/_cat/count", get(cat::count_all))
+        .route("/_cat/count/{index}", get(cat::count))
+        .route("/_cluster/health", get(cluster::health_all))
+        .route("/_cluster/health/{index}", get(cluster::health))
+        .route("/_cluster/stats", get(cluster::stats))
+        .route("/_cdc", get(cdc::status))
+        .route("/metrics", get(prometheus::metrics))
+        .route("/health/live", get(health::live))
+        .route("/health/ready", get(health::ready))
+}
+
+async fn no_handler(method: Method, uri: Uri) -> Error {
+    let reason = format!("no handler found for uri [{uri}] and method [{method}]");
+    Error::new(Kind::NoHandler, reason)
+}
+
+async fn no_method(method: Method, uri: Uri) -> Error {
+    let reason = format!("Incorrect HTTP method for uri [{uri}] and method [{method}]");
+    Error::new(Kind::MethodNotAllowed, reason)
+}
+
+#[cfg(test)]
+mod tests;

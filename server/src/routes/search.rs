@@ -1,0 +1,240 @@
+//! `_search`: by a body, by `q=`, or both ways at once.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use egret_engine::Snapshot;
+use egret_engine::mapping::{FieldKind as Kind, Mapping};
+use egret_engine::query::ast::{Operator, Query};
+use egret_engine::search::request::{SearchRequest, TrackTotalHits};
+use serde_json::{Map, Value};
+
+use super::{document, freshness, targets};
+use crate::app::App;
+use crate::cached_search::{self, Search};
+use crate::dialect::json::{Field, parse_object};
+use crate::dialect::lucene::{TextOptions, parse};
+use crate::dialect::query::{FieldKind, Fields, QueryReader, operator};
+use crate::dialect::response::Shape;
+use crate::dialect::source::matches;
+use crate::dialect::{search as dialect, sort};
+use crate::error::{Error, Result};
+use crate::http::{Call, Params, Reply};
+
+/// Parameters of `q=`.
+pub(super) const TEXT: &[&str] =
+    &["q", "df", "default_operator", "analyzer", "analyze_wildcard", "lenient"];
+
+const KNOWN: &[&str] = &[
+    "from",
+    "size",
+    "sort",
+    "_source",
+    "_source_includes",
+    "_source_excludes",
+    "stored_fields",
+    "docvalue_fields",
+    "track_total_hits",
+    "track_scores",
+    "timeout",
+    "terminate_after",
+    "version",
+    "seq_no_primary_term",
+    "explain",
+    "typed_keys",
+    "rest_total_hits_as_int",
+    "request_cache",
+    "search_type",
+    // Of no consequence on one node, where every index has one shard.
+    "preference",
+    "allow_partial_search_results",
+    "batched_reduce_size",
+    "ccs_minimize_roundtrips",
+    "max_concurrent_shard_requests",
+    "pre_filter_shard_size",
+];
+
+pub(super) async fn search_all(State(app): State<Arc<App>>, call: Call) -> Result<Reply> {
+    counted(&app, &call, "_all").await
+}
+
+pub(super) async fn search(
+    State(app): State<Arc<App>>,
+    Path(index): Path<String>,
+    call: Call,
+) -> Result<Reply> {
+    counted(&app, &call, &index).await
+}
+
+async fn counted(app: &Arc<App>, call: &Call, expression: &str) -> Result<Reply> {
+    let started = Instant::now();
+    let answer = run(app, call, expression, started).await;
+    app.statistics.searches.record(started.elapsed());
+    if answer.is_err() {
+        app.statistics.search_failures.fetch_add(1, Relaxed);
+    }
+    answer
+}
+
+async fn run(app: &Arc<App>, call: &Call, expression: &str, started: Instant) -> Result<Reply> {
+    let params = &call.params;
+    params.allow(&[KNOWN, TEXT, targets::PARAMS, freshness::PARAMS].concat())?;
+    let options = targets::Options::read(params)?;
+    let limits = &app.config.search;
+    let indexes = targets::resolve(&app.engine, expression, options, limits.max_indexes)?;
+    freshness::wait(app, params, &indexes).await?;
+    let snapshots: Vec<Arc<Snapshot>> = indexes.iter().map(|index| index.snapshot()).collect();
+    let mut request = read(&parse_object(&call.body)?, params, &SnapshotFields(&snapshots))?;
+    dialect::check(&request, limits.max_result_window)?;
+    if request.timeout.is_none() {
+        request.timeout = limits.default_timeout();
+    }
+    let shape = Shape {
+        typed_keys: params.is_true("typed_keys")?,
+        total_as_int: params.is_true("rest_total_hits_as_int")?,
+    };
+    let checkpoints: Vec<_> = snapshots.iter().map(|snapshot| snapshot.checkpoint()).collect();
+    let may_cache = params.boolean("request_cache")?.unwrap_or(true);
+    let search = Search { indexes, snapshots, request, shape };
+    let (rest, cache) = cached_search::answer(app, search, may_cache).await?;
+    let mut body = format!("{{\"took\":{},", started.elapsed().as_millis()).into_bytes();
+    body.extend_from_slice(&rest);
+    let reply = Reply::raw_json(StatusCode::OK, body).with("egret-cache", cache.name());
+    Ok(freshness::mark(reply, checkpoints.into_iter()))
+}
+
+/// The request of a body and the parameters beside it, which go before it.
+fn read(body: &Map<String, Value>, params: &Params, fields: &dyn Fields) -> Result<SearchRequest> {
+    let mut request = dialect::read(body, fields)?;
+    if let Some(query) = text_query(params, fields)? {
+        request.query = query;
+    }
+    if let Some(from) = params.count("from")? {
+        request.from = from;
+    }
+    if let Some(size) = params.count("size")? {
+        request.size = size;
+    }
+    if let Some(sort) = params.filled("sort") {
+        request.sort = sort::read_parameter(sort)?;
+    }
+    if ["_source", "_source_includes", "_source_excludes"].iter().any(|key| params.has(key)) {
+        request.source = document::source_filter(params);
+    }
+    if let Some(scores) = params.boolean("track_scores")? {
+        request.track_scores = scores;
+    }
+    if let Some(version) = params.boolean("version")? {
+        request.version = version;
+    }
+    if let Some(seq_no) = params.boolean("seq_no_primary_term")? {
+        request.seq_no_primary_term = seq_no;
+    }
+    if let Some(timeout) = params.duration("timeout")? {
+        request.timeout = Some(timeout);
+    }
+    if let Some(count) = params.count("terminate_after")? {
+        request.terminate_after = (count > 0).then_some(count as u64);
+    }
+    dialect::stored_fields(&params.list("stored_fields"), &mut request)?;
+    request.docvalue_fields.extend(params.list("docvalue_fields"));
+    if params.is_true("explain")? {
+        return Err(Error::argument("[explain] is not supported"));
+    }
+    search_type(params)?;
+    total_hits(body, params, &mut request)?;
+    Ok(request)
+}
+
+fn search_type(params: &Params) -> Result<()> {
+    for key in ["batched_reduce_size", "max_concurrent_shard_requests", "pre_filter_shard_size"] {
+        if params.integer(key)?.is_some_and(|number| number < 1) {
+            return Err(Error::argument(format!("[{key}] must be >= 1")));
+        }
+    }
+    params.boolean("ccs_minimize_roundtrips")?;
+    params.boolean("allow_partial_search_results")?;
+    match params.filled("search_type") {
+        None | Some("query_then_fetch" | "dfs_query_then_fetch") => Ok(()),
+        Some(other) => Err(Error::argument(format!("No search type for [{other}]"))),
+    }
+}
+
+/// `track_total_hits`, which must be exact where the total is to be a plain number.
+fn total_hits(
+    body: &Map<String, Value>,
+    params: &Params,
+    request: &mut SearchRequest,
+) -> Result<()> {
+    let given = params.filled("track_total_hits").map(Value::from);
+    if let Some(value) = &given {
+        let field = Field::new("search", "track_total_hits", value);
+        request.track_total_hits = dialect::track_total_hits(&field)?;
+    }
+    if !params.is_true("rest_total_hits_as_int")? {
+        return Ok(());
+    }
+    let TrackTotalHits::UpTo(limit) = request.track_total_hits else { return Ok(()) };
+    if given.is_some() || body.contains_key("track_total_hits") {
+        return Err(Error::argument(format!(
+            "[rest_total_hits_as_int] cannot be used if the tracking of total hits is not \
+             accurate, got {limit}"
+        )));
+    }
+    request.track_total_hits = TrackTotalHits::Exact;
+    Ok(())
+}
+
+/// The query of `q=`.
+pub(super) fn text_query(params: &Params, fields: &dyn Fields) -> Result<Option<Query>> {
+    let Some(text) = params.text("q") else {
+        for key in TEXT {
+            if params.has(key) {
+                return Err(Error::argument(format!("[{key}] needs [q]")));
+            }
+        }
+        return Ok(None);
+    };
+    if params.is_true("analyze_wildcard")? {
+        return Err(Error::argument("[analyze_wildcard] is not supported"));
+    }
+    let default_fields = params.filled("df").filter(|field| *field != "*");
+    let default_fields: Vec<_> =
+        default_fields.map(|field| (field.to_owned(), 1.0)).into_iter().collect();
+    let combine = params.filled("default_operator").map(Value::from);
+    let options = TextOptions {
+        lenient: params.boolean("lenient")?.unwrap_or(default_fields.is_empty()),
+        fields: default_fields,
+        operator: combine.map_or(Ok(Operator::Or), |value| {
+            operator(&Field::new("query_string", "default_operator", &value))
+        })?,
+        analyzer: params.filled("analyzer").map(str::to_owned),
+        ..TextOptions::default()
+    };
+    parse(&mut QueryReader::new(fields), text, &options).map(Some)
+}
+
+/// The fields of the indexes that are searched.
+pub(super) struct SnapshotFields<'s>(pub(super) &'s [Arc<Snapshot>]);
+
+impl Fields for SnapshotFields<'_> {
+    fn matching(&self, pattern: &str) -> Vec<(String, FieldKind)> {
+        let mut found: Vec<(String, FieldKind)> = Vec::new();
+        let mappings = self.0.iter().map(|snapshot| snapshot.mapping());
+        let fields = mappings.flat_map(Mapping::fields);
+        for field in fields.filter(|field| matches(pattern, &field.path)) {
+            let kind = match field.kind {
+                Kind::Text => FieldKind::Text,
+                Kind::Keyword => FieldKind::Keyword,
+                _ => FieldKind::Other,
+            };
+            if !found.iter().any(|(path, _)| *path == field.path) {
+                found.push((field.path.clone(), kind));
+            }
+        }
+        found
+    }
+}

@@ -1,0 +1,150 @@
+//! What all document writes have in common: the index, the batch, the answer's shape.
+
+use std::sync::Arc;
+
+use egret_engine::batch::{Applied, Batch, BatchOutcome, OpResult, Refresh, WriteOp};
+use egret_engine::{Engine, ErrorKind, Index, IndexDefinition};
+use serde_json::{Map, Value, json};
+
+use crate::app::App;
+use crate::error::{Error, Kind, Result};
+use crate::http::Params;
+use crate::pools::{Permit, run_with};
+
+/// Parameters of every write. One node always has its one shard active, and writes never wait for
+/// longer than a queue's turn.
+pub(super) const PARAMS: &[&str] =
+    &["refresh", "timeout", "wait_for_active_shards", "require_alias"];
+
+/// Reads `refresh` and checks the parameters that one node always fulfils.
+pub(super) fn refresh(params: &Params) -> Result<Refresh> {
+    params.duration("timeout")?;
+    if params.is_true("require_alias")? {
+        return Err(Error::argument("[require_alias] is not supported"));
+    }
+    match params.filled("wait_for_active_shards") {
+        None | Some("0" | "1" | "all") => {}
+        Some(other) => {
+            return Err(Error::argument(format!(
+                "[wait_for_active_shards] of [{other}] cannot be fulfilled by one node"
+            )));
+        }
+    }
+    match params.text("refresh") {
+        None | Some("false") => Ok(Refresh::Scheduled),
+        Some("" | "true") => Ok(Refresh::Now),
+        Some("wait_for") => Ok(Refresh::WaitFor),
+        Some(other) => Err(Error::argument(format!("Unknown value for refresh: [{other}]."))),
+    }
+}
+
+/// The index of this name, made with a dynamic mapping where there is none. Blocking.
+pub(super) fn index_or_new(engine: &Engine, name: &str) -> Result<Arc<Index>> {
+    match engine.index(name) {
+        Err(error) if error.kind() == ErrorKind::IndexNotFound => {}
+        found => return Ok(found?),
+    }
+    match engine.create_index(name, IndexDefinition::default()) {
+        // Another request was faster.
+        Err(error) if error.kind() == ErrorKind::IndexAlreadyExists => Ok(engine.index(name)?),
+        made => Ok(made?),
+    }
+}
+
+/// Refuses writes to an index whose documents come from a database.
+pub(super) fn refuse_followed(index: &Index) -> Result<()> {
+    match index.pipeline() {
+        None => Ok(()),
+        Some(pipeline) => Err(Error::new(
+            Kind::Engine(ErrorKind::Forbidden),
+            format!(
+                "index [{}] follows pipeline [{pipeline}] and takes its documents from PostgreSQL \
+                 alone: change the table instead",
+                index.name()
+            ),
+        )
+        .with_index(index.name())),
+    }
+}
+
+/// Writes one operation to an index, which is made where there is none.
+pub(super) async fn one(
+    app: &App,
+    name: &str,
+    op: WriteOp,
+    refresh: Refresh,
+) -> Result<(Arc<Index>, Applied)> {
+    let permit = app.pools.write.enter().await?;
+    let (engine, name) = (Arc::clone(&app.engine), name.to_owned());
+    let make = !matches!(op, WriteOp::Delete { .. });
+    let resolve = move || {
+        let index = if make { index_or_new(&engine, &name)? } else { engine.index(&name)? };
+        refuse_followed(&index)?;
+        let batch = Batch { ops: vec![op], refresh, ..Batch::default() };
+        let receipt = index.submit(batch)?;
+        Ok((index, receipt))
+    };
+    let ((index, receipt), permit) = run_with(permit, resolve).await?;
+    let outcome = await_receipt(receipt, permit).await;
+    let statistics = &app.statistics;
+    count(
+        statistics,
+        1,
+        u64::from(!matches!(&outcome, Ok(done) if done.ops.iter().all(Result::is_ok))),
+    );
+    let applied = outcome?.ops.pop().unwrap_or_else(|| {
+        Err(egret_engine::Error::new(ErrorKind::Internal, "the writer lost an operation"))
+    });
+    match applied {
+        Ok(applied) => Ok((index, applied)),
+        Err(error) => Err(Error::from(error.with_index(index.name()))),
+    }
+}
+
+/// Waits for what the writer says, holding the write's permit until then.
+pub(super) async fn await_receipt(
+    receipt: egret_engine::index::Receipt,
+    permit: Permit,
+) -> Result<BatchOutcome> {
+    let outcome = receipt.await;
+    drop(permit);
+    let closed = |_| egret_engine::Error::new(ErrorKind::Closed, "the index was closed");
+    Ok(outcome.map_err(closed)??)
+}
+
+/// Counts operations.
+pub(super) fn count(statistics: &crate::statistics::Statistics, all: u64, failed: u64) {
+    use std::sync::atomic::Ordering::Relaxed;
+    statistics.write_operations.fetch_add(all, Relaxed);
+    statistics.write_failures.fetch_add(failed, Relaxed);
+}
+
+/// What Elasticsearch calls a result, and the status that belongs to it.
+pub(super) fn result_name(result: OpResult) -> (&'static str, u16) {
+    match result {
+        OpResult::Created => ("created", 201),
+        OpResult::Updated => ("updated", 200),
+        OpResult::Deleted => ("deleted", 200),
+        OpResult::NotFound => ("not_found", 404),
+        OpResult::Noop => ("noop", 200),
+    }
+}
+
+/// The answer to one operation.
+pub(super) fn answer(index: &str, applied: &Applied, refresh: Refresh) -> Map<String, Value> {
+    let (result, _) = result_name(applied.result);
+    let mut object = Map::new();
+    object.insert("_index".into(), index.into());
+    object.insert("_id".into(), applied.id.as_str().into());
+    object.insert("_version".into(), applied.version.into());
+    object.insert("result".into(), result.into());
+    if refresh == Refresh::Now {
+        object.insert("forced_refresh".into(), true.into());
+    }
+    let shards = u8::from(applied.result != OpResult::Noop);
+    let shards = json!({"total": shards, "successful": shards, "failed": 0});
+    object.insert("_shards".into(), shards);
+    object.insert("_seq_no".into(), applied.seq_no.0.into());
+    object.insert("_primary_term".into(), applied.term.into());
+    object
+}
