@@ -6,7 +6,7 @@ use super::Parsed;
 use super::json::{JsonError, JsonReader, Kind, line_and_column};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::value::{Raw, convert, shortened};
-use crate::mapping::{Dynamic, FieldKind, FieldValue, Mapping, Node, ROOT, Storage};
+use crate::mapping::{Dynamic, FieldValue, Mapping, Node, ROOT, Storage};
 
 /// How many bytes a term may have (Lucene's limit).
 pub(crate) const TERM_LIMIT_BYTES: usize = 32_766;
@@ -268,11 +268,12 @@ impl Parser<'_> {
             let text = raw.as_str();
             let too_long = field
                 .ignore_above
-                .is_some_and(|most| text.len() > most && text.chars().count() > most);
+                .is_some_and(|most| text.len() > most && text.encode_utf16().count() > most);
             if too_long || !kept {
                 return Ok(());
             }
-            if field.kind == FieldKind::Keyword && text.len() > TERM_LIMIT_BYTES {
+            // Keywords, and text that the keyword analyzer leaves whole, are one term.
+            if text.len() > TERM_LIMIT_BYTES && field.analyzer == "keyword" {
                 return Err(format!(
                     "Document contains at least one immense term in field=\"{}\" (whose UTF8 \
                      encoding is longer than the max length {TERM_LIMIT_BYTES}), all of which \

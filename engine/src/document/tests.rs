@@ -126,6 +126,97 @@ fn refused_values() {
 }
 
 #[test]
+fn parameters_of_fields() {
+    let mapping = json!({"dynamic": false, "properties": {
+        "k": {"type": "keyword", "ignore_above": 3, "null_value": "none"},
+        "n": {"type": "long", "ignore_malformed": true, "null_value": 7,
+              "fields": {"k": {"type": "keyword"}}},
+        "off": {"type": "long", "index": false, "doc_values": false},
+        "raw": {"type": "object", "enabled": false},
+        "o": {"dynamic": "strict", "properties": {"x": {"type": "long"}}}
+    }});
+    check(
+        &mapping,
+        r#"{"k":["abc","abcd","\ud83d\udca9xx",null,[]]}"#,
+        &[r#"k="abc""#, r#"k="none""#],
+    );
+    check(
+        &mapping,
+        r#"{"n":["no",1,null,{"a":1}],"other":{"a":[1]}}"#,
+        &[r#"n.k="no""#, "n=1", r#"n.k="1""#, "n=7"],
+    );
+    check(&mapping, r#"{"off":1,"raw":{"a":{"b":[1]}},"z.y":1}"#, &[]);
+    check(
+        &mapping,
+        r#"{"raw":[1,"a",{"b":2}],"raw.x":1,"o":[{"x":1},{"x":[2]}],"o.x":"3"}"#,
+        &["o.x=1", "o.x=2", "o.x=3"],
+    );
+    refused(
+        &mapping,
+        r#"{"off":"x"}"#,
+        "[1:8] failed to parse field [off] of type [long] in document with id '1'. Preview of \
+         field's value: 'x' <- For input string: \"x\"",
+    );
+    refused(
+        &mapping,
+        "{\"o\":\n{\"y\":1}}",
+        "[2:6] mapping set to strict, dynamic introduction of [y] within [o] is not allowed",
+    );
+    refused(
+        &mapping,
+        r#"{"k.x":1}"#,
+        "[1:8] Could not dynamically add mapping for field [k.x]. Existing mapping for [k] must be \
+         of type object but found [keyword].",
+    );
+    refused(
+        &mapping,
+        r#"{"k":{"x":1}}"#,
+        "[1:6] failed to parse field [k] of type [keyword] in document with id '1'. Preview of \
+         field's value: '{\"x\":1}' <- found an object where a single value is expected",
+    );
+}
+
+#[test]
+fn wrong_documents_are_refused() {
+    let parse = |source: &[u8]| {
+        let mut draft = Draft::new(Arc::new(Mapping::default()));
+        let error = draft.parse("1", source).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::DocumentParsing);
+        error.message().to_owned()
+    };
+    for (source, expected) in [
+        (&b"[]"[..], "[1:1] failed to parse: a document must be an object"),
+        (b"", "[1:1] failed to parse: unexpected end of input, expected a value"),
+        (b"{\"a\":\xff}", "[1:6] failed to parse: invalid UTF-8"),
+        (b"{} x", "[1:4] failed to parse: unexpected character [x], expected the end"),
+        (
+            b"{\"_id\":1}",
+            "[1:8] Field [_id] is a metadata field and cannot be added inside a document. Use the \
+             index API request parameters.",
+        ),
+        (
+            b"{\"a.\":1}",
+            "[1:7] field name cannot contain only whitespace, nor begin or end with a dot: [a.]",
+        ),
+        (b"{\"\":1}", "[1:6] field name cannot contain only whitespace: []"),
+    ] {
+        assert_eq!(parse(source), expected);
+    }
+    let nested = format!("{}1{}", "{\"a\":".repeat(25), "}".repeat(25));
+    assert!(parse(nested.as_bytes()).contains("limit of mapping depth [20] has been exceeded"));
+    let wide: Vec<String> = (0..501).map(|n| format!("\"f{n}\":\"x\"")).collect();
+    let wide = format!("{{{}}}", wide.join(","));
+    assert!(parse(wide.as_bytes()).ends_with("limit of total fields [1000] has been exceeded"));
+    let immense = format!("{{\"a\":\"{}\"}}", "x".repeat(40_000));
+    let keyword = json!({"properties": {"a": {"type": "keyword"}}});
+    assert!(read(&keyword, &immense).unwrap_err().contains("immense term in field=\"a\""));
+    let mut draft = Draft::new(Arc::new(Mapping::default()));
+    for id in ["", &"i".repeat(513)] {
+        assert_eq!(draft.parse(id, b"{}").unwrap_err().kind(), ErrorKind::InvalidArgument);
+    }
+}
+
+#[test]
 fn rejected_documents_leave_no_trace() {
     let mut draft = Draft::new(Arc::new(Mapping::default()));
     draft.parse("1", br#"{"new":1,"bad":"#).unwrap_err();
@@ -231,6 +322,18 @@ fn documents() -> impl Strategy<Value = Vec<Value>> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
+    #[test]
+    fn no_document_panics(
+        source in "(\\{\"[tkndbo.x]{1,4}\":)?[\\[\\]{}:,\"tkndbo1.e\\- \\\\u]{0,20}\\}?"
+    ) {
+        let mapping = json!({"properties": {
+            "t": {"type": "text"}, "k": {"type": "keyword"}, "n": {"type": "double"},
+            "d": {"type": "date"}, "b": {"type": "boolean"}, "o": {"properties": {}}
+        }});
+        let mut draft = Draft::new(Arc::new(Mapping::from_json(&mapping).unwrap()));
+        let _ = draft.parse("1", source.as_bytes());
+    }
+
     #[test]
     fn dynamic_documents_as_the_naive_model(documents in documents()) {
         let mut model = Model::default();

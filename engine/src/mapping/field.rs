@@ -131,7 +131,7 @@ pub struct FieldMapping {
     pub analyzer: String,
     /// The analyzer of queries on it; `keyword` for all kinds but text.
     pub search_analyzer: String,
-    /// For keywords: texts of more characters are not indexed.
+    /// For keywords: texts of more UTF-16 units are not indexed.
     pub ignore_above: Option<usize>,
     /// What an explicit `null` counts as.
     pub null_value: Option<NullValue>,

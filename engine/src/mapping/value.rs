@@ -85,14 +85,10 @@ fn number_text<'a>(field: &FieldMapping, raw: Raw<'a>) -> Result<Option<&'a str>
         Raw::Text(_) if !field.coerce => {
             Err(format!("{} value passed as String", capitalized(field.kind.name())))
         }
-        Raw::Text(text) if text.trim().is_empty() => {
-            if text.is_empty() {
-                Ok(None)
-            } else {
-                Err("empty String".to_owned())
-            }
-        }
-        Raw::Text(text) => Ok(Some(text.trim())),
+        Raw::Text("") => Ok(None),
+        // As in Java, white space is only allowed around floating-point numbers.
+        Raw::Text(text) if field.kind.storage() == Storage::F64 => Ok(Some(text.trim())),
+        Raw::Text(text) => Ok(Some(text)),
         Raw::Bool(value) => Err(format!(
             "Current token (VALUE_{}) not numeric, can not use numeric value accessors",
             if value { "TRUE" } else { "FALSE" }
@@ -202,5 +198,141 @@ impl Whole {
             place += 1;
         }
         Some(Self { value: if negative { -value } else { value }, exact })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn check(kind: FieldKind, raw: Raw<'_>, expected: Result<Option<FieldValue>, &str>) {
+        let found = convert(&FieldMapping::new("x", kind), raw);
+        assert_eq!(found.as_ref().map_err(String::as_str), expected.as_ref().map_err(|e| *e));
+    }
+
+    #[test]
+    fn numbers_keep_their_range() {
+        use FieldKind::{Byte, Double, Float, Integer, Long, Short, UnsignedLong};
+        let whole = |value| Ok(Some(FieldValue::I64(value)));
+        for (kind, text, expected) in [
+            (Long, "9223372036854775807", whole(i64::MAX)),
+            (Long, "-9223372036854775808", whole(i64::MIN)),
+            (Long, "9223372036854775807.9", whole(i64::MAX)),
+            (Long, "922337203685477580.7e1", whole(i64::MAX)),
+            (
+                Long,
+                "9223372036854775808",
+                Err("Value [9223372036854775808] is out of range for a long"),
+            ),
+            (Long, "1e19", Err("Value [1e19] is out of range for a long")),
+            (Long, "1e300", Err("Value [1e300] is out of range for a long")),
+            (Long, "1e-300", whole(0)),
+            (Long, "0e99999999999999999999", whole(0)),
+            (Long, "-1.5e0", whole(-1)),
+            (Integer, "2147483648", Err("Value [2147483648] is out of range for an integer")),
+            (Short, "-32768", whole(-32768)),
+            (Short, "-32769", Err("Value [-32769] is out of range for a short")),
+            (Byte, "127.99", whole(127)),
+            (Byte, "128", Err("Value [128] is out of range for a byte")),
+            (UnsignedLong, "-1", Err("Value [-1] is out of range for an unsigned long")),
+            (UnsignedLong, "1e19", Ok(Some(FieldValue::U64(10_000_000_000_000_000_000)))),
+            (Double, "1e-400", Ok(Some(FieldValue::F64(0.0)))),
+            (Float, "1e300", Ok(Some(FieldValue::F64(1e300)))),
+        ] {
+            check(kind, Raw::Number(text), expected.clone());
+            check(kind, Raw::Text(text), expected);
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_is_refused() {
+        for text in ["foo", "1_0", "1e", "e1", "-", "+", ".", "0x10", "NaN", "inf", "1 2", "١"] {
+            for kind in [FieldKind::Long, FieldKind::Double] {
+                let expected = format!("For input string: \"{text}\"");
+                check(kind, Raw::Text(text), Err(&expected));
+            }
+        }
+        check(FieldKind::Long, Raw::Text(" 1"), Err("For input string: \" 1\""));
+        check(FieldKind::Double, Raw::Text(" 1 "), Ok(Some(FieldValue::F64(1.0))));
+        check(FieldKind::Double, Raw::Text(""), Ok(None));
+        check(
+            FieldKind::Double,
+            Raw::Text("1e999"),
+            Err("[double] supports only finite values, but got [1e999]"),
+        );
+        check(
+            FieldKind::Long,
+            Raw::Bool(true),
+            Err("Current token (VALUE_TRUE) not numeric, can not use numeric value accessors"),
+        );
+        let strict = FieldMapping { coerce: false, ..FieldMapping::new("x", FieldKind::Long) };
+        let refused = |raw| convert(&strict, raw).unwrap_err();
+        assert_eq!(refused(Raw::Text("1")), "Long value passed as String");
+        assert_eq!(refused(Raw::Number("1.5")), "Value [1.5] has a decimal part");
+        assert_eq!(convert(&strict, Raw::Number("1.0")), Ok(Some(FieldValue::I64(1))));
+    }
+
+    #[test]
+    fn other_kinds() {
+        check(FieldKind::Boolean, Raw::Text(""), Ok(Some(FieldValue::Bool(false))));
+        check(
+            FieldKind::Boolean,
+            Raw::Number("1"),
+            Err("Failed to parse value [1] as only [true] or [false] are allowed."),
+        );
+        let keyword = Ok(Some(FieldValue::Text("1.10".into())));
+        check(FieldKind::Keyword, Raw::Number("1.10"), keyword);
+        check(
+            FieldKind::Date,
+            Raw::Number("2024"),
+            Ok(Some(FieldValue::Date(1_704_067_200_000_000))),
+        );
+        check(
+            FieldKind::Date,
+            Raw::Bool(true),
+            Err("failed to parse date field [true] with format \
+                 [strict_date_optional_time||epoch_millis]"),
+        );
+        check(
+            FieldKind::Date,
+            Raw::Text("2263-01-01"),
+            Err("date [2263-01-01] is outside the range that can be indexed, 1677-09-21 to \
+                 2262-04-11"),
+        );
+        check(
+            FieldKind::Date,
+            Raw::Number("9223372036854775807"),
+            Err("failed to parse date field [9223372036854775807] with format \
+                 [strict_date_optional_time||epoch_millis]"),
+        );
+    }
+
+    proptest! {
+        /// The number is written with its point moved, and the whole part computed in integers.
+        #[test]
+        fn whole_parts_as_in_integers(value in any::<i64>(), places in 0_u32..22, shift in -3_i64..3) {
+            let digits = format!("{:0width$}", value.unsigned_abs(), width = places as usize + 1);
+            let (before, after) = digits.split_at(digits.len() - places as usize);
+            let sign = if value < 0 { "-" } else { "" };
+            let text = format!("{sign}{before}.{after}0e{shift}");
+            let scale = i64::from(places) - shift;
+            let (numerator, divisor) = if scale < 0 {
+                (i128::from(value) * 10_i128.pow(u32::try_from(-scale).unwrap()), 1)
+            } else {
+                (i128::from(value), 10_i128.pow(u32::try_from(scale).unwrap()))
+            };
+            let expected = Whole { value: numerator / divisor, exact: numerator % divisor == 0 };
+            prop_assert_eq!(Whole::parse(&text), Some(expected), "{}", text);
+        }
+
+        #[test]
+        fn no_text_panics(text in "\\PC{0,12}|[-+0-9.eE]{0,12}") {
+            for kind in [FieldKind::Long, FieldKind::UnsignedLong, FieldKind::Double, FieldKind::Date] {
+                let field = FieldMapping::new("x", kind);
+                let _ = (convert(&field, Raw::Text(&text)), convert(&field, Raw::Number(&text)));
+            }
+        }
     }
 }
