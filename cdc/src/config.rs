@@ -47,9 +47,6 @@ pub struct PipelineConfig {
     pub acknowledge_interval_ms: u64,
     /// How often the slot is looked at and the catalog is searched for new tables, in milliseconds.
     pub watch_interval_ms: u64,
-    /// How long the server may be ahead of the stream without sending anything before the
-    /// connection counts as dead, in milliseconds.
-    pub stall_timeout_ms: u64,
     /// How long one attempt to connect may take, in milliseconds.
     pub connect_timeout_ms: u64,
     /// The longest pause between two attempts to connect, in milliseconds. The first is a hundredth
@@ -80,7 +77,6 @@ impl Default for PipelineConfig {
             max_message_bytes: 256 << 20,
             acknowledge_interval_ms: 1000,
             watch_interval_ms: 5000,
-            stall_timeout_ms: 60_000,
             connect_timeout_ms: 10_000,
             reconnect_max_ms: 30_000,
             max_retained_wal_bytes: 10 << 30,
@@ -137,7 +133,6 @@ impl PipelineConfig {
             ("max_message_bytes", self.max_message_bytes as u64),
             ("acknowledge_interval_ms", self.acknowledge_interval_ms),
             ("watch_interval_ms", self.watch_interval_ms),
-            ("stall_timeout_ms", self.stall_timeout_ms),
             ("connect_timeout_ms", self.connect_timeout_ms),
             ("reconnect_max_ms", self.reconnect_max_ms),
             ("max_retained_wal_bytes", self.max_retained_wal_bytes),
@@ -156,10 +151,6 @@ impl PipelineConfig {
 
     pub(crate) fn watch_interval(&self) -> Duration {
         Duration::from_millis(self.watch_interval_ms)
-    }
-
-    pub(crate) fn stall_timeout(&self) -> Duration {
-        Duration::from_millis(self.stall_timeout_ms)
     }
 
     pub(crate) fn connect_timeout(&self) -> Duration {

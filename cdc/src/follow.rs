@@ -353,11 +353,10 @@ impl Pipeline {
                 position.lsn,
             ),
             board: Arc::clone(&self.board),
-            stall_timeout: self.config.stall_timeout(),
             relations: FxHashMap::default(),
             transaction: None,
             advanced: Lsn::default(),
-            heard: Instant::now(),
+            looks_inactive: 0,
         };
         self.board.confirmed.store(position.lsn.0, Ordering::Relaxed);
         self.board.set_state(PipelineState::Streaming, None);

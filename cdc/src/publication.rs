@@ -103,6 +103,11 @@ async fn adjust(
         if membership.members.contains(&table.oid) {
             continue;
         }
+        if !table.owned {
+            let reason = "the role does not own it, and it is not in the publication".to_owned();
+            membership.refused.push((table.oid, reason));
+            continue;
+        }
         let add = format!("ALTER PUBLICATION {quoted} ADD TABLE ONLY {}", table.quoted());
         match control.execute("adding it to the publication", &add).await {
             Ok(()) => {

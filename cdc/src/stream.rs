@@ -34,6 +34,9 @@ use crate::watcher::Report;
 /// Events after which indexes are told how far the stream is, even while it never pauses.
 const EVENTS_BETWEEN_ADVANCES: u32 = 256;
 
+/// Looks in a row that may find the slot without a session, as just after its beginning.
+const LOOKS_UNTIL_DEAD: u32 = 1;
+
 /// How long the end of a session may take before it is merely dropped.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -100,16 +103,14 @@ pub(crate) struct Stream<'a> {
     pub(crate) acknowledgements: Acknowledgements,
     /// Who shows it.
     pub(crate) board: Arc<StatusBoard>,
-    /// How long the server may be ahead without sending anything.
-    pub(crate) stall_timeout: Duration,
     /// Relations of this connection: the feed and its rows' format, or none for others.
     pub(crate) relations: FxHashMap<u32, Option<(usize, RowFormat)>>,
     /// The transaction that is being received.
     pub(crate) transaction: Option<Transaction>,
     /// How far indexes have been told.
     pub(crate) advanced: Lsn,
-    /// When the server was last heard.
-    pub(crate) heard: Instant,
+    /// Looks in a row that found the slot without a session.
+    pub(crate) looks_inactive: u32,
 }
 
 impl Stream<'_> {
@@ -168,7 +169,6 @@ impl Stream<'_> {
     }
 
     async fn handle(&mut self, event: ReplicationEvent) -> Result<Next> {
-        self.heard = Instant::now();
         match event {
             ReplicationEvent::Begin { final_lsn, .. } => {
                 self.transaction = Some(Transaction::new(Lsn(final_lsn.0)));
@@ -357,21 +357,17 @@ impl Stream<'_> {
         Ok(())
     }
 
-    /// What the watcher found: a failure, changed tables, or how far the server is.
-    fn report(&self, report: Option<Result<Report>>) -> Result<Next> {
+    /// What the watcher found: a failure, changed tables, or a slot that the server thinks nobody
+    /// follows. Silence alone proves nothing: the server may be reading log that is not for us.
+    fn report(&mut self, report: Option<Result<Report>>) -> Result<Next> {
         let ended = || Error::new(ErrorKind::Unavailable, "the control connection ended");
         let report = report.ok_or_else(ended)??;
         if report.tables_changed {
             return Ok(Next::TablesChanged);
         }
-        let silent = self.heard.elapsed();
-        if report.server > self.position.lsn && silent > self.stall_timeout {
-            let message = format!(
-                "the server is at [{}], and has sent nothing past [{}] for {} s",
-                report.server,
-                self.position.lsn,
-                silent.as_secs()
-            );
+        self.looks_inactive = if report.slot_active { 0 } else { self.looks_inactive + 1 };
+        if self.looks_inactive > LOOKS_UNTIL_DEAD {
+            let message = "the server holds no session for the slot: the connection is half open";
             return Err(Error::new(ErrorKind::Unavailable, message));
         }
         Ok(Next::Event)

@@ -30,8 +30,8 @@ const NUDGE: &str = "
 /// What was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Report {
-    /// The end of the server's durable log.
-    pub(crate) server: Lsn,
+    /// Whether the server has a session for the slot.
+    pub(crate) slot_active: bool,
     /// Whether the tables to follow are no longer the same.
     pub(crate) tables_changed: bool,
 }
@@ -88,7 +88,7 @@ impl Watcher {
         let selection = &self.selection;
         let wanted = |schema: &str, table: &str| selection.takes(schema, table);
         let tables = catalog::fingerprints(&self.control, wanted).await?;
-        Ok(Report { server, tables_changed: tables != self.tables })
+        Ok(Report { slot_active: slot.active, tables_changed: tables != self.tables })
     }
 
     async fn nudge(&mut self) -> Result<()> {
