@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 use egret_aof::disk::{Disk, FileDisk};
 use egret_cdc::{Pipeline, PipelineHandle};
 use egret_engine::{Engine, EngineOptions};
+use egret_results::SystemClock;
 use tokio::net::TcpListener;
 
+use crate::cached_search::{self, Cache};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::http::call::Bodies;
@@ -21,6 +23,7 @@ use crate::statistics::Statistics;
 pub struct App {
     pub(crate) config: Config,
     pub(crate) engine: Arc<Engine>,
+    pub(crate) cache: Option<Cache>,
     pub(crate) pipelines: Vec<PipelineHandle>,
     pub(crate) identity: Identity,
     pub(crate) pools: Pools,
@@ -37,21 +40,14 @@ impl App {
             let reason = format!("cannot open {}: {error}", config.data.display());
             Error::new(Kind::Configuration, reason).with_source(error)
         })?;
-        let (engine, identity) = {
-            let (disk, folder) = (Arc::clone(&disk), folder.clone());
-            let indexing_budget_bytes = config.engine.indexing_budget_bytes;
-            let open = move || {
-                let identity = Identity::open(disk.as_ref(), &folder)?;
-                let options = EngineOptions { disk, folder, indexing_budget_bytes };
-                Ok::<_, Error>((Arc::new(Engine::open(options)?), identity))
-            };
-            tokio::task::spawn_blocking(open).await.map_err(|error| {
-                Error::new(Kind::Internal, "opening the data folder failed").with_source(error)
-            })??
+        let opening = {
+            let (disk, folder, config) = (Arc::clone(&disk), folder.clone(), config.clone());
+            move || open(&disk, &folder, &config)
         };
-        for (index, reason) in engine.damaged() {
-            tracing::error!(index, reason, "index is damaged and was not opened");
-        }
+        let opened = tokio::task::spawn_blocking(opening).await.map_err(|error| {
+            Error::new(Kind::Internal, "opening the data folder failed").with_source(error)
+        })??;
+        let Opened { engine, identity, cache } = opened;
         let mut pipelines = Vec::new();
         for pipeline in &config.pipelines {
             pipelines.push(follow(pipeline, &engine, &disk, &folder)?);
@@ -63,6 +59,7 @@ impl App {
             started: Instant::now(),
             config,
             engine,
+            cache,
             pipelines,
             identity,
         }))
@@ -74,17 +71,58 @@ impl App {
     }
 
     /// Stops following, makes everything durable and closes the indexes.
-    pub async fn stop(&self) -> Result<()> {
+    pub async fn stop(self: &Arc<Self>) -> Result<()> {
         for pipeline in &self.pipelines {
             pipeline.stop().await;
         }
-        let engine = Arc::clone(&self.engine);
-        let closed = tokio::task::spawn_blocking(move || engine.close()).await;
+        let app = Arc::clone(self);
+        let close = move || {
+            let closed = app.engine.close();
+            if let Some(cache) = &app.cache {
+                cache.flush();
+            }
+            closed
+        };
+        let closed = tokio::task::spawn_blocking(close).await;
         closed.map_err(|error| {
             Error::new(Kind::Internal, "closing the indexes failed").with_source(error)
         })??;
         Ok(())
     }
+}
+
+/// What is in a data folder.
+struct Opened {
+    engine: Arc<Engine>,
+    identity: Identity,
+    cache: Option<Cache>,
+}
+
+/// Opens a data folder, made where there is none. Blocking.
+fn open(disk: &Arc<dyn Disk>, folder: &Path, config: &Config) -> Result<Opened> {
+    let identity = Identity::open(disk.as_ref(), folder)?;
+    let engine = Engine::open(EngineOptions {
+        disk: Arc::clone(disk),
+        folder: folder.to_owned(),
+        indexing_budget_bytes: config.engine.indexing_budget_bytes,
+    })?;
+    for (index, reason) in engine.damaged() {
+        tracing::error!(index, reason, "index is damaged and was not opened");
+    }
+    // Before anything is published: answers of the states that were flushed are warm.
+    let versions = cached_search::current(&engine);
+    let current = |uuid| {
+        versions.iter().find(|version| version.index == uuid).map(|version| version.generation)
+    };
+    let open_cache = || {
+        let (folder, options) = (folder.join("cache"), config.cache.options());
+        let clock = Arc::<SystemClock>::default();
+        Cache::open(Arc::clone(disk), &folder, &options, clock, current).map_err(|error| {
+            Error::new(Kind::Configuration, format!("cache: {error}")).with_source(error)
+        })
+    };
+    let cache = config.cache.enabled.then(open_cache).transpose()?;
+    Ok(Opened { engine: Arc::new(engine), identity, cache })
 }
 
 fn follow(

@@ -3,14 +3,27 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use egret_engine::search::request::SearchRequest;
-use egret_engine::{Index, Snapshot};
+use egret_engine::{Engine, Index, Snapshot};
+use egret_results::{Canonical, Computed, Failure, NoAnswer, Outcome, ResultCache, Version};
+use uuid::Uuid;
 
 use crate::app::App;
+use crate::dialect::canonical;
 use crate::dialect::response::{self, Shape};
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
+use crate::pools::Pool;
+
+/// The server's result cache.
+pub(crate) type Cache = ResultCache<Error>;
+
+/// Belongs to the canonical form: answers of another dialect are not this one's.
+const DIALECT: &str = concat!("egret ", env!("CARGO_PKG_VERSION"), " es 8");
 
 /// A search that is ready to run.
 #[derive(Debug)]
@@ -24,6 +37,10 @@ pub(crate) struct Search {
 /// What the cache did for an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CacheUse {
+    /// It had the answer, or another who asked the same has just computed it.
+    Hit,
+    /// The answer was computed for it.
+    Miss,
     /// It was not asked.
     Bypass,
 }
@@ -31,25 +48,108 @@ pub(crate) enum CacheUse {
 impl CacheUse {
     pub(crate) fn name(self) -> &'static str {
         match self {
+            Self::Hit => "hit",
+            Self::Miss => "miss",
             Self::Bypass => "bypass",
         }
     }
 }
 
-/// Answers a search: its JSON without `took`, and what the cache did.
-pub(crate) async fn answer(
-    app: &Arc<App>,
-    search: Search,
-    _may_cache: bool,
-) -> Result<(Bytes, CacheUse)> {
-    let _ = Relaxed;
-    let bytes = app.pools.search.run(move || compute(&search)).await?;
-    Ok((bytes, CacheUse::Bypass))
+/// An index's UUID as the cache knows it.
+pub(crate) fn index_uuid(index: &Index) -> Option<Uuid> {
+    let bytes = URL_SAFE_NO_PAD.decode(index.uuid()).ok()?;
+    Uuid::from_slice(&bytes).ok()
 }
 
-/// Asks the engine. Blocking.
-fn compute(search: &Search) -> Result<Bytes> {
-    let response = egret_engine::search::search(&search.snapshots, &search.request)?;
-    let written = response::write(&search.request, &response, search.indexes.len(), search.shape);
-    Ok(written.into())
+/// The state that an index has published last.
+pub(crate) fn generation(snapshot: &Snapshot) -> egret_results::Generation {
+    let generation = snapshot.generation();
+    egret_results::Generation { term: generation.term, number: generation.number }
+}
+
+/// The generations that indexes have now, by their UUIDs.
+pub(crate) fn current(engine: &Engine) -> Vec<Version> {
+    let version = |index: &Arc<Index>| {
+        let generation = generation(&index.snapshot());
+        Some(Version { index: index_uuid(index)?, generation })
+    };
+    engine.indexes().iter().filter_map(version).collect()
+}
+
+/// Answers a search: its JSON without `took`, and what the cache did.
+pub(crate) async fn answer(
+    app: &App,
+    search: Search,
+    may_cache: bool,
+) -> Result<(Bytes, CacheUse)> {
+    let cache = app.cache.as_ref();
+    let asked = may_cache && !canonical::depends_on_time(&search.request);
+    let request = cache.filter(|_| asked).and_then(|cache| request(cache, &search));
+    let (Some(cache), Some(request)) = (cache, request) else {
+        if let Some(cache) = cache {
+            cache.note_bypass();
+        }
+        let computed = compute(&app.pools.search, search).await?;
+        return Ok((computed.bytes, CacheUse::Bypass));
+    };
+    let run = || async { compute(&app.pools.search, search).await.map_err(failure) };
+    // Boxed: the computation makes a large future, and most answers are hits.
+    let answered = Box::pin(cache.get_or_compute(&request, run)).await;
+    let (bytes, outcome) = answered.map_err(|no_answer| match no_answer {
+        NoAnswer::Failed(error) => error,
+        NoAnswer::Full { .. } => Error::new(Kind::Rejected, no_answer.to_string()),
+        NoAnswer::TimedOut(_) => Error::new(Kind::Timeout, no_answer.to_string()),
+    })?;
+    let statistics = &app.statistics;
+    let (counter, cache) = match outcome {
+        Outcome::Hit | Outcome::Joined => (Some(&statistics.cache_hits), CacheUse::Hit),
+        Outcome::Miss => (Some(&statistics.cache_misses), CacheUse::Miss),
+        Outcome::Bypass => (None, CacheUse::Bypass),
+    };
+    if let Some(counter) = counter {
+        counter.fetch_add(1, Relaxed);
+    }
+    Ok((bytes, cache))
+}
+
+/// A full queue or a stop concerns this caller alone; a wrong query everyone who asks it.
+fn failure(error: Error) -> Failure<Error> {
+    match error.kind() {
+        Kind::Rejected | Kind::Unavailable => Failure::Own(error),
+        _ => Failure::Shared(error),
+    }
+}
+
+/// The cache's name for a search. Indexes go by the names that hits show, in the order of the
+/// answer's ties.
+fn request(cache: &Cache, search: &Search) -> Option<egret_results::Request> {
+    let form = canonical::form(&search.request);
+    let mut names = String::new();
+    let mut versions = Vec::with_capacity(search.indexes.len());
+    for (index, snapshot) in search.indexes.iter().zip(&search.snapshots) {
+        names.push_str(index.name());
+        names.push('/');
+        versions.push(Version { index: index_uuid(index)?, generation: generation(snapshot) });
+    }
+    let Shape { typed_keys, total_as_int } = search.shape;
+    let shape = [u8::from(typed_keys), u8::from(total_as_int)];
+    let canonical = Canonical::new([
+        ("dialect", DIALECT.as_bytes()),
+        ("indexes", names.as_bytes()),
+        ("request", form.as_bytes()),
+        ("shape", &shape),
+    ]);
+    Some(cache.request(canonical, versions))
+}
+
+/// Asks the engine, on a thread that may block.
+async fn compute(pool: &Pool, search: Search) -> Result<Computed> {
+    pool.run(move || {
+        let started = Instant::now();
+        let response = egret_engine::search::search(&search.snapshots, &search.request)?;
+        let bytes = response::write(&search.request, &response, search.indexes.len(), search.shape);
+        let storable = !response.timed_out && !response.terminated_early;
+        Ok(Computed { bytes: bytes.into(), storable, cost: started.elapsed() })
+    })
+    .await
 }

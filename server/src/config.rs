@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use egret_cdc::PipelineConfig;
+use egret_results::{FsyncPolicy, Options};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result};
@@ -107,7 +108,39 @@ pub struct CacheConfig {
     /// Whether there is one.
     pub enabled: bool,
     /// Memory for it.
-    pub budget_bytes: usize,
+    pub budget_bytes: u64,
+    /// The largest answer that is kept, with its request.
+    pub max_entry_bytes: u64,
+    /// How long an answer is kept, in seconds; 0: until its room is needed.
+    pub ttl_seconds: u64,
+    /// When its log is made durable.
+    pub fsync: Fsync,
+}
+
+/// When a log is made durable. Losing some of the cache's loses warmth alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fsync {
+    /// Before a write counts as done.
+    Always,
+    /// Once a second.
+    EverySec,
+    /// When the system likes.
+    No,
+}
+
+impl CacheConfig {
+    /// These as the cache takes them.
+    pub(crate) fn options(&self) -> Options {
+        let ttl = (self.ttl_seconds > 0).then(|| Duration::from_secs(self.ttl_seconds));
+        let fsync = match self.fsync {
+            Fsync::Always => FsyncPolicy::Always,
+            Fsync::EverySec => FsyncPolicy::EverySecond,
+            Fsync::No => FsyncPolicy::No,
+        };
+        let (budget_bytes, max_entry_bytes) = (self.budget_bytes, self.max_entry_bytes);
+        Options { budget_bytes, max_entry_bytes, ttl, fsync, ..Options::default() }
+    }
 }
 
 /// The history of Egret's own statistics.
@@ -183,7 +216,13 @@ impl Default for SearchConfig {
 
 impl Default for CacheConfig {
     fn default() -> Self {
-        Self { enabled: true, budget_bytes: 256 << 20 }
+        Self {
+            enabled: true,
+            budget_bytes: 256 << 20,
+            max_entry_bytes: 4 << 20,
+            ttl_seconds: 3_600,
+            fsync: Fsync::EverySec,
+        }
     }
 }
 
@@ -228,7 +267,7 @@ impl Config {
             ("engine.indexing_budget_bytes", self.engine.indexing_budget_bytes),
             ("search.max_result_window", self.search.max_result_window),
             ("search.max_indexes", self.search.max_indexes),
-            ("cache.budget_bytes", self.cache.budget_bytes),
+            ("cache.budget_bytes", usize::from(self.cache.budget_bytes > 0)),
             ("metrics.interval_ms", usize::from(self.metrics.interval_ms > 0)),
         ];
         let refuse = |reason: String| Err(Error::new(Kind::Configuration, reason));

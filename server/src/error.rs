@@ -128,6 +128,15 @@ impl Error {
     }
 }
 
+/// The same failure for another who asked the same. What caused it inside stays with the first.
+impl Clone for Error {
+    fn clone(&self) -> Self {
+        let Inner { kind, reason, index, cause, .. } = self.0.as_ref();
+        let (kind, reason, index) = (*kind, reason.clone(), index.clone());
+        Self(Box::new(Inner { kind, reason, index, cause: cause.clone(), source: None }))
+    }
+}
+
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}: {}", self.0.kind, self.0.reason)?;

@@ -136,11 +136,7 @@ fn settle(
 fn fail(slots: &mut [Slot], items: &[usize], error: &Error) {
     for item in items {
         if let Some(slot) = slots.get_mut(*item) {
-            let mut copy = Error::new(error.kind(), error.reason());
-            if let Some(index) = error.index() {
-                copy = copy.with_index(index);
-            }
-            slot.result = Some(Err(copy));
+            slot.result = Some(Err(error.clone()));
         }
     }
 }

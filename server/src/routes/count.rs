@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
-use egret_engine::Snapshot;
 use serde_json::json;
 
 use super::search::{SnapshotFields, TEXT, text_query};
@@ -33,13 +32,12 @@ async fn run(app: &App, call: &Call, expression: &str) -> Result<Reply> {
     let limit = app.config.search.max_indexes;
     let indexes = targets::resolve(&app.engine, expression, options, limit)?;
     freshness::wait(app, params, &indexes).await?;
-    let snapshots: Vec<Arc<Snapshot>> = indexes.iter().map(|index| index.snapshot()).collect();
+    let (snapshots, checkpoints) = freshness::snapshots(&indexes);
     let fields = SnapshotFields(&snapshots);
     let mut query = read_count(&parse_object(&call.body)?, &fields)?;
     if let Some(text) = text_query(params, &fields)? {
         query = text;
     }
-    let checkpoints: Vec<_> = snapshots.iter().map(|snapshot| snapshot.checkpoint()).collect();
     let shards = snapshots.len();
     let count =
         app.pools.search.run(move || Ok(egret_engine::search::count(&snapshots, &query)?)).await?;

@@ -145,11 +145,11 @@ pub(super) async fn read(
     freshness::wait(&app, &call.params, std::slice::from_ref(&index)).await?;
     let filter = source_filter(&call.params);
     // Taken before the document is read, so that it promises no more than was seen.
-    let checkpoint = index.snapshot().checkpoint();
+    let (_, checkpoints) = freshness::snapshots(std::slice::from_ref(&index));
     let found = find(&app, &index, &id, &call.params).await?;
     let status = if found.is_some() { StatusCode::OK } else { StatusCode::NOT_FOUND };
     let body = written(index.name(), &id, found.as_ref(), &filter)?;
-    Ok(freshness::mark(Reply::raw_json(status, body), std::iter::once(checkpoint)))
+    Ok(freshness::mark(Reply::raw_json(status, body), checkpoints.into_iter()))
 }
 
 /// A document's JSON, its source verbatim.
@@ -192,7 +192,7 @@ pub(super) async fn source(
     if filter == SourceFilter::None {
         return Err(Error::validation("fetching source can not be disabled"));
     }
-    let checkpoint = index.snapshot().checkpoint();
+    let (_, checkpoints) = freshness::snapshots(std::slice::from_ref(&index));
     let found = find(&app, &index, &id, &call.params).await?;
     let source = found.map(|found| source::apply(&filter, &found.source)).transpose()?.flatten();
     let source = source.ok_or_else(|| {
@@ -200,7 +200,7 @@ pub(super) async fn source(
         Error::new(Kind::NotFound, reason)
     })?;
     let reply = Reply::raw_json(StatusCode::OK, source);
-    Ok(freshness::mark(reply, std::iter::once(checkpoint)))
+    Ok(freshness::mark(reply, checkpoints.into_iter()))
 }
 
 /// The answer about a document that cannot be read, for `_mget`.

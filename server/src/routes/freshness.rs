@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use egret_cdc::{LsnToken, WaitOutcome};
-use egret_engine::{Checkpoint, Index};
+use egret_engine::{Checkpoint, Index, Snapshot};
 
 use crate::app::App;
 use crate::error::{Error, Kind, Result};
@@ -64,6 +64,23 @@ pub(super) async fn wait(app: &App, params: &Params, indexes: &[Arc<Index>]) -> 
             ))
         }
     }
+}
+
+/// The published states of indexes, each with the position that it reflects at least.
+pub(super) fn snapshots(indexes: &[Arc<Index>]) -> (Vec<Arc<Snapshot>>, Vec<Option<Checkpoint>>) {
+    let take = |index: &Arc<Index>| {
+        // Read before the snapshot is taken: what was visible then is in it. It moves on also where
+        // nothing concerns the index, without a new snapshot.
+        let visible = index.positions().borrow().visible;
+        let snapshot = index.snapshot();
+        let own = snapshot.checkpoint();
+        let newest = match (own, visible) {
+            (Some(own), Some(visible)) if own.lsn >= visible.lsn => Some(own),
+            (own, visible) => visible.or(own),
+        };
+        (snapshot, newest)
+    };
+    indexes.iter().map(take).unzip()
 }
 
 /// Adds the position that an answer reflects: `Egret-LSN`, and `Egret-Position` with the history

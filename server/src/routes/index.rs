@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::{settings, targets, write};
 use crate::app::App;
+use crate::cached_search::index_uuid;
 use crate::dialect::json::{did_you_mean, parse_object};
 use crate::error::{Error, Kind, Result};
 use crate::http::{Call, Params, Reply};
@@ -128,9 +129,17 @@ pub(super) async fn delete(
             .with_index(index.name()));
         }
     }
-    let engine = Arc::clone(&app.engine);
-    let delete =
-        move || indexes.iter().try_for_each(|index| Ok(engine.delete_index(index.name(), false)?));
+    let app_of_delete = Arc::clone(&app);
+    let delete = move || indexes.iter().try_for_each(|index| remove(&app_of_delete, index));
     app.pools.manage.run(delete).await?;
     Ok(Reply::ok(&json!({"acknowledged": true})))
+}
+
+/// Deletes an index and its answers. Blocking.
+fn remove(app: &App, index: &Index) -> Result<()> {
+    app.engine.delete_index(index.name(), false)?;
+    if let (Some(cache), Some(uuid)) = (&app.cache, index_uuid(index)) {
+        cache.purge(uuid);
+    }
+    Ok(())
 }

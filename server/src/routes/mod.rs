@@ -2,6 +2,7 @@
 
 mod aliases;
 mod bulk;
+mod cache;
 mod cat;
 mod cdc;
 mod cluster;
@@ -108,6 +109,7 @@ fn server() -> Router<Arc<App>> {
         .route("/_cluster/health/{index}", get(cluster::health))
         .route("/_cluster/stats", get(cluster::stats))
         .route("/_cdc", get(cdc::status))
+        .route("/_cache/stats", get(cache::stats))
         .route("/metrics", get(prometheus::metrics))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))

@@ -86,7 +86,7 @@ async fn run(app: &Arc<App>, call: &Call, expression: &str, started: Instant) ->
     let limits = &app.config.search;
     let indexes = targets::resolve(&app.engine, expression, options, limits.max_indexes)?;
     freshness::wait(app, params, &indexes).await?;
-    let snapshots: Vec<Arc<Snapshot>> = indexes.iter().map(|index| index.snapshot()).collect();
+    let (snapshots, checkpoints) = freshness::snapshots(&indexes);
     let mut request = read(&parse_object(&call.body)?, params, &SnapshotFields(&snapshots))?;
     dialect::check(&request, limits.max_result_window)?;
     if request.timeout.is_none() {
@@ -96,7 +96,6 @@ async fn run(app: &Arc<App>, call: &Call, expression: &str, started: Instant) ->
         typed_keys: params.is_true("typed_keys")?,
         total_as_int: params.is_true("rest_total_hits_as_int")?,
     };
-    let checkpoints: Vec<_> = snapshots.iter().map(|snapshot| snapshot.checkpoint()).collect();
     let may_cache = params.boolean("request_cache")?.unwrap_or(true);
     let search = Search { indexes, snapshots, request, shape };
     let (rest, cache) = cached_search::answer(app, search, may_cache).await?;
