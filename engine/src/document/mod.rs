@@ -2,6 +2,26 @@
 //!
 //! A [`Draft`] reads the documents of one batch against a mapping that may grow on the way; what it
 //! returns can be given to tantivy without further checks.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use egret_engine::document::Draft;
+//! use egret_engine::mapping::Mapping;
+//! use egret_engine::mapping::schema::{self, SystemValues};
+//!
+//! let mut draft = Draft::new(Arc::new(Mapping::default()));
+//! let document = draft.parse("1", br#"{"name": "little egret", "wings": 2}"#)?;
+//! draft.parse("2", br#"{"wings": "many"}"#).unwrap_err();
+//!
+//! let mapping = draft.finish().unwrap();
+//! let paths: Vec<&str> = mapping.fields().iter().map(|field| field.path.as_str()).collect();
+//! assert_eq!(paths, ["name", "name.keyword", "wings"]);
+//!
+//! let document = document.into_tantivy(&schema::build(&mapping), SystemValues::default());
+//! assert_eq!(document.len(), 5 + 3);
+//! # Ok::<(), egret_engine::Error>(())
+//! ```
 
 mod json;
 mod parse;
