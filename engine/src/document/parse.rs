@@ -232,8 +232,20 @@ impl Parser<'_> {
         }
     }
 
-    /// One value of a leaf field and of its multi-fields.
+    /// One value of a leaf field, of its multi-fields, and of what it is copied to.
     fn scalar(&mut self, field: usize, raw: Raw<'_>, from: usize) -> Parse<()> {
+        self.put_all(field, raw, from)?;
+        let mut next = 0;
+        while let Some(path) = self.copy_target(field, next) {
+            if let Some(target) = self.open_copy_target(&path, raw)? {
+                self.put_all(target, raw, from)?;
+            }
+            next += 1;
+        }
+        Ok(())
+    }
+
+    fn put_all(&mut self, field: usize, raw: Raw<'_>, from: usize) -> Parse<()> {
         let to = self.reader.position();
         self.put(field, raw).map_err(|reason| Failure::Value { field, from, to, reason })?;
         let mut next = 0;
@@ -247,6 +259,42 @@ impl Parser<'_> {
             next += 1;
         }
         Ok(())
+    }
+
+    fn copy_target(&self, field: usize, number: usize) -> Option<String> {
+        self.mapping().fields.get(field)?.copy_to.get(number).cloned()
+    }
+
+    /// The field of a path, added where the mapping grows by itself; `None` where it ignores it.
+    fn open_copy_target(&mut self, path: &str, raw: Raw<'_>) -> Parse<Option<usize>> {
+        let at = self.reader.position();
+        let (above, name) = path.rsplit_once('.').unwrap_or(("", path));
+        let mut parent = ROOT;
+        for part in above.split('.').filter(|part| !part.is_empty()) {
+            parent = match self.mapping().child(parent, part) {
+                Some(Node::Object(child)) => child,
+                Some(Node::Field(field)) => return Err(self.not_an_object(field, path, at)),
+                None => match self.mapping().dynamic(parent) {
+                    Dynamic::False => return Ok(None),
+                    Dynamic::Strict => return Err(self.strict(parent, part)),
+                    Dynamic::True => self.grow(|mapping| mapping.add_object(parent, part))?,
+                },
+            };
+        }
+        match self.mapping().child(parent, name) {
+            Some(Node::Field(field)) => Ok(Some(field)),
+            Some(Node::Object(_)) => {
+                let message = format!("cannot copy to [{path}]: it is an object");
+                Err(Failure::Shape { message, at })
+            }
+            None => match self.mapping().dynamic(parent) {
+                Dynamic::False => Ok(None),
+                Dynamic::Strict => Err(self.strict(parent, name)),
+                Dynamic::True => {
+                    self.grow(|mapping| mapping.add_dynamic(parent, name, raw)).map(Some)
+                }
+            },
+        }
     }
 
     /// Reads a value that the index does not want.

@@ -177,6 +177,38 @@ fn parameters_of_fields() {
 }
 
 #[test]
+fn values_are_copied() {
+    let mapping = json!({"properties": {
+        "a": {"type": "long", "copy_to": ["all", "new.x"]},
+        "b": {"type": "text", "copy_to": "all"},
+        "all": {"type": "text", "fields": {"k": {"type": "keyword"}}}
+    }});
+    check(
+        &mapping,
+        r#"{"a":[1,null],"b":"two"}"#,
+        &[
+            "a=1",
+            r#"all="1""#,
+            r#"all.k="1""#,
+            "new.x=1",
+            r#"b="two""#,
+            r#"all="two""#,
+            r#"all.k="two""#,
+        ],
+    );
+    let strict =
+        json!({"dynamic": "strict", "properties": {"a": {"type": "long", "copy_to": "b"}}});
+    refused(
+        &strict,
+        r#"{"a":1}"#,
+        "[1:7] mapping set to strict, dynamic introduction of [b] within [_doc] is not allowed",
+    );
+    let object =
+        json!({"properties": {"a": {"type": "long", "copy_to": "b.c"}, "b.c.d": {"type": "long"}}});
+    refused(&object, r#"{"a":1}"#, "[1:7] cannot copy to [b.c]: it is an object");
+}
+
+#[test]
 fn wrong_documents_are_refused() {
     let parse = |source: &[u8]| {
         let mut draft = Draft::new(Arc::new(Mapping::default()));

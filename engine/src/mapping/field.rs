@@ -141,6 +141,8 @@ pub struct FieldMapping {
     pub ignore_malformed: bool,
     /// How dates are written; the default format for all other kinds.
     pub format: DateFormat,
+    /// Paths of fields that take a copy of each value.
+    pub copy_to: Vec<String>,
     /// For a multi-field, the path of the field whose values it takes.
     pub parent: Option<String>,
     /// The places of its multi-fields in [`super::Mapping::fields`].
@@ -165,6 +167,7 @@ impl FieldMapping {
             coerce: true,
             ignore_malformed: false,
             format: DateFormat::default(),
+            copy_to: Vec::new(),
             parent: None,
             multi_fields: Vec::new(),
         }

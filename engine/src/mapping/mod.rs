@@ -30,6 +30,8 @@ pub const DEPTH_LIMIT: usize = 20;
 pub const FIELD_NAME_LENGTH_LIMIT: usize = 1024;
 /// How many multi-fields a field may have.
 pub const MULTI_FIELDS_LIMIT: usize = 32;
+/// How many fields a field may be copied to.
+pub const COPY_TO_LIMIT: usize = 32;
 
 /// What happens to fields that a mapping does not know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

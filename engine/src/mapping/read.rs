@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::field::NullValue;
 use super::value::{Raw, convert};
-use super::{Dynamic, FieldKind, FieldMapping, Mapping, Node, ROOT, invalid};
+use super::{COPY_TO_LIMIT, Dynamic, FieldKind, FieldMapping, Mapping, Node, ROOT, invalid};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Reads definitions into `mapping`.
@@ -170,6 +170,9 @@ impl<'a> Reader<'a> {
             return Err(invalid(format!("multi-field [{path}] cannot have multi-fields")));
         }
         let multi = read_parameters(&path, kind, json)?;
+        if !multi.copy_to.is_empty() {
+            return Err(invalid(format!("[copy_to] is not allowed on multi-field [{path}]")));
+        }
         let existing = self.mapping.fields.get(place).and_then(|field| {
             let mut places = field.multi_fields.iter().copied();
             places.find(|place| self.mapping.fields.get(*place).is_some_and(|f| f.path == path))
@@ -222,6 +225,7 @@ impl<'a> Reader<'a> {
             return Err(conflict(merging, message));
         }
         old.norms = new.norms;
+        old.copy_to.clone_from(&new.copy_to);
         old.search_analyzer.clone_from(&new.search_analyzer);
         old.ignore_above = new.ignore_above;
         old.coerce = new.coerce;
@@ -304,6 +308,7 @@ fn read_parameters(name: &str, kind: &str, json: &Map<String, Value>) -> Result<
     for (parameter, value) in json {
         match (parameter.as_str(), kind) {
             ("type" | "fields", _) => {}
+            ("copy_to", _) => field.copy_to = copy_targets(name, value)?,
             ("index", _) => field.index = boolean(parameter, name, value)?,
             ("analyzer", FieldKind::Text) => field.analyzer = analyzer(name, value)?,
             ("search_analyzer", FieldKind::Text) => search_analyzer = Some(analyzer(name, value)?),
@@ -366,6 +371,24 @@ fn read_null_value(field: &FieldMapping, json: &Value) -> Result<Option<NullValu
         invalid(format!("[null_value] of field [{}] does not fit: {reason}", field.path))
     })?;
     Ok(value.map(|value| NullValue { json: json.clone(), value }))
+}
+
+/// One path, or a list of them.
+fn copy_targets(field: &str, value: &Value) -> Result<Vec<String>> {
+    let values = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+    let target = |value| {
+        let path = string("copy_to", field, value)?;
+        if path.split('.').any(|part| part.trim().is_empty()) {
+            return Err(invalid(format!("[copy_to] of field [{field}] names no field: [{path}]")));
+        }
+        Ok(path.to_owned())
+    };
+    if values.len() > COPY_TO_LIMIT {
+        return Err(invalid(format!(
+            "[copy_to] of field [{field}] names more than [{COPY_TO_LIMIT}] fields"
+        )));
+    }
+    values.iter().map(target).collect()
 }
 
 fn analyzer(field: &str, value: &Value) -> Result<String> {

@@ -46,8 +46,13 @@ fn field(definition: &Value) -> Value {
     json!({"properties": {"x": definition}})
 }
 
+fn refused(mapping: &Value, expected: &str) {
+    let error = Mapping::from_json(mapping).unwrap_err();
+    assert_eq!((error.kind(), error.message()), (ErrorKind::MappingParsing, expected));
+}
+
 #[test]
-fn wrong_mappings_are_refused() {
+fn wrong_parameters_are_refused() {
     for (mapping, expected) in [
         (json!([]), "a mapping must be an object, found [[]]"),
         (json!({"foo": 1}), "Root mapping definition has unsupported parameters:  [foo : 1]"),
@@ -91,6 +96,14 @@ fn wrong_mappings_are_refused() {
             field(&json!({"type": "keyword", "ignore_above": -1})),
             "[ignore_above] of field [x] must be a number from 0 to 2147483647, found [-1]",
         ),
+    ] {
+        refused(&mapping, expected);
+    }
+}
+
+#[test]
+fn wrong_structures_are_refused() {
+    for (mapping, expected) in [
         (
             json!({"dynamic": "runtime"}),
             "[dynamic] must be [true], [false] or [strict], found [runtime]",
@@ -108,12 +121,19 @@ fn wrong_mappings_are_refused() {
             "can't merge a non object mapping [a] with an object mapping",
         ),
         (
+            field(&json!({"type": "text", "copy_to": ["a", "b..c"]})),
+            "[copy_to] of field [x] names no field: [b..c]",
+        ),
+        (
+            field(&json!({"type": "text", "fields": {"k": {"type": "keyword", "copy_to": "y"}}})),
+            "[copy_to] is not allowed on multi-field [x.k]",
+        ),
+        (
             json!({"properties": {"a": {"type": "text", "fields": {"b.c": {"type": "long"}}}}}),
             "the name of multi-field [a.b.c] cannot contain [.]",
         ),
     ] {
-        let error = Mapping::from_json(&mapping).unwrap_err();
-        assert_eq!((error.kind(), error.message()), (ErrorKind::MappingParsing, expected));
+        refused(&mapping, expected);
     }
 }
 

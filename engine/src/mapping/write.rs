@@ -103,6 +103,9 @@ fn write_parameters(field: &FieldMapping) -> Map<String, Value> {
     if let Some(null_value) = &field.null_value {
         json.insert("null_value".into(), null_value.json.clone());
     }
+    if !field.copy_to.is_empty() {
+        json.insert("copy_to".into(), json!(field.copy_to));
+    }
     if field.kind == FieldKind::Date && field.format != DateFormat::default() {
         json.insert("format".into(), json!(field.format.to_string()));
     }
