@@ -21,6 +21,8 @@ use crate::snapshot::{Segment, Snapshot};
 
 /// What takes every matching document beside the hits: the aggregations.
 pub(super) trait Sink {
+    /// An index begins.
+    fn begin(&mut self, snapshot: &Snapshot) -> Result<()>;
     /// A segment begins.
     fn open(&mut self, snapshot: &Snapshot, segment: &Segment) -> Result<()>;
     /// Rising documents of the segment.
@@ -137,6 +139,9 @@ impl<'a> Pass<'a> {
             }
             None => None,
         };
+        if let Some(sink) = self.sink.as_deref_mut() {
+            sink.begin(snapshot)?;
+        }
         let count_known = self.count_ahead(snapshot, &compiled);
         let needs_documents = self.wanted > 0 || self.sink.is_some() || !count_known;
         if compiled.shape == Shape::Nothing || !needs_documents {

@@ -7,6 +7,7 @@
 pub mod request;
 pub mod response;
 
+mod aggregation;
 mod collect;
 mod column;
 mod fetch;
@@ -21,6 +22,8 @@ mod model;
 
 use std::sync::Arc;
 
+use self::aggregation::Aggregations;
+use self::collect::Sink;
 use self::request::{SearchRequest, SortBy};
 use crate::error::{Error, ErrorKind, Result};
 use crate::query::QueryLimits;
@@ -34,6 +37,11 @@ pub struct SearchLimits {
     pub max_result_window: usize,
     /// How many buckets an answer may have (`search.max_buckets`).
     pub max_buckets: usize,
+    /// How many buckets an aggregation may collect before the best are chosen
+    /// (`search.max_collected_buckets`).
+    pub max_collected_buckets: usize,
+    /// How deep aggregations may be nested (`search.max_aggregation_depth`).
+    pub max_aggregation_depth: usize,
     /// How many `docvalue_fields` (`index.max_docvalue_fields_search`).
     pub max_docvalue_fields: usize,
     /// Of queries.
@@ -45,6 +53,8 @@ impl Default for SearchLimits {
         Self {
             max_result_window: 10_000,
             max_buckets: 65_536,
+            max_collected_buckets: 1_000_000,
+            max_aggregation_depth: 16,
             max_docvalue_fields: 100,
             query: QueryLimits::default(),
         }
@@ -68,14 +78,16 @@ pub fn search_within(
 ) -> Result<response::SearchResponse> {
     check(request, limits)?;
     let wanted = if request.size == 0 { 0 } else { request.from + request.size };
-    let mut found = collect::collect(snapshots, request, wanted, &limits.query, None)?;
+    let mut aggregations = Aggregations::new(&request.aggregations, limits)?;
+    let sink = (!request.aggregations.is_empty()).then_some(&mut aggregations as &mut dyn Sink);
+    let mut found = collect::collect(snapshots, request, wanted, &limits.query, sink)?;
     let hits = found.hits.split_off(request.from.min(found.hits.len()));
     let hits = fetch::fetch(snapshots, request, hits)?;
     Ok(response::SearchResponse {
         total: found.total,
         max_score: found.max_score,
         hits,
-        aggregations: Vec::new(),
+        aggregations: aggregations.results(limits)?,
         timed_out: found.timed_out,
         terminated_early: found.terminated_early,
     })

@@ -36,13 +36,13 @@ fn mapping() -> Value {
 
 /// A document as the model sees it.
 #[derive(Debug, Clone)]
-struct Document {
-    id: String,
+pub(super) struct Document {
+    pub(super) id: String,
     source: Value,
 }
 
 impl Document {
-    fn values(&self, field: &str) -> Vec<&Value> {
+    pub(super) fn values(&self, field: &str) -> Vec<&Value> {
         match self.source.get(field) {
             None | Some(Value::Null) => Vec::new(),
             Some(Value::Array(values)) => values.iter().collect(),
@@ -62,14 +62,14 @@ impl Document {
 }
 
 /// All documents of an index, and which of them live.
-struct Model {
-    documents: Vec<(Document, bool)>,
+pub(super) struct Model {
+    pub(super) documents: Vec<(Document, bool)>,
     statistics: RefCell<HashMap<String, (f32, f32)>>,
     doc_freqs: RefCell<HashMap<(String, String), f32>>,
 }
 
 /// A match has a score.
-type Scored = Option<f32>;
+pub(super) type Scored = Option<f32>;
 
 impl Model {
     fn is_text(field: &str) -> bool {
@@ -147,7 +147,7 @@ impl Model {
         (count > 0).then(|| self.bm25(document, field, self.idf(field, doc_freq), frequency))
     }
 
-    fn matches(&self, document: &Document, query: &Query) -> Scored {
+    pub(super) fn matches(&self, document: &Document, query: &Query) -> Scored {
         let constant = |matches: bool, score: f32| matches.then_some(score);
         match query {
             Query::MatchAll { boost } => Some(*boost),
@@ -381,16 +381,16 @@ fn one_edit(left: &str, right: &str) -> bool {
     left == right || same(1, 1) || same(1, 0) || same(0, 1) || swapped
 }
 
-struct Draw {
-    random: StdRng,
+pub(super) struct Draw {
+    pub(super) random: StdRng,
 }
 
 impl Draw {
-    fn chance(&mut self, percent: u32) -> bool {
+    pub(super) fn chance(&mut self, percent: u32) -> bool {
         self.random.random_ratio(percent, 100)
     }
 
-    fn below(&mut self, bound: usize) -> usize {
+    pub(super) fn below(&mut self, bound: usize) -> usize {
         self.random.random_range(0..bound)
     }
 
@@ -439,7 +439,7 @@ impl Draw {
         Value::Object(source)
     }
 
-    fn index(&mut self, name: &str) -> (Arc<Snapshot>, Model) {
+    pub(super) fn index(&mut self, name: &str) -> (Arc<Snapshot>, Model) {
         let mut documents = Vec::new();
         let mut segments = Vec::new();
         for _ in 0..1 + self.below(4) {
@@ -535,7 +535,7 @@ impl Draw {
         }
     }
 
-    fn leaf(&mut self) -> Query {
+    pub(super) fn leaf(&mut self) -> Query {
         let boost = self.boost();
         match self.below(12) {
             0 => Query::MatchAll { boost },
@@ -620,7 +620,7 @@ impl Draw {
         })
     }
 
-    fn query(&mut self, depth: usize) -> Query {
+    pub(super) fn query(&mut self, depth: usize) -> Query {
         if depth == 0 || self.chance(30) {
             return if self.chance(50) { self.leaf() } else { self.text_query() };
         }

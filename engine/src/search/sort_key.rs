@@ -166,7 +166,7 @@ pub(super) fn compare_values(left: &SortValue, right: &SortValue) -> Ordering {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "compared with a double")]
-fn double(value: &SortValue) -> f64 {
+pub(super) fn double(value: &SortValue) -> f64 {
     match value {
         SortValue::Bool(value) => f64::from(u8::from(*value)),
         SortValue::I64(value) => *value as f64,
