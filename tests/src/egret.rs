@@ -317,7 +317,8 @@ pub fn program() -> &'static Path {
         let profile = if name == "debug" { "dev".into() } else { name.to_owned() };
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
         let mut build = Command::new(cargo);
-        build.args(["build", "--locked", "--package", "egret-server", "--bin", "egret"]);
+        // The whole workspace's features, as `cargo test --workspace` has built them.
+        build.args(["build", "--locked", "--workspace", "--bin", "egret"]);
         build.arg("--profile").arg(profile).arg("--target-dir");
         build.arg(profile_folder.parent().unwrap());
         build.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).stdin(Stdio::null());
