@@ -10,7 +10,7 @@ pub mod field;
 mod read;
 pub mod schema;
 mod tokenize;
-pub mod value;
+pub(crate) mod value;
 mod write;
 
 use rustc_hash::FxHashMap;
