@@ -161,6 +161,7 @@ async fn serve_until_stopped(config: Config) -> Result<()> {
     let stop = stop_signal()?;
     let app = App::start(config).await?;
     crate::cli::print(&format!("egret listening on http://{address}\n"))?;
+    crate::progress::watch(&app);
     let (stopping, mut stopped) = tokio::sync::watch::channel(false);
     let signal = async move {
         let name = stop.await;

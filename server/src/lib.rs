@@ -14,5 +14,6 @@ pub mod error;
 mod http;
 mod identity;
 mod pools;
+mod progress;
 pub mod routes;
 mod statistics;

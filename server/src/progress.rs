@@ -1,0 +1,85 @@
+//! Progress of the first copy: a bar in a terminal, a line now and then elsewhere.
+
+use std::io::IsTerminal;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use egret_cdc::status::TableState;
+use egret_cdc::{PipelineState, PipelineStatus};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::app::App;
+
+/// How often a bar moves.
+const BAR_INTERVAL: Duration = Duration::from_millis(250);
+/// How often a line is written where there is no terminal.
+const LINE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Shows the copies of all pipelines until the app is gone.
+pub(crate) fn watch(app: &Arc<App>) {
+    for at in 0..app.pipelines.len() {
+        tokio::spawn(watch_one(Arc::downgrade(app), at));
+    }
+}
+
+async fn watch_one(app: Weak<App>, at: usize) {
+    let mut ticks = tokio::time::interval(BAR_INTERVAL);
+    let mut shown = Shown::default();
+    loop {
+        ticks.tick().await;
+        let Some(app) = app.upgrade() else { return };
+        let Some(pipeline) = app.pipelines.get(at) else { return };
+        shown.update(&pipeline.status());
+    }
+}
+
+/// What is being shown of one pipeline.
+#[derive(Default)]
+struct Shown {
+    bar: Option<ProgressBar>,
+    last_line: Option<Instant>,
+    state: Option<PipelineState>,
+}
+
+impl Shown {
+    fn update(&mut self, status: &PipelineStatus) {
+        if status.state == PipelineState::Copying {
+            self.copying(status);
+        } else if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+        if self.state != Some(status.state) {
+            self.state = Some(status.state);
+            let PipelineStatus { name, reason, rows_copied, .. } = status;
+            if let Some(reason) = reason {
+                tracing::warn!(pipeline = name, "{:?}: {reason}", status.state);
+            } else {
+                tracing::info!(pipeline = name, rows_copied, "{:?}", status.state);
+            }
+        }
+    }
+
+    fn copying(&mut self, status: &PipelineStatus) {
+        let copied: u64 = status.tables.iter().map(|table| table.rows_copied).sum();
+        let expected: u64 =
+            status.tables.iter().map(|table| table.rows_estimated.max(table.rows_copied)).sum();
+        let table = status.tables.iter().find(|table| table.state == TableState::Copying);
+        let table = table.map_or_else(String::new, |table| table.table.clone());
+        if std::io::stderr().is_terminal() {
+            let bar = self.bar.get_or_insert_with(|| bar(&status.name));
+            bar.set_length(expected);
+            bar.set_position(copied);
+            bar.set_message(table);
+        } else if self.last_line.is_none_or(|last| last.elapsed() >= LINE_INTERVAL) {
+            self.last_line = Some(Instant::now());
+            tracing::info!(pipeline = status.name, table, copied, expected, "copying");
+        }
+    }
+}
+
+fn bar(name: &str) -> ProgressBar {
+    let template = "{prefix} {bar:30} {human_pos}/{human_len} rows, {per_sec}, {eta} left {msg}";
+    let style = ProgressStyle::with_template(template);
+    let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(0).with_style(style).with_prefix(format!("copying {name}"))
+}
