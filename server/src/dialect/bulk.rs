@@ -60,7 +60,7 @@ pub(crate) fn read(body: &Bytes, defaults: &Defaults) -> Result<Vec<Item>> {
     if body.last().is_some_and(|last| *last != b'\n') {
         return Err(Error::argument("The bulk request must be terminated by a newline [\\n]"));
     }
-    let mut lines = Lines { body, at: 0, number: 0 };
+    let mut lines = Lines::of(body);
     let mut items = Vec::new();
     while let Some(line) = lines.next() {
         if line.iter().all(u8::is_ascii_whitespace) {
@@ -84,14 +84,20 @@ pub(crate) fn read(body: &Bytes, defaults: &Defaults) -> Result<Vec<Item>> {
     Ok(items)
 }
 
-struct Lines<'b> {
+/// The lines of a body.
+pub(crate) struct Lines<'b> {
     body: &'b Bytes,
     at: usize,
     number: usize,
 }
 
-impl Lines<'_> {
-    fn next(&mut self) -> Option<Bytes> {
+impl<'b> Lines<'b> {
+    pub(crate) fn of(body: &'b Bytes) -> Self {
+        Self { body, at: 0, number: 0 }
+    }
+
+    /// The next line, without its end.
+    pub(crate) fn next(&mut self) -> Option<Bytes> {
         let rest = self.body.get(self.at..).filter(|rest| !rest.is_empty())?;
         let length = rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
         let line = self.body.slice(self.at..self.at + length);

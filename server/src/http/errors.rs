@@ -82,7 +82,7 @@ pub(crate) fn to_json(error: &Error) -> Map<String, Value> {
 }
 
 /// The whole body of an answer that is an error.
-fn body(error: &Error) -> Value {
+pub(crate) fn body(error: &Error) -> Value {
     let status = status(error).as_u16();
     let query = matches!(error.kind(), Kind::QueryShard | Kind::Engine(ErrorKind::InvalidQuery));
     match error.kind() {

@@ -36,6 +36,11 @@ impl Params {
         Ok(Self { path: path.to_owned(), pairs })
     }
 
+    /// Parameters that came another way than in the URL.
+    pub(crate) fn of(path: &str, pairs: Vec<(String, String)>) -> Self {
+        Self { path: path.to_owned(), pairs }
+    }
+
     /// Refuses parameters that are neither common nor among `known`.
     pub(crate) fn allow(&self, known: &[&str]) -> Result<()> {
         let is_known = |key: &str| EVERYWHERE.contains(&key) || known.contains(&key);

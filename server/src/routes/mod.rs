@@ -15,6 +15,7 @@ mod index;
 mod maintenance;
 mod mapping;
 mod mget;
+mod msearch;
 mod page;
 mod prometheus;
 mod root;
@@ -72,6 +73,8 @@ fn searches() -> Router<Arc<App>> {
     Router::new()
         .route("/_search", get(search::search_all).post(search::search_all))
         .route("/{index}/_search", get(search::search).post(search::search))
+        .route("/_msearch", get(msearch::msearch).post(msearch::msearch))
+        .route("/{index}/_msearch", get(msearch::msearch_in).post(msearch::msearch_in))
         .route("/_count", get(count::count_all).post(count::count_all))
         .route("/{index}/_count", get(count::count).post(count::count))
         .route("/_analyze", get(analyze::analyze).post(analyze::analyze))

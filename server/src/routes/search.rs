@@ -6,15 +6,15 @@ use std::time::Instant;
 
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use egret_engine::Snapshot;
 use egret_engine::mapping::{FieldKind as Kind, Mapping};
 use egret_engine::query::ast::{Operator, Query};
 use egret_engine::search::request::{SearchRequest, TrackTotalHits};
+use egret_engine::{Checkpoint, Snapshot};
 use serde_json::{Map, Value};
 
 use super::{document, freshness, targets};
 use crate::app::App;
-use crate::cached_search::{self, Search};
+use crate::cached_search::{self, CacheUse, Search};
 use crate::dialect::json::{Field, parse_object};
 use crate::dialect::lucene::{TextOptions, parse};
 use crate::dialect::query::{FieldKind, Fields, QueryReader, operator};
@@ -70,8 +70,29 @@ pub(super) async fn search(
 }
 
 async fn counted(app: &Arc<App>, call: &Call, expression: &str) -> Result<Reply> {
+    call.params.allow(&[KNOWN, TEXT, targets::PARAMS, freshness::PARAMS].concat())?;
+    let found = run(app, &call.params, &call.body, expression).await?;
+    let reply = Reply::raw_json(StatusCode::OK, found.body).with("egret-cache", found.cache.name());
+    Ok(freshness::mark(reply, found.checkpoints.into_iter()))
+}
+
+/// A search's answer.
+pub(super) struct Found {
+    /// The JSON.
+    pub(super) body: Vec<u8>,
+    cache: CacheUse,
+    checkpoints: Vec<Option<Checkpoint>>,
+}
+
+/// Runs a search and counts it.
+pub(super) async fn run(
+    app: &App,
+    params: &Params,
+    body: &[u8],
+    expression: &str,
+) -> Result<Found> {
     let started = Instant::now();
-    let answer = run(app, call, expression, started).await;
+    let answer = found(app, params, body, expression, started).await;
     app.statistics.searches.record(started.elapsed());
     if answer.is_err() {
         app.statistics.search_failures.fetch_add(1, Relaxed);
@@ -79,15 +100,19 @@ async fn counted(app: &Arc<App>, call: &Call, expression: &str) -> Result<Reply>
     answer
 }
 
-async fn run(app: &Arc<App>, call: &Call, expression: &str, started: Instant) -> Result<Reply> {
-    let params = &call.params;
-    params.allow(&[KNOWN, TEXT, targets::PARAMS, freshness::PARAMS].concat())?;
+async fn found(
+    app: &App,
+    params: &Params,
+    body: &[u8],
+    expression: &str,
+    started: Instant,
+) -> Result<Found> {
     let options = targets::Options::read(params)?;
     let limits = &app.config.search;
     let indexes = targets::resolve(&app.engine, expression, options, limits.max_indexes)?;
     freshness::wait(app, params, &indexes).await?;
     let (snapshots, checkpoints) = freshness::snapshots(&indexes);
-    let mut request = read(&parse_object(&call.body)?, params, &SnapshotFields(&snapshots))?;
+    let mut request = read(&parse_object(body)?, params, &SnapshotFields(&snapshots))?;
     dialect::check(&request, limits.max_result_window)?;
     if request.timeout.is_none() {
         request.timeout = limits.default_timeout();
@@ -101,8 +126,7 @@ async fn run(app: &Arc<App>, call: &Call, expression: &str, started: Instant) ->
     let (rest, cache) = cached_search::answer(app, search, may_cache).await?;
     let mut body = format!("{{\"took\":{},", started.elapsed().as_millis()).into_bytes();
     body.extend_from_slice(&rest);
-    let reply = Reply::raw_json(StatusCode::OK, body).with("egret-cache", cache.name());
-    Ok(freshness::mark(reply, checkpoints.into_iter()))
+    Ok(Found { body, cache, checkpoints })
 }
 
 /// The request of a body and the parameters beside it, which go before it.
