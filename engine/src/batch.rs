@@ -43,6 +43,21 @@ pub enum WriteOp {
     Clear,
 }
 
+impl WriteOp {
+    /// The bytes of documents that it carries.
+    pub fn source_bytes(&self) -> usize {
+        match self {
+            Self::Patch { patch: Patch::Merge { source, upsert, .. }, .. } => {
+                source.len() + upsert.as_ref().map_or(0, Bytes::len)
+            }
+            Self::Upsert { source, .. } | Self::Patch { patch: Patch::Keep { source, .. }, .. } => {
+                source.len()
+            }
+            Self::Delete { .. } | Self::Clear => 0,
+        }
+    }
+}
+
 /// How a patch makes the new document.
 #[derive(Debug, Clone)]
 pub enum Patch {

@@ -10,6 +10,9 @@ use crate::error::Result;
 use crate::mapping::Mapping;
 use crate::position::{Checkpoint, Generation};
 use crate::snapshot::{Snapshot, StoredDocument};
+use crate::store::background::Background;
+use crate::store::shared::{Identity, Known, Message, Shared, closed};
+use crate::store::writer::Recovered;
 
 /// What an index is made from.
 #[derive(Debug, Clone, Default)]
@@ -23,8 +26,9 @@ pub struct IndexDefinition {
 }
 
 /// A handle to an index. Cheap to clone through its `Arc`.
-#[derive(Debug)]
-pub struct Index {}
+pub struct Index {
+    shared: Arc<Shared>,
+}
 
 /// What a writer says of a batch: awaited, or waited for with `blocking_recv`.
 pub type Receipt = oneshot::Receiver<Result<BatchOutcome>>;
@@ -64,97 +68,143 @@ pub struct IndexStats {
 }
 
 impl Index {
+    pub(crate) fn new(
+        identity: Identity,
+        recovered: Recovered,
+        background: Arc<Background>,
+    ) -> Self {
+        Self { shared: Shared::new(identity, recovered, background) }
+    }
+
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.shared.identity
+    }
+
+    /// Ends the writer.
+    pub(crate) fn close(&self, flush: bool) -> Result<()> {
+        self.named(self.shared.close(flush))
+    }
+
+    fn named<T>(&self, result: Result<T>) -> Result<T> {
+        result.map_err(|error| error.with_index(self.name()))
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
-        todo!()
+        &self.shared.identity.name
     }
 
     /// Its UUID in 22 characters of URL-safe base64, never used again.
     pub fn uuid(&self) -> &str {
-        todo!()
+        &self.shared.identity.uuid
     }
 
     /// The pipeline that it follows.
     pub fn pipeline(&self) -> Option<&str> {
-        todo!()
+        self.shared.identity.pipeline.as_deref()
     }
 
     /// Milliseconds since 1970 when it was made.
     pub fn created_ms(&self) -> i64 {
-        todo!()
+        self.shared.identity.created_ms
     }
 
     /// Its settings, nested, in Elasticsearch's format.
     pub fn settings(&self) -> Value {
-        todo!()
+        self.shared.identity.settings.to_json()
+    }
+
+    /// The largest `from + size` of a search.
+    pub fn max_result_window(&self) -> u64 {
+        self.shared.identity.settings.max_result_window
     }
 
     /// Its mapping now.
     pub fn mapping(&self) -> Arc<Mapping> {
-        todo!()
+        Arc::clone(&self.shared.view.lock().mapping)
     }
 
     /// Adds fields and multi-fields. What would change an existing field's type is refused.
+    /// Returns when the mapping is durable. Blocking.
     pub fn put_mapping(&self, addition: &Value) -> Result<()> {
-        let _ = addition;
-        todo!()
+        let addition = addition.clone();
+        self.named(self.shared.ask(|reply| Message::PutMapping(addition, reply)))
     }
 
     /// Hands a batch to the writer, which applies batches in the order of these calls. Waits while
     /// the writer's queue is full; the receipt comes when the batch is applied and, where the index
     /// has a translog, durable in it.
+    ///
+    /// A receipt that is an error says that nothing of the batch is visible; whether it comes back
+    /// with a restart is open (as after any error of a disk). A followed index takes no more writes
+    /// after one: see [`Index::resume`].
     pub fn submit(&self, batch: Batch) -> Result<Receipt> {
-        let _ = batch;
-        todo!()
+        self.named(self.shared.submit(batch))
     }
 
     /// As `submit`, and waits for the receipt. Blocking.
     pub fn write(&self, batch: Batch) -> Result<BatchOutcome> {
-        let _ = batch;
-        todo!()
+        let receipt = self.submit(batch)?;
+        self.named(receipt.blocking_recv().unwrap_or_else(|_| Err(closed())))
     }
 
     /// For a followed index: nothing for it between its last batch and here. In order with
     /// `submit`; never blocks on disk.
     pub fn advance(&self, checkpoint: Checkpoint) -> Result<()> {
-        let _ = checkpoint;
-        todo!()
+        self.named(self.shared.send(Message::Advance(checkpoint)))
+    }
+
+    /// For a followed index whose writer had to go back to its last commit: takes writes again,
+    /// which must begin at `durable` of [`Index::positions`]. Where nothing was wrong, it does
+    /// nothing. Blocking.
+    pub fn resume(&self) -> Result<()> {
+        self.named(self.shared.ask(Message::Resume))
     }
 
     /// Publishes what was applied before this call. Blocking.
     pub fn refresh(&self) -> Result<()> {
-        todo!()
+        self.named(self.shared.ask(Message::Refresh))
     }
 
-    /// Makes durable what was applied before this call. Blocking.
+    /// Makes durable what was applied before this call; publishes it too. Blocking.
     pub fn flush(&self) -> Result<()> {
-        todo!()
+        self.named(self.shared.ask(Message::Flush))
     }
 
     /// The published state.
     pub fn snapshot(&self) -> Arc<Snapshot> {
-        todo!()
+        self.shared.snapshot.load_full()
     }
 
     /// A document by id: the newest, published or not, where the index has a translog; the
     /// published one where it is followed. Blocking.
     pub fn document(&self, id: &str) -> Result<Option<StoredDocument>> {
-        let _ = id;
-        todo!()
+        let recent = self.shared.recent.lock().document(id);
+        match recent {
+            Known::There(document) => Ok(Some(document)),
+            Known::Deleted => Ok(None),
+            Known::Nothing => self.named(self.snapshot().document(id)),
+        }
     }
 
     /// Where the index stands; the receiver is told of every change.
     pub fn positions(&self) -> watch::Receiver<Positions> {
-        todo!()
+        self.shared.positions.subscribe()
     }
 
     /// The copy's progress as last given in a batch that was applied.
     pub fn copy_progress(&self) -> Option<String> {
-        todo!()
+        self.shared.view.lock().copy_progress.clone()
     }
 
     /// Sizes and counts of the published state.
     pub fn stats(&self) -> IndexStats {
-        todo!()
+        self.shared.view.lock().stats
+    }
+}
+
+impl std::fmt::Debug for Index {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.shared.fmt(f)
     }
 }

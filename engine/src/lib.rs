@@ -17,6 +17,7 @@ pub mod position;
 pub mod query;
 pub mod search;
 pub mod snapshot;
+pub mod store;
 
 pub use catalog::{Engine, EngineOptions};
 pub use error::{Error, ErrorKind, Result};

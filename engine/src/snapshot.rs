@@ -17,7 +17,7 @@ use tantivy::schema::{Field, IndexRecordOption, Schema};
 use tantivy::tokenizer::TokenizerManager;
 use tantivy::{DocId, DocSet, Index, ReloadPolicy, Searcher, TERMINATED, Term};
 
-pub use self::segment::{FieldStatistics, SOURCE, Segment};
+pub use self::segment::{FieldStatistics, Segment};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::Mapping;
 use crate::mapping::field::FieldMapping;

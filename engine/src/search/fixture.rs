@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use serde_json::Value;
-use tantivy::indexer::NoMergePolicy;
-use tantivy::schema::{STORED, Schema};
-use tantivy::{Index, IndexWriter, Term};
+use tantivy::indexer::{AddOperation, SegmentWriter};
+use tantivy::{BitSet, Index, SegmentReader};
 
 use crate::document::Draft;
 use crate::mapping::Mapping;
-use crate::mapping::schema::{self, SystemFields, SystemValues};
+use crate::mapping::schema::{self, SystemValues};
 use crate::position::{Generation, SeqNo};
-use crate::snapshot::{SOURCE, Snapshot, SnapshotParts};
+use crate::snapshot::{Snapshot, SnapshotParts};
+use crate::store::segment::alive_set;
+use crate::store::source;
 
 /// A snapshot of an index `name` whose segments hold the documents given, by id; then the ids in
 /// `deleted` are deleted.
@@ -33,31 +34,35 @@ pub(crate) fn snapshot(
         })
         .collect();
     let mapping = Arc::clone(draft.mapping());
-    let schema = with_source(&schema::build(&mapping));
+    let schema = schema::build(&mapping);
     let tokenizers = schema::tokenizers();
-    let mut index = Index::create_in_ram(schema.clone());
-    index.set_tokenizers(tokenizers.clone());
-    let mut writer: IndexWriter = index.writer_with_num_threads(1, 20_000_000).unwrap();
-    writer.set_merge_policy(Box::new(NoMergePolicy));
-    let source_field = schema.get_field(SOURCE).unwrap();
+    let builder = Index::builder().schema(schema.clone()).tokenizers(tokenizers.clone());
+    let index = builder.register_plugin(source::plugin()).create_in_ram().unwrap();
     let mut seq_no = 0;
+    let mut readers = Vec::new();
     for documents in parsed {
+        if documents.is_empty() {
+            continue;
+        }
+        let segment = index.new_segment();
+        let mut writer = SegmentWriter::for_segment(1_000_000, segment.clone()).unwrap();
+        let mut alive = BitSet::with_max_value_and_full(documents.len().try_into().unwrap());
         for (document, source) in documents {
+            if deleted.iter().any(|id| id == document.id()) {
+                alive.remove(writer.max_doc());
+            }
             let system = SystemValues { seq_no, term: 1, version: seq_no + 1, lsn: 0 };
-            let mut document = document.into_tantivy(&schema, system);
-            document.add_bytes(source_field, source.as_bytes());
-            writer.add_document(document).unwrap();
+            let document = document.into_tantivy(&schema, system);
+            source::push(&mut writer, source.as_bytes()).unwrap();
+            writer.add_document(AddOperation { opstamp: 0, document }).unwrap();
             seq_no += 1;
         }
-        writer.commit().unwrap();
+        let segment = segment.with_max_doc(writer.max_doc());
+        writer.finalize().unwrap();
+        let dead = alive.len() < alive.max_value() as usize;
+        let alive = dead.then(|| alive_set(&alive).unwrap());
+        readers.push(SegmentReader::open_with_custom_alive_set(&segment, alive).unwrap());
     }
-    for id in deleted {
-        writer.delete_term(Term::from_field_text(SystemFields::FIXED.id, id));
-    }
-    writer.commit().unwrap();
-    let reader = index.reader().unwrap();
-    let mut readers = reader.searcher().segment_readers().to_vec();
-    readers.sort_by_key(|reader| reader.fast_fields().u64("_seq_no").unwrap().min_value());
     Arc::new(
         Snapshot::new(SnapshotParts {
             index_name: name.to_owned(),
@@ -79,13 +84,4 @@ pub(crate) fn one_segment(mapping: &Value, documents: &[Value]) -> Arc<Snapshot>
     let numbered = documents.iter().enumerate();
     let numbered = numbered.map(|(place, source)| ((place + 1).to_string(), source.clone()));
     snapshot("test", mapping, &[numbered.collect()], &[])
-}
-
-fn with_source(schema: &Schema) -> Schema {
-    let mut builder = Schema::builder();
-    for (_, entry) in schema.fields() {
-        builder.add_field(entry.clone());
-    }
-    builder.add_bytes_field(SOURCE, STORED);
-    builder.build()
 }

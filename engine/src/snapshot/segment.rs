@@ -9,16 +9,14 @@ use rustc_hash::FxHashMap;
 use tantivy::columnar::{Cardinality, Column, ColumnIndex, StrColumn};
 use tantivy::index::{SegmentId, SegmentReader};
 use tantivy::postings::TermInfo;
-use tantivy::schema::{Field, IndexRecordOption, Value as _};
-use tantivy::{BitSet, DocId, TantivyDocument};
+use tantivy::schema::{Field, IndexRecordOption};
+use tantivy::{BitSet, DocId};
 
 use super::DocumentVersion;
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::schema::{ID, LSN, SEQ_NO, TERM, VERSION};
 use crate::position::{Lsn, SeqNo};
-
-/// The stored field that holds documents verbatim.
-pub const SOURCE: &str = "_source";
+use crate::store::source::SourceReader;
 
 /// How often and in how many documents a field occurs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -41,6 +39,8 @@ impl AddAssign for FieldStatistics {
 pub struct Segment {
     reader: Arc<SegmentReader>,
     cache: Arc<SegmentCache>,
+    /// Not kept from reader to reader: it would hold on to files that have gone to disk meanwhile.
+    sources: Arc<OnceLock<SourceReader>>,
 }
 
 /// What does not change while a segment lives, deletes or not.
@@ -62,12 +62,12 @@ struct VersionColumns {
 
 impl Segment {
     pub(super) fn new(reader: Arc<SegmentReader>) -> Self {
-        Self { reader, cache: Arc::default() }
+        Self { reader, cache: Arc::default(), sources: Arc::default() }
     }
 
     /// The same segment under a newer reader (more deletes, or a longer schema).
     pub(super) fn reopened(&self, reader: Arc<SegmentReader>) -> Self {
-        Self { reader, cache: Arc::clone(&self.cache) }
+        Self { reader, cache: Arc::clone(&self.cache), sources: Arc::default() }
     }
 
     /// Names the segment.
@@ -186,14 +186,11 @@ impl Segment {
 
     /// A document's `_source`.
     pub fn source(&self, doc: DocId) -> Result<Bytes> {
-        let corrupt = || {
-            let message = format!("document {doc} of segment {} has no source", self.id());
-            Error::new(ErrorKind::Corrupt, message)
-        };
-        let field = self.reader.schema().get_field(SOURCE)?;
-        let document: TantivyDocument = self.reader.get_store_reader(1)?.get(doc)?;
-        let source = document.get_first(field).and_then(|value| value.as_bytes());
-        source.map(Bytes::copy_from_slice).ok_or_else(corrupt)
+        if let Some(sources) = self.sources.get() {
+            return sources.read(doc);
+        }
+        let sources = SourceReader::open(&self.reader)?;
+        self.sources.get_or_init(|| sources).read(doc)
     }
 }
 

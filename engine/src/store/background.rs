@@ -1,0 +1,97 @@
+//! Threads for work that no writer should wait for: flushes and merges of all indexes.
+//!
+//! Each index has at most one flush, one small and one large merge under way, so the queues are
+//! bounded by the number of indexes.
+
+use std::fmt;
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Sender, unbounded};
+use parking_lot::Mutex;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// A piece of work.
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Kinds of work that do not wait for each other.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Lane {
+    /// Writing commits.
+    Flush,
+    /// Merges of young segments, a few milliseconds each.
+    SmallMerge,
+    /// Merges that take seconds or minutes.
+    LargeMerge,
+}
+
+/// The threads, one for each lane. Dropping it lets them finish what is queued.
+pub(crate) struct Background {
+    lanes: Vec<Sender<Job>>,
+    /// Taken when they are joined.
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Background {
+    /// Starts the threads.
+    pub(crate) fn start() -> Result<Self> {
+        let mut lanes = Vec::new();
+        let mut threads = Vec::new();
+        for lane in [Lane::Flush, Lane::SmallMerge, Lane::LargeMerge] {
+            let (sender, receiver) = unbounded::<Job>();
+            let name = match lane {
+                Lane::Flush => "egret-flush",
+                Lane::SmallMerge => "egret-merge",
+                Lane::LargeMerge => "egret-merge-big",
+            };
+            let work = move || {
+                if matches!(lane, Lane::LargeMerge) {
+                    yield_to_others();
+                }
+                for job in receiver {
+                    job();
+                }
+            };
+            let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work)?;
+            lanes.push(sender);
+            threads.push(thread);
+        }
+        Ok(Self { lanes, threads: Mutex::new(threads) })
+    }
+
+    /// Queues a job. It must not panic.
+    pub(crate) fn run(&self, lane: Lane, job: impl FnOnce() + Send + 'static) -> Result<()> {
+        let sent = self.lanes.get(lane as usize).map(|sender| sender.send(Box::new(job)));
+        match sent {
+            Some(Ok(())) => Ok(()),
+            _ => Err(Error::new(ErrorKind::Closed, "the background threads have ended")),
+        }
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        self.lanes.clear();
+        let current = std::thread::current().id();
+        for thread in self.threads.get_mut().drain(..) {
+            // The last holder can be a job itself; a thread cannot wait for its own end.
+            if thread.thread().id() != current && thread.join().is_err() {
+                tracing::error!("a background thread of the engine has panicked");
+            }
+        }
+    }
+}
+
+/// Lets other threads go first: on Linux, niceness belongs to the calling thread.
+fn yield_to_others() {
+    const NICENESS: i32 = 10;
+    if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
+        tracing::debug!(%error, "merges run at normal priority");
+    }
+}
+
+impl fmt::Debug for Background {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Background")
+    }
+}

@@ -1,0 +1,319 @@
+//! Merging: which segments, and how.
+//!
+//! Tantivy's own merging is not used. The policy is tiered by living documents; a merge runs on a
+//! background thread over the documents that were alive when it began, and the writer then marks
+//! in its output what has been deleted meanwhile: documents keep their order, so the n-th living
+//! document of the inputs is document n of the output.
+//!
+//! A mapping grows by fields appended to the schema, and tantivy refuses to merge a segment that
+//! lacks the norms of an appended text field. So a merge reads such a segment through [`Overlay`],
+//! where its norms are complete: a document without the field has length zero, as it would have
+//! in a segment made today. No segment is ever indexed again because a field was added.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use tantivy::directory::error::{DeleteError, LockError, OpenReadError, OpenWriteError};
+use tantivy::directory::{
+    AntiCallToken, CompositeFile, CompositeWrite, Directory, DirectoryLock, FileHandle, Lock,
+    OwnedBytes, TerminatingWrite, WatchCallback, WatchHandle, WritePtr,
+};
+use tantivy::index::{SegmentComponent, SegmentId};
+use tantivy::indexer::merge_filtered_segments;
+use tantivy::{BitSet, Index};
+
+use super::builder::guarded;
+use super::directory::{MergeOutput, SegmentFiles, StoreDirectory};
+use super::segment::{LiveSegment, alive_set};
+use super::source;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Segments whose living documents lie within one power of this are of one tier.
+const TIER_FACTOR: u32 = 6;
+/// So many segments of one tier are merged.
+const SEGMENTS_PER_TIER: usize = 6;
+/// No merge makes a segment larger than about this.
+const LARGEST_SEGMENT_BYTES: u64 = 5 << 30;
+/// Merges of more than this go straight to disk, and wait for each other but not for small ones.
+const LARGE_MERGE_BYTES: u64 = 8 << 20;
+/// A segment with more than one in this many documents deleted is merged by itself,
+const DELETED_SHARE: u32 = 3;
+/// unless it is so small that its tier soon will be.
+const SMALLEST_ALONE: u32 = 1000;
+
+/// What is merged, as of the merge's beginning.
+pub(super) struct MergeTask {
+    pub(super) directory: StoreDirectory,
+    pub(super) index: Index,
+    pub(super) inputs: Vec<MergeInput>,
+    pub(super) large: bool,
+}
+
+pub(super) struct MergeInput {
+    /// Keeps the files in place.
+    _files: Arc<SegmentFiles>,
+    pub(super) id: SegmentId,
+    max_doc: u32,
+    pub(super) alive: BitSet,
+}
+
+/// A finished merge.
+pub(super) struct Merged {
+    pub(super) inputs: Vec<MergeInput>,
+    pub(super) files: Arc<SegmentFiles>,
+    pub(super) id: SegmentId,
+    pub(super) max_doc: u32,
+}
+
+/// The segments that should be merged next, by their places in the list. `busy` says whether a
+/// small and a large merge are running already.
+pub(super) fn choose(segments: &[LiveSegment], busy: [bool; 2]) -> Option<(Vec<usize>, bool)> {
+    let candidates: Vec<Candidate> = segments
+        .iter()
+        .enumerate()
+        .filter(|(_, segment)| !segment.merging)
+        .map(|(place, segment)| {
+            let (alive, max_doc) = (segment.alive_count(), segment.max_doc);
+            let bytes = segment.files.sizes().0 * u64::from(alive) / u64::from(max_doc.max(1));
+            Candidate { place, alive, max_doc, bytes }
+        })
+        .filter(|candidate| candidate.alive > 0 && candidate.bytes < LARGEST_SEGMENT_BYTES / 2)
+        .collect();
+    plan(&candidates).into_iter().find_map(|chosen| {
+        let bytes: u64 = chosen.iter().map(|candidate| candidate.bytes).sum();
+        let large = bytes >= LARGE_MERGE_BYTES;
+        let places = chosen.iter().map(|candidate| candidate.place).collect();
+        (!busy[usize::from(large)]).then_some((places, large))
+    })
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Candidate {
+    place: usize,
+    alive: u32,
+    max_doc: u32,
+    bytes: u64,
+}
+
+/// Merges worth doing, smallest tiers first.
+fn plan(candidates: &[Candidate]) -> Vec<Vec<Candidate>> {
+    let tier = |candidate: &Candidate| candidate.alive.max(1).ilog(TIER_FACTOR);
+    let mut plans = Vec::new();
+    let highest = candidates.iter().map(tier).max().unwrap_or_default();
+    for level in 0..=highest {
+        let members: Vec<Candidate> =
+            candidates.iter().filter(|candidate| tier(candidate) == level).copied().collect();
+        if members.len() < SEGMENTS_PER_TIER {
+            continue;
+        }
+        let mut total = 0;
+        let fitting = members.into_iter().take_while(|candidate| {
+            total += candidate.bytes;
+            total <= LARGEST_SEGMENT_BYTES
+        });
+        plans.push(fitting.collect());
+    }
+    let wasteful = |candidate: &&Candidate| {
+        candidate.max_doc >= SMALLEST_ALONE
+            && candidate.max_doc - candidate.alive > candidate.max_doc / DELETED_SHARE
+    };
+    plans.extend(candidates.iter().filter(wasteful).map(|candidate| vec![*candidate]));
+    plans
+}
+
+impl MergeInput {
+    pub(super) fn of(segment: &LiveSegment) -> Self {
+        Self {
+            _files: Arc::clone(&segment.files),
+            id: segment.id,
+            max_doc: segment.max_doc,
+            alive: segment.alive().clone(),
+        }
+    }
+}
+
+impl MergeTask {
+    /// Merges. Long, and uses one core.
+    pub(super) fn run(self) -> Result<Merged> {
+        let overlay = Overlay::new(self.directory.clone());
+        let mut view = Index::open(overlay.clone())?;
+        view.register_plugin(source::plugin());
+        let mut segments = Vec::with_capacity(self.inputs.len());
+        let mut filters = Vec::with_capacity(self.inputs.len());
+        for input in &self.inputs {
+            let segment = view.segment(view.new_segment_meta(input.id, input.max_doc));
+            complete_norms(&self.index, &view, &segment)?;
+            segments.push(segment);
+            let dead = input.alive.len() < input.max_doc as usize;
+            filters.push(if dead { Some(alive_set(&input.alive)?) } else { None });
+        }
+        let output = MergeOutput::new(self.directory, self.large);
+        let settings = view.settings().clone();
+        let target: Box<dyn Directory> = Box::new(output.clone());
+        let merged =
+            guarded(|| Ok(merge_filtered_segments(&segments, settings, filters, target)?))?;
+        let metas = merged.searchable_segment_metas()?;
+        let (meta, files) = metas.first().zip(output.into_segment()).ok_or_else(|| {
+            Error::new(ErrorKind::Internal, "a merge of living documents has no output")
+        })?;
+        let expected: usize = self.inputs.iter().map(|input| input.alive.len()).sum();
+        if meta.max_doc() as usize != expected {
+            let message = format!(
+                "a merge of [{expected}] living documents has [{}] in its output",
+                meta.max_doc()
+            );
+            return Err(Error::new(ErrorKind::Internal, message));
+        }
+        Ok(Merged { inputs: self.inputs, files, id: meta.id(), max_doc: meta.max_doc() })
+    }
+}
+
+/// Gives the view complete norms for a segment that lacks those of appended fields.
+fn complete_norms(index: &Index, view: &Index, segment: &tantivy::Segment) -> tantivy::Result<()> {
+    let path = segment.relative_path(SegmentComponent::FieldNorms);
+    let norms = CompositeFile::open(&index.directory().open_read(&path)?)?;
+    let schema = view.schema();
+    let with_norms: Vec<_> = schema
+        .fields()
+        .filter(|(_, entry)| entry.is_indexed() && entry.has_fieldnorms())
+        .map(|(field, _)| field)
+        .collect();
+    if with_norms.iter().all(|&field| norms.open_read(field).is_some()) {
+        return Ok(());
+    }
+    let zeros = vec![0; segment.meta().max_doc() as usize];
+    let mut completed = CompositeWrite::wrap(view.directory().open_write(&path)?);
+    for field in with_norms {
+        let stored = norms.open_read(field).map(|file| file.read_bytes()).transpose()?;
+        let bytes = stored.as_ref().map_or(&zeros[..], OwnedBytes::as_slice);
+        io::Write::write_all(completed.for_field(field), bytes)?;
+    }
+    Ok(completed.close()?)
+}
+
+/// The index's directory as a merge reads it: what is written to it hides files, in memory.
+#[derive(Clone)]
+struct Overlay {
+    directory: StoreDirectory,
+    hiding: Arc<RwLock<HashMap<PathBuf, OwnedBytes>>>,
+}
+
+impl Overlay {
+    fn new(directory: StoreDirectory) -> Self {
+        Self { directory, hiding: Arc::default() }
+    }
+}
+
+struct OverlayWriter {
+    overlay: Overlay,
+    path: PathBuf,
+    bytes: Vec<u8>,
+}
+
+impl io::Write for OverlayWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.bytes.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl TerminatingWrite for OverlayWriter {
+    fn terminate_ref(&mut self, _: AntiCallToken) -> io::Result<()> {
+        let bytes = OwnedBytes::new(std::mem::take(&mut self.bytes));
+        self.overlay.hiding.write().insert(self.path.clone(), bytes);
+        Ok(())
+    }
+}
+
+impl Directory for Overlay {
+    fn get_file_handle(&self, path: &Path) -> Result<Arc<dyn FileHandle>, OpenReadError> {
+        match self.hiding.read().get(path) {
+            Some(bytes) => Ok(Arc::new(bytes.clone())),
+            None => self.directory.get_file_handle(path),
+        }
+    }
+
+    fn delete(&self, _: &Path) -> Result<(), DeleteError> {
+        Ok(())
+    }
+
+    fn exists(&self, path: &Path) -> Result<bool, OpenReadError> {
+        self.directory.exists(path)
+    }
+
+    fn open_write(&self, path: &Path) -> Result<WritePtr, OpenWriteError> {
+        let writer =
+            OverlayWriter { overlay: self.clone(), path: path.to_owned(), bytes: Vec::new() };
+        Ok(io::BufWriter::new(Box::new(writer)))
+    }
+
+    fn atomic_read(&self, path: &Path) -> Result<Vec<u8>, OpenReadError> {
+        self.directory.atomic_read(path)
+    }
+
+    fn atomic_write(&self, _: &Path, _: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn acquire_lock(&self, _: &Lock) -> Result<DirectoryLock, LockError> {
+        Ok(DirectoryLock::from(Box::new(())))
+    }
+
+    fn watch(&self, _: WatchCallback) -> tantivy::Result<WatchHandle> {
+        Ok(WatchHandle::empty())
+    }
+}
+
+impl fmt::Debug for Overlay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Overlay({:?})", self.directory)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(segments: &[(u32, u32)], expected: &[&[usize]]) {
+        let candidates: Vec<Candidate> = segments
+            .iter()
+            .enumerate()
+            .map(|(place, &(alive, max_doc))| Candidate {
+                place,
+                alive,
+                max_doc,
+                bytes: u64::from(alive) * 100,
+            })
+            .collect();
+        let plans: Vec<Vec<usize>> = plan(&candidates)
+            .iter()
+            .map(|plan| plan.iter().map(|candidate| candidate.place).collect())
+            .collect();
+        assert_eq!(plans, expected, "{segments:?}");
+    }
+
+    #[test]
+    fn tiers_are_merged_when_full() {
+        check(&[], &[]);
+        check(&[(1, 1); 5], &[]);
+        check(&[(1, 1); 6], &[&[0, 1, 2, 3, 4, 5]]);
+        check(
+            &[(1, 1), (2, 2), (3, 3), (100_000, 100_000), (4, 4), (5, 5), (1, 1)],
+            &[&[0, 1, 2, 4, 5, 6]],
+        );
+        check(&[(6000, 10_000)], &[&[0]]);
+        check(&[(7000, 10_000)], &[]);
+        check(&[(6, 10)], &[]);
+    }
+}

@@ -1,0 +1,31 @@
+//! Storage: from batches to published snapshots and durable commits.
+//!
+//! Where to begin: [`writer`] is the thread that everything goes through; it applies batches by
+//! [`plan`] to the documents in [`state`], which are [`segment`]s finished by a [`builder`] in the
+//! [`directory`]; [`commit`] is what survives a crash, with [`translog`] for what came after it.
+//!
+//! Tantivy's `IndexWriter` is not used. It is made for several producers and its own commit points;
+//! here one thread decides everything, so segments are built, marked and merged with tantivy's
+//! parts directly: no threads to join at each commit, no delete queue, and a version check and a
+//! delete are one look-up.
+//!
+//! Invariant: only the writer's thread changes an index's documents; background threads get copies
+//! and report back.
+
+pub(crate) mod background;
+pub(crate) mod budget;
+mod builder;
+mod commit;
+mod directory;
+mod merge;
+mod plan;
+pub(crate) mod segment;
+pub mod settings;
+pub(crate) mod shared;
+pub mod source;
+mod state;
+mod translog;
+pub(crate) mod writer;
+
+#[cfg(test)]
+mod tests;

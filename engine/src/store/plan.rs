@@ -1,0 +1,414 @@
+//! Applying a batch to a [`Store`]: first every operation of a chunk is resolved and validated
+//! against the documents as they are, then the chunk's outcome is carried out.
+//!
+//! Within a chunk the last operation on an id wins, so a document that is written a hundred times
+//! is indexed once; each operation still gets its own result, number and version.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rustc_hash::FxHashMap;
+
+use super::segment::Location;
+use super::state::{Current, Store};
+use crate::batch::{Applied, Batch, Condition, OpResult, Patch, WriteOp};
+use crate::document::{Draft, ParsedDocument, check_id, patch};
+use crate::error::{Error, ErrorKind, Result};
+use crate::mapping::schema::SystemValues;
+use crate::position::SeqNo;
+
+/// Operations are resolved and indexed in chunks, so that a large batch need not be parsed as a
+/// whole in memory.
+const CHUNK_OPS: usize = 4096;
+const CHUNK_BYTES: usize = 16 << 20;
+
+/// What an applied batch has changed, in order: what the translog keeps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Change {
+    /// A document is there.
+    Put { id: String, system: SystemValues, source: Bytes },
+    /// A document is gone.
+    Delete { id: String },
+    /// Every document is gone.
+    Clear,
+}
+
+/// Where and when a batch happens.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Circumstances {
+    /// Whether the index follows a source, whose rejected rows remove their older documents.
+    pub(super) followed: bool,
+    pub(super) term: u64,
+    /// The LSN of the batch's documents; changes at or below a document's own are skipped.
+    pub(super) lsn: Option<u64>,
+}
+
+/// What came of a batch.
+pub(super) struct AppliedBatch {
+    pub(super) results: Vec<Result<Applied>>,
+    pub(super) changes: Vec<Change>,
+    /// Whether the mapping grew.
+    pub(super) grew: bool,
+}
+
+/// Applies a batch. An error, other than those of single operations, leaves the store in no state
+/// to be published.
+pub(super) fn apply(
+    store: &mut Store,
+    batch: &Batch,
+    circumstances: Circumstances,
+    next_seq_no: &mut SeqNo,
+) -> Result<AppliedBatch> {
+    let mut applied = AppliedBatch {
+        results: Vec::with_capacity(batch.ops.len()),
+        changes: Vec::new(),
+        grew: false,
+    };
+    let mut rest = &batch.ops[..];
+    while let Some((first, after)) = rest.split_first() {
+        if matches!(first, WriteOp::Clear) {
+            store.clear(circumstances.followed.then_some(circumstances.lsn).flatten())?;
+            applied.changes.push(Change::Clear);
+            let seq_no = take(next_seq_no);
+            let (term, version) = (circumstances.term, circumstances.lsn.unwrap_or(1));
+            let result = OpResult::Deleted;
+            applied.results.push(Ok(Applied { id: String::new(), result, seq_no, term, version }));
+            rest = after;
+            continue;
+        }
+        let (chunk, after) = rest.split_at(chunk_length(rest));
+        apply_chunk(store, chunk, circumstances, next_seq_no, &mut applied)?;
+        rest = after;
+    }
+    Ok(applied)
+}
+
+/// How many operations make the next chunk: at least one, up to a `Clear` or a limit.
+fn chunk_length(ops: &[WriteOp]) -> usize {
+    let mut bytes = 0;
+    let fits = |op: &&WriteOp| {
+        bytes += op.source_bytes();
+        !matches!(op, WriteOp::Clear) && bytes <= CHUNK_BYTES
+    };
+    ops.iter().take(CHUNK_OPS).take_while(fits).count().max(1)
+}
+
+fn take(next: &mut SeqNo) -> SeqNo {
+    let taken = *next;
+    next.0 += 1;
+    taken
+}
+
+fn apply_chunk(
+    store: &mut Store,
+    ops: &[WriteOp],
+    circumstances: Circumstances,
+    next_seq_no: &mut SeqNo,
+    applied: &mut AppliedBatch,
+) -> Result<()> {
+    let mut plan = Plan {
+        store,
+        circumstances,
+        draft: Draft::new(Arc::clone(&store.mapping)),
+        next_seq_no,
+        slots: Vec::new(),
+        places: FxHashMap::default(),
+        op: applied.results.len(),
+    };
+    for op in ops {
+        let result = plan.resolve(op)?;
+        applied.results.push(result);
+        plan.op += 1;
+    }
+    let Plan { draft, slots, .. } = plan;
+    if let Some(grown) = draft.finish() {
+        store.grow(grown)?;
+        applied.grew = true;
+    }
+    for slot in slots {
+        carry_out(store, slot, circumstances, applied)?;
+    }
+    store.seal_if_large()
+}
+
+fn carry_out(
+    store: &mut Store,
+    slot: Slot,
+    circumstances: Circumstances,
+    applied: &mut AppliedBatch,
+) -> Result<()> {
+    let Slot { id, before, after, op } = slot;
+    match after {
+        After::Unchanged => {}
+        After::Gone => {
+            if let Some(before) = before {
+                store.delete(before, &id);
+                applied.changes.push(Change::Delete { id });
+            }
+        }
+        After::There(document) => {
+            let NewDocument { parsed, system, source } = *document;
+            match store.put(before, &id, parsed, system, source.clone()) {
+                Ok(()) => applied.changes.push(Change::Put { id, system, source }),
+                Err(error) if error.kind() == ErrorKind::DocumentParsing => {
+                    if let Some(result) = applied.results.get_mut(op) {
+                        *result = Err(error);
+                    }
+                    if let Some(before) = before.filter(|_| circumstances.followed) {
+                        store.delete(before, &id);
+                        applied.changes.push(Change::Delete { id });
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The chunk's outcome for one id.
+struct Slot {
+    id: String,
+    /// The document before the chunk.
+    before: Option<Location>,
+    after: After,
+    /// The operation that decided it, by its place in the batch.
+    op: usize,
+}
+
+enum After {
+    Unchanged,
+    Gone,
+    There(Box<NewDocument>),
+}
+
+struct NewDocument {
+    parsed: ParsedDocument,
+    system: SystemValues,
+    source: Bytes,
+}
+
+struct Plan<'a> {
+    store: &'a Store,
+    circumstances: Circumstances,
+    draft: Draft,
+    next_seq_no: &'a mut SeqNo,
+    slots: Vec<Slot>,
+    /// Places in `slots` by id.
+    places: FxHashMap<String, usize>,
+    /// The place in the batch of the operation being resolved.
+    op: usize,
+}
+
+impl Plan<'_> {
+    /// Resolves one operation. The outer error is not the operation's fault.
+    fn resolve(&mut self, op: &WriteOp) -> Result<Result<Applied>> {
+        let (id, condition) = match op {
+            WriteOp::Upsert { id, condition, .. }
+            | WriteOp::Patch { id, condition, .. }
+            | WriteOp::Delete { id, condition } => (id, *condition),
+            WriteOp::Clear => {
+                return Err(Error::new(ErrorKind::Internal, "a clear is no part of a chunk"));
+            }
+        };
+        if let Err(error) = check_id(id) {
+            return Ok(Err(error));
+        }
+        let (place, current) = self.look_up(id)?;
+        let condition_on = match op {
+            WriteOp::Patch { previous_id: Some(previous), .. } => self.look_up(previous)?.1,
+            _ => current.clone(),
+        };
+        if let Err(error) = check_condition(id, condition, condition_on.as_ref()) {
+            return Ok(Err(error));
+        }
+        if let Some(current) = current.as_ref().filter(|current| self.is_newer(current)) {
+            return Ok(Ok(applied(id, OpResult::Noop, current.system)));
+        }
+        match op {
+            WriteOp::Upsert { source, .. } => {
+                Ok(self.put(place, id, current.as_ref(), source.clone()))
+            }
+            WriteOp::Delete { .. } => Ok(Ok(self.delete(place, id, current.as_ref()))),
+            WriteOp::Patch { previous_id, patch, .. } => {
+                let previous = previous_id.as_ref().filter(|previous| *previous != id);
+                self.patch(place, id, current.as_ref(), previous, patch)
+            }
+            WriteOp::Clear => Err(Error::new(ErrorKind::Internal, "a clear is no part of a chunk")),
+        }
+    }
+
+    /// The slot of an id, and its document as earlier operations of the chunk have left it.
+    fn look_up(&mut self, id: &str) -> Result<(usize, Option<Current>)> {
+        let known = self.places.get(id).and_then(|&place| Some((place, self.slots.get(place)?)));
+        if let Some((place, slot)) = known {
+            return match &slot.after {
+                After::There(document) => {
+                    let (system, source) = (document.system, Some(document.source.clone()));
+                    Ok((place, Some(Current { location: slot.before, system, source })))
+                }
+                After::Gone => Ok((place, None)),
+                After::Unchanged => Ok((place, self.store.current(id)?)),
+            };
+        }
+        let current = self.store.current(id)?;
+        let place = self.slots.len();
+        let before = current.as_ref().and_then(|current| current.location);
+        let (id, op) = (id.to_owned(), self.op);
+        self.places.insert(id.clone(), place);
+        self.slots.push(Slot { id, before, after: After::Unchanged, op });
+        Ok((place, current))
+    }
+
+    /// Whether a document of a followed index already holds this change or a later one.
+    fn is_newer(&self, current: &Current) -> bool {
+        let Circumstances { followed, lsn, .. } = self.circumstances;
+        followed && lsn.is_some_and(|lsn| current.system.lsn >= lsn)
+    }
+
+    fn set(&mut self, place: usize, after: After) {
+        if let Some(slot) = self.slots.get_mut(place) {
+            slot.after = after;
+            slot.op = self.op;
+        }
+    }
+
+    /// The system values of the change that is made now.
+    fn next_system(&mut self, current: Option<&Current>) -> SystemValues {
+        let Circumstances { followed, term, lsn } = self.circumstances;
+        let counted = current.map_or(1, |current| current.system.version.saturating_add(1));
+        let version = if followed { lsn.unwrap_or(counted) } else { counted };
+        SystemValues { seq_no: take(self.next_seq_no).0, term, version, lsn: lsn.unwrap_or(0) }
+    }
+
+    fn put(
+        &mut self,
+        place: usize,
+        id: &str,
+        current: Option<&Current>,
+        source: Bytes,
+    ) -> Result<Applied> {
+        let parsed = match self.draft.parse(id, &source) {
+            Ok(parsed) => parsed,
+            Err(error) => {
+                self.reject(place);
+                return Err(error);
+            }
+        };
+        let system = self.next_system(current);
+        self.set(place, After::There(Box::new(NewDocument { parsed, system, source })));
+        let result = if current.is_some() { OpResult::Updated } else { OpResult::Created };
+        Ok(applied(id, result, system))
+    }
+
+    /// In a followed index a rejected row removes its older document.
+    fn reject(&mut self, place: usize) {
+        if self.circumstances.followed {
+            self.set(place, After::Gone);
+        }
+    }
+
+    fn delete(&mut self, place: usize, id: &str, current: Option<&Current>) -> Applied {
+        let system = self.next_system(current);
+        if current.is_none() {
+            return applied(id, OpResult::NotFound, system);
+        }
+        self.set(place, After::Gone);
+        applied(id, OpResult::Deleted, system)
+    }
+
+    fn patch(
+        &mut self,
+        place: usize,
+        id: &str,
+        current: Option<&Current>,
+        previous: Option<&String>,
+        patch: &Patch,
+    ) -> Result<Result<Applied>> {
+        let from = match previous {
+            Some(previous) => {
+                let (place, old) = self.look_up(previous)?;
+                let old = old.filter(|old| !self.is_newer(old));
+                old.map(|old| (Some(place), old))
+            }
+            None => current.cloned().map(|current| (None, current)),
+        };
+        let old = match &from {
+            Some((_, old)) => Some(self.store.source(old)?),
+            None => None,
+        };
+        let old_id = previous.map_or(id, String::as_str);
+        let source = match patched(old_id, old.as_ref(), patch) {
+            Ok(Some(source)) => source,
+            Ok(None) => {
+                let system = from.map(|(_, old)| old.system).unwrap_or_default();
+                return Ok(Ok(applied(id, OpResult::Noop, system)));
+            }
+            Err(error) => {
+                self.reject(place);
+                if let Some((Some(previous), _)) = from {
+                    self.reject(previous);
+                }
+                return Ok(Err(error));
+            }
+        };
+        let result = self.put(place, id, current, source);
+        if let Some((Some(previous), _)) = from {
+            match result {
+                Ok(_) => self.set(previous, After::Gone),
+                Err(_) => self.reject(previous),
+            }
+        }
+        Ok(result)
+    }
+}
+
+fn applied(id: &str, result: OpResult, system: SystemValues) -> Applied {
+    let SystemValues { seq_no, term, version, .. } = system;
+    Applied { id: id.to_owned(), result, seq_no: SeqNo(seq_no), term, version }
+}
+
+/// The new document, or `None` where nothing changes.
+fn patched(id: &str, old: Option<&Bytes>, change: &Patch) -> Result<Option<Bytes>> {
+    let missing = || Error::new(ErrorKind::DocumentMissing, format!("[{id}]: document missing"));
+    match (change, old) {
+        (Patch::Keep { source, keep }, _) if keep.is_empty() => Ok(Some(source.clone())),
+        (Patch::Keep { source, keep }, Some(old)) => {
+            patch::keep(old, source, keep).map(|new| Some(Bytes::from(new)))
+        }
+        (Patch::Merge { source, detect_noop, .. }, Some(old)) => {
+            let new = patch::merge(old, source, *detect_noop)?;
+            Ok(new.map(Bytes::from))
+        }
+        (Patch::Merge { upsert: Some(upsert), .. }, None) => Ok(Some(upsert.clone())),
+        (Patch::Keep { .. } | Patch::Merge { upsert: None, .. }, None) => Err(missing()),
+    }
+}
+
+fn check_condition(id: &str, condition: Condition, current: Option<&Current>) -> Result<()> {
+    let conflict = |what: String| {
+        Err(Error::new(ErrorKind::VersionConflict, format!("[{id}]: version conflict, {what}")))
+    };
+    match (condition, current) {
+        (Condition::None, _) | (Condition::Absent, None) => Ok(()),
+        (Condition::Absent, Some(current)) => conflict(format!(
+            "document already exists (current version [{}])",
+            current.system.version
+        )),
+        (Condition::LastChange { seq_no, term }, None) => conflict(format!(
+            "required seqNo [{}], primary term [{term}]. but no document was found",
+            seq_no.0
+        )),
+        (Condition::LastChange { seq_no, term }, Some(current)) => {
+            let found = current.system;
+            if (found.seq_no, found.term) == (seq_no.0, term) {
+                return Ok(());
+            }
+            conflict(format!(
+                "required seqNo [{}], primary term [{term}]. current document has seqNo [{}] and \
+                 primary term [{}]",
+                seq_no.0, found.seq_no, found.term
+            ))
+        }
+    }
+}

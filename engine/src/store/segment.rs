@@ -1,0 +1,214 @@
+//! One finished segment in the writer's list: its files, which of its documents are alive, and a
+//! reader.
+
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use tantivy::columnar::Column;
+use tantivy::directory::OwnedBytes;
+use tantivy::fastfield::AliveBitSet;
+use tantivy::index::{InvertedIndexReader, SegmentId};
+use tantivy::schema::IndexRecordOption;
+use tantivy::{BitSet, DocId, DocSet, Index, SegmentReader, TERMINATED};
+
+use super::directory::SegmentFiles;
+use super::source;
+use crate::error::{Error, ErrorKind, Result};
+use crate::mapping::schema::{LSN, SEQ_NO, SystemFields, SystemValues, TERM, VERSION};
+
+/// Where a document is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Location {
+    pub(super) segment: SegmentId,
+    pub(super) doc: DocId,
+}
+
+/// A finished segment. Only the writer changes it.
+pub(super) struct LiveSegment {
+    pub(super) files: Arc<SegmentFiles>,
+    pub(super) id: SegmentId,
+    pub(super) max_doc: u32,
+    /// Whether a merge that includes it is running.
+    pub(super) merging: bool,
+    alive: BitSet,
+    /// As of the last publication; its set of living documents may be older than `alive`.
+    reader: Arc<SegmentReader>,
+    /// Whether the reader must be opened again before it is published.
+    stale: bool,
+    /// Whether the reader holds files in memory.
+    from_memory: bool,
+    ids: Arc<InvertedIndexReader>,
+    columns: OnceLock<Columns>,
+}
+
+struct Columns {
+    seq_no: Column<u64>,
+    term: Column<u64>,
+    version: Column<u64>,
+    lsn: Column<u64>,
+}
+
+impl LiveSegment {
+    /// Opens a segment; `alive` is `None` where all of its documents are.
+    pub(super) fn open(
+        index: &Index,
+        files: Arc<SegmentFiles>,
+        id: SegmentId,
+        max_doc: u32,
+        alive: Option<BitSet>,
+    ) -> Result<Self> {
+        let alive = alive.unwrap_or_else(|| BitSet::with_max_value_and_full(max_doc));
+        if alive.max_value() != max_doc {
+            let message = format!(
+                "segment [{}] has [{max_doc}] documents, but [{}] are marked alive or not",
+                id.uuid_string(),
+                alive.max_value()
+            );
+            return Err(Error::new(ErrorKind::Corrupt, message));
+        }
+        let reader = Arc::new(open_reader(index, id, max_doc, &alive)?);
+        let ids = reader.inverted_index(SystemFields::FIXED.id)?;
+        Ok(Self {
+            from_memory: files.sizes().1 > 0,
+            files,
+            id,
+            max_doc,
+            merging: false,
+            alive,
+            reader,
+            stale: false,
+            ids,
+            columns: OnceLock::new(),
+        })
+    }
+
+    pub(super) fn alive_count(&self) -> u32 {
+        u32::try_from(self.alive.len()).unwrap_or(u32::MAX)
+    }
+
+    pub(super) fn alive(&self) -> &BitSet {
+        &self.alive
+    }
+
+    /// The living document of this id.
+    pub(super) fn find(&self, id: &str) -> Result<Option<DocId>> {
+        if self.alive.len() == 0 {
+            return Ok(None);
+        }
+        let Some(info) = self.ids.terms().get(id.as_bytes())? else { return Ok(None) };
+        let mut postings = self.ids.read_postings_from_terminfo(&info, IndexRecordOption::Basic)?;
+        let mut doc = postings.doc();
+        while doc != TERMINATED {
+            if self.alive.contains(doc) {
+                return Ok(Some(doc));
+            }
+            doc = postings.advance();
+        }
+        Ok(None)
+    }
+
+    /// The system values of a document.
+    pub(super) fn system_values(&self, doc: DocId) -> Result<SystemValues> {
+        let columns = self.columns()?;
+        let value = |column: &Column<u64>| column.first(doc).unwrap_or_default();
+        Ok(SystemValues {
+            seq_no: value(&columns.seq_no),
+            term: value(&columns.term),
+            version: value(&columns.version),
+            lsn: value(&columns.lsn),
+        })
+    }
+
+    fn columns(&self) -> Result<&Columns> {
+        if let Some(columns) = self.columns.get() {
+            return Ok(columns);
+        }
+        let column = |name| self.reader.fast_fields().u64(name);
+        let columns = Columns {
+            seq_no: column(SEQ_NO)?,
+            term: column(TERM)?,
+            version: column(VERSION)?,
+            lsn: column(LSN)?,
+        };
+        Ok(self.columns.get_or_init(|| columns))
+    }
+
+    /// The source of a document.
+    pub(super) fn source(&self, doc: DocId) -> Result<Bytes> {
+        source::read(&self.reader, doc)
+    }
+
+    /// Marks a document as deleted; whether it was alive.
+    pub(super) fn kill(&mut self, doc: DocId) -> bool {
+        if doc >= self.max_doc || !self.alive.contains(doc) {
+            return false;
+        }
+        self.alive.remove(doc);
+        self.stale = true;
+        true
+    }
+
+    /// Marks as deleted every document whose LSN is below a bound, or all without one.
+    pub(super) fn kill_below(&mut self, lsn: Option<u64>) -> Result<()> {
+        for doc in 0..self.max_doc {
+            let hit = match lsn {
+                Some(lsn) => self.alive.contains(doc) && self.system_values(doc)?.lsn < lsn,
+                None => true,
+            };
+            if hit {
+                self.kill(doc);
+            }
+        }
+        Ok(())
+    }
+
+    /// Says that the schema has grown or that the files have gone to disk.
+    pub(super) fn mark_stale(&mut self) {
+        self.stale = true;
+    }
+
+    /// Whether the reader holds in memory what is on disk by now.
+    pub(super) fn is_outlived(&self) -> bool {
+        self.from_memory && self.files.sizes().1 == 0
+    }
+
+    /// The reader as of the last [`LiveSegment::renew`].
+    pub(super) fn reader(&self) -> &Arc<SegmentReader> {
+        &self.reader
+    }
+
+    /// Opens the reader again if anything has changed since.
+    pub(super) fn renew(&mut self, index: &Index) -> Result<()> {
+        if self.stale {
+            self.from_memory = self.files.sizes().1 > 0;
+            self.reader = Arc::new(open_reader(index, self.id, self.max_doc, &self.alive)?);
+            self.ids = self.reader.inverted_index(SystemFields::FIXED.id)?;
+            self.columns = OnceLock::new();
+            self.stale = false;
+        }
+        Ok(())
+    }
+}
+
+/// Tantivy's form of a set of living documents, in bytes as in a `.del` file without its footer.
+pub(super) fn alive_bytes(alive: &BitSet) -> Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(4 + alive.max_value() as usize / 8 + 8);
+    tantivy::fastfield::write_alive_bitset(alive, &mut bytes)?;
+    Ok(bytes)
+}
+
+pub(crate) fn alive_set(alive: &BitSet) -> Result<AliveBitSet> {
+    Ok(AliveBitSet::open(OwnedBytes::new(alive_bytes(alive)?)))
+}
+
+fn open_reader(
+    index: &Index,
+    id: SegmentId,
+    max_doc: u32,
+    alive: &BitSet,
+) -> Result<SegmentReader> {
+    let segment = index.segment(index.new_segment_meta(id, max_doc));
+    let dead = alive.len() < max_doc as usize;
+    let alive = if dead { Some(alive_set(alive)?) } else { None };
+    Ok(SegmentReader::open_with_custom_alive_set(&segment, alive)?)
+}

@@ -1,0 +1,213 @@
+//! What an index's handle and its writer share: the queue between them, and what the writer shows.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use parking_lot::{Condvar, Mutex};
+use rustc_hash::FxHashMap;
+use serde_json::Value;
+use tokio::sync::{oneshot, watch};
+
+use super::background::Background;
+use super::settings::IndexSettings;
+use super::state::FinishedMerge;
+use super::writer::{FinishedFlush, Recovered, Slot};
+use crate::batch::{Batch, BatchOutcome, WriteOp};
+use crate::error::{Error, ErrorKind, Result};
+use crate::index::{IndexStats, Positions};
+use crate::mapping::Mapping;
+use crate::position::Checkpoint;
+use crate::snapshot::{Snapshot, StoredDocument};
+
+/// Batches that wait for a writer.
+const QUEUE_BATCHES: usize = 256;
+/// Bytes of sources that wait for a writer; a single larger batch is let in alone.
+const QUEUE_BYTES: usize = 64 << 20;
+
+/// Who an index is; never changes.
+#[derive(Debug, Clone)]
+pub(crate) struct Identity {
+    pub(crate) name: String,
+    pub(crate) uuid: String,
+    pub(crate) pipeline: Option<String>,
+    pub(crate) created_ms: i64,
+    pub(crate) settings: IndexSettings,
+}
+
+/// What an index's handle and its writer share.
+pub(crate) struct Shared {
+    pub(crate) identity: Identity,
+    pub(crate) snapshot: ArcSwap<Snapshot>,
+    pub(crate) positions: watch::Sender<Positions>,
+    /// Guards what the writer shows besides; held for copies only.
+    pub(crate) view: Mutex<View>,
+    /// Documents written since the last publication. Guards the map; held for look-ups.
+    pub(crate) recent: Mutex<Recent>,
+    pub(crate) queue: Queue,
+    /// Where the writer is. Guards its starting and parking; nothing slow is done under it.
+    pub(super) slot: Mutex<Slot>,
+    pub(crate) background: Arc<Background>,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        identity: Identity,
+        recovered: Recovered,
+        background: Arc<Background>,
+    ) -> Arc<Self> {
+        let Recovered { writer, snapshot, view, positions } = recovered;
+        let shared = Arc::new(Self {
+            identity,
+            snapshot: ArcSwap::from_pointee(snapshot),
+            positions: watch::Sender::new(positions),
+            view: Mutex::new(view),
+            recent: Mutex::default(),
+            queue: Queue::new(),
+            slot: Mutex::new(Slot::Closed),
+            background,
+        });
+        writer.show(&shared);
+        *shared.slot.lock() = Slot::Parked(writer);
+        shared
+    }
+}
+
+/// What the writer shows besides snapshot and positions.
+#[derive(Clone)]
+pub(crate) struct View {
+    pub(crate) mapping: Arc<Mapping>,
+    pub(crate) copy_progress: Option<String>,
+    pub(crate) stats: IndexStats,
+}
+
+/// What is asked of a writer, in order.
+pub(crate) enum Message {
+    Write(Batch, oneshot::Sender<Result<BatchOutcome>>),
+    Advance(Checkpoint),
+    PutMapping(Value, Sender<Result<()>>),
+    Refresh(Sender<Result<()>>),
+    Flush(Sender<Result<()>>),
+    /// After a failure in a followed index: go on from the last commit.
+    Resume(Sender<Result<()>>),
+    /// End; with a flush or without one.
+    Close {
+        flush: bool,
+        reply: Sender<Result<()>>,
+    },
+}
+
+/// What the background tells a writer.
+pub(super) enum Event {
+    Flushed(FinishedFlush),
+    Merged(FinishedMerge),
+}
+
+/// The way to a writer.
+pub(crate) struct Queue {
+    sender: Sender<Message>,
+    pub(super) receiver: Receiver<Message>,
+    /// Bounded by what may be under way: one flush and two merges.
+    pub(super) events: (Sender<Event>, Receiver<Event>),
+    /// Bytes of sources in the queue. Guards the number; waiters sleep on `room`.
+    bytes: Mutex<usize>,
+    room: Condvar,
+}
+
+impl Queue {
+    pub(super) fn new() -> Self {
+        let (sender, receiver) = bounded(QUEUE_BATCHES);
+        let (bytes, room) = (Mutex::new(0), Condvar::new());
+        Self { sender, receiver, events: unbounded(), bytes, room }
+    }
+
+    /// Waits for room for a batch's bytes.
+    pub(super) fn reserve(&self, bytes: usize) {
+        let mut queued = self.bytes.lock();
+        while *queued > 0 && *queued + bytes > QUEUE_BYTES {
+            self.room.wait(&mut queued);
+        }
+        *queued += bytes;
+    }
+
+    pub(super) fn release(&self, bytes: usize) {
+        *self.bytes.lock() -= bytes;
+        self.room.notify_all();
+    }
+
+    pub(super) fn send(&self, message: Message) -> Result<()> {
+        self.sender.send(message).map_err(|_| closed())
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.receiver.is_empty() && self.events.1.is_empty()
+    }
+}
+
+/// Bytes of the sources in a batch.
+pub(super) fn source_bytes(batch: &Batch) -> usize {
+    batch.ops.iter().map(WriteOp::source_bytes).sum()
+}
+
+pub(crate) fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "the index is closed")
+}
+
+/// What has been written since the last publication, for reads by id that do not wait for one.
+#[derive(Debug, Default)]
+pub(crate) struct Recent {
+    /// `None` is a deleted document.
+    documents: FxHashMap<String, Option<StoredDocument>>,
+    /// Whether everything published has been deleted.
+    cleared: bool,
+    bytes: usize,
+}
+
+/// What is known of a document without looking at what is published.
+pub(crate) enum Known {
+    There(StoredDocument),
+    Deleted,
+    Nothing,
+}
+
+impl Recent {
+    /// What this knows of a document.
+    pub(crate) fn document(&self, id: &str) -> Known {
+        match self.documents.get(id) {
+            Some(Some(document)) => Known::There(document.clone()),
+            Some(None) => Known::Deleted,
+            None if self.cleared => Known::Deleted,
+            None => Known::Nothing,
+        }
+    }
+
+    pub(super) fn insert(&mut self, id: String, document: Option<StoredDocument>) {
+        self.bytes += id.len() + document.as_ref().map_or(0, |document| document.source.len());
+        self.documents.insert(id, document);
+    }
+
+    pub(super) fn clear_all(&mut self) {
+        self.forget();
+        self.cleared = true;
+    }
+
+    /// After a publication: the snapshot knows everything.
+    pub(super) fn forget(&mut self) {
+        *self = Self::default();
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Index")
+            .field("name", &self.identity.name)
+            .field("uuid", &self.identity.uuid)
+            .field("positions", &*self.positions.borrow())
+            .finish_non_exhaustive()
+    }
+}

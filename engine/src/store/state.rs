@@ -1,0 +1,455 @@
+//! The documents of one index as its writer sees them: finished segments, the one being built, the
+//! schema. Knows no queue, no log and no publication.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use egret_aof::disk::Disk;
+use rustc_hash::FxHashMap;
+use tantivy::directory::OwnedBytes;
+use tantivy::fastfield::AliveBitSet;
+use tantivy::index::{SegmentId, SegmentMeta};
+use tantivy::schema::Schema;
+use tantivy::store::Compressor;
+use tantivy::tokenizer::TokenizerManager;
+use tantivy::{BitSet, Index, IndexMeta, IndexSettings, SegmentReader};
+
+use super::builder::{Builder, Entry};
+use super::commit::Commit;
+use super::directory::{StoreDirectory, map};
+use super::merge::{MergeInput, MergeTask, Merged, choose};
+use super::plan::Change;
+use super::segment::{LiveSegment, Location};
+use super::source;
+use crate::document::{Draft, ParsedDocument};
+use crate::error::{Error, ErrorKind, Result};
+use crate::mapping::Mapping;
+use crate::mapping::schema::{self, SystemValues};
+
+/// Tantivy's list of the files that it has made is forgotten after so many segments: it would grow
+/// for ever, and is written out for every file.
+const SEGMENTS_BETWEEN_CLEANINGS: u32 = 8;
+/// A segment under construction is finished when it holds more than this.
+const LARGEST_BUILDING_BYTES: usize = 48 << 20;
+
+/// The documents of an index.
+pub(super) struct Store {
+    pub(super) directory: StoreDirectory,
+    pub(super) mapping: Arc<Mapping>,
+    pub(super) schema: Schema,
+    pub(super) tokenizers: TokenizerManager,
+    pub(super) segments: Vec<LiveSegment>,
+    index: Index,
+    builder: Option<Builder>,
+    built: u32,
+    /// Whether a small and a large merge are running.
+    merging: [bool; 2],
+}
+
+/// A living document.
+#[derive(Clone)]
+pub(super) struct Current {
+    /// Where it lies; a document of an operation that is not carried out yet lies nowhere.
+    pub(super) location: Option<Location>,
+    pub(super) system: SystemValues,
+    /// Where it is at hand without reading.
+    pub(super) source: Option<Bytes>,
+}
+
+impl Store {
+    /// An empty store for a mapping.
+    pub(super) fn create(disk: Arc<dyn Disk>, folder: PathBuf, mapping: Mapping) -> Result<Self> {
+        let schema = schema::build(&mapping);
+        let directory = StoreDirectory::new(disk, folder);
+        directory.set_meta(meta_json(&schema, Vec::new())?.as_bytes());
+        Self::assemble(directory, mapping, schema, Vec::new())
+    }
+
+    /// The store that a commit names.
+    pub(super) fn open(disk: Arc<dyn Disk>, folder: PathBuf, commit: &Commit) -> Result<Self> {
+        let mapping = Mapping::from_json(&commit.mapping).map_err(|error| {
+            Error::new(ErrorKind::Corrupt, format!("the committed mapping is damaged: {error}"))
+                .with_source(error)
+        })?;
+        let directory = StoreDirectory::new(disk, folder);
+        directory.set_meta(commit.meta.get().as_bytes());
+        let metas = open_index(&directory)?.load_metas()?;
+        let schema = metas.schema.clone();
+        directory.set_meta(meta_json(&schema, Vec::new())?.as_bytes());
+        let mut store = Self::assemble(directory, mapping, schema, Vec::new())?;
+        let mut files = FxHashMap::<&str, Vec<_>>::default();
+        for file in &commit.files {
+            let segment = file.name.split_once('.').map_or("", |(segment, _)| segment);
+            files.entry(segment).or_default().push(file);
+        }
+        for meta in &metas.segments {
+            let name = meta.id().uuid_string();
+            let named = files.get(name.as_str()).map_or(&[][..], Vec::as_slice);
+            let segment = store.open_segment(meta, named)?;
+            store.segments.push(segment);
+        }
+        Ok(store)
+    }
+
+    fn assemble(
+        directory: StoreDirectory,
+        mapping: Mapping,
+        schema: Schema,
+        segments: Vec<LiveSegment>,
+    ) -> Result<Self> {
+        Ok(Self {
+            index: open_index(&directory)?,
+            directory,
+            mapping: Arc::new(mapping),
+            schema,
+            tokenizers: schema::tokenizers(),
+            segments,
+            builder: None,
+            built: 0,
+            merging: [false; 2],
+        })
+    }
+
+    fn open_segment(
+        &self,
+        meta: &SegmentMeta,
+        named: &[&super::commit::CommittedFile],
+    ) -> Result<LiveSegment> {
+        let id = meta.id().uuid_string();
+        let files = self.directory.adopt(id.clone(), false);
+        files.set_committed(true);
+        let deletes = meta.delete_opstamp().map(|stamp| deletes_name(&id, stamp));
+        let mut alive = None;
+        for file in named {
+            let path = self.directory.folder().join(&file.name);
+            let damaged = |what: String| {
+                Error::new(ErrorKind::Corrupt, format!("[{}] {what}", path.display()))
+            };
+            let bytes = map(self.directory.disk(), &path)
+                .map_err(|error| damaged(format!("cannot be read: {error}")).with_source(error))?;
+            if bytes.len() as u64 != file.length {
+                let (found, named) = (bytes.len(), file.length);
+                return Err(damaged(format!("has [{found}] bytes, not the committed [{named}]")));
+            }
+            if Some(&file.name) == deletes.as_ref() {
+                if crc32c::crc32c(&bytes) != file.crc32c {
+                    return Err(damaged("is damaged: its checksum differs".to_owned()));
+                }
+                let set = read_alive(&bytes, meta.max_doc());
+                alive = Some(set.ok_or_else(|| damaged("is no set of documents".to_owned()))?);
+            } else {
+                files.register(&file.name, file.crc32c)?;
+            }
+        }
+        if deletes.is_some() != alive.is_some() {
+            let message = format!("the commit does not name the deletes of segment [{id}]");
+            return Err(Error::new(ErrorKind::Corrupt, message));
+        }
+        LiveSegment::open(&self.index, files, meta.id(), meta.max_doc(), alive)
+    }
+
+    /// The living document of this id.
+    pub(super) fn current(&self, id: &str) -> Result<Option<Current>> {
+        if let Some((location, entry)) = self.builder.as_ref().and_then(|it| it.find(id)) {
+            let source = Some(entry.source.clone());
+            return Ok(Some(Current { location: Some(location), system: entry.system, source }));
+        }
+        for segment in self.segments.iter().rev() {
+            if let Some(doc) = segment.find(id)? {
+                let system = segment.system_values(doc)?;
+                let location = Location { segment: segment.id, doc };
+                return Ok(Some(Current { location: Some(location), system, source: None }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The source of a document that [`Store::current`] found.
+    pub(super) fn source(&self, current: &Current) -> Result<Bytes> {
+        if let Some(source) = &current.source {
+            return Ok(source.clone());
+        }
+        let segment = current.location.and_then(|location| {
+            let segment = self.segments.iter().find(|segment| segment.id == location.segment)?;
+            Some((segment, location.doc))
+        });
+        match segment {
+            Some((segment, doc)) => segment.source(doc),
+            None => Err(Error::new(ErrorKind::Internal, "a document's segment is gone")),
+        }
+    }
+
+    /// Puts a document in place of `before`. An error says that this document cannot be indexed:
+    /// then nothing has changed, unless the kind is not `DocumentParsing`.
+    pub(super) fn put(
+        &mut self,
+        before: Option<Location>,
+        id: &str,
+        document: ParsedDocument,
+        system: SystemValues,
+        source: Bytes,
+    ) -> Result<()> {
+        let document = document.into_tantivy(&self.schema, system);
+        let mut builder = match self.builder.take() {
+            Some(builder) => builder,
+            None => self.new_builder()?,
+        };
+        match builder.add(id.to_owned(), document, system, source) {
+            Ok(()) => self.builder = Some(builder),
+            Err(error) => {
+                tracing::error!(%error, id, "a document cannot be indexed; the segment is rebuilt");
+                self.rebuild(builder.into_entries()).map_err(|error| {
+                    Error::new(ErrorKind::Internal, format!("a segment was lost: {error}"))
+                        .with_source(error)
+                })?;
+                let message = format!("failed to index document [{id}]: {error}");
+                return Err(Error::new(ErrorKind::DocumentParsing, message).with_source(error));
+            }
+        }
+        if let Some(before) = before {
+            self.kill_finished(before);
+        }
+        Ok(())
+    }
+
+    /// Removes a document.
+    pub(super) fn delete(&mut self, before: Location, id: &str) {
+        match &mut self.builder {
+            Some(builder) if builder.id == before.segment => builder.kill(id),
+            _ => self.kill_finished(before),
+        }
+    }
+
+    fn kill_finished(&mut self, location: Location) {
+        let found = self.segments.iter_mut().find(|segment| segment.id == location.segment);
+        if let Some(segment) = found {
+            segment.kill(location.doc);
+        }
+    }
+
+    /// Removes every document, or those whose LSN is below a bound.
+    pub(super) fn clear(&mut self, below_lsn: Option<u64>) -> Result<()> {
+        if below_lsn.is_some() {
+            self.seal()?;
+        } else if let Some(builder) = &mut self.builder {
+            builder.kill_all();
+        }
+        self.segments.iter_mut().try_for_each(|segment| segment.kill_below(below_lsn))
+    }
+
+    fn new_builder(&mut self) -> Result<Builder> {
+        self.built += 1;
+        if self.built.is_multiple_of(SEGMENTS_BETWEEN_CLEANINGS) {
+            self.index.directory_mut().garbage_collect(HashSet::new)?;
+        }
+        Builder::new(&self.index, &self.directory)
+    }
+
+    fn rebuild(&mut self, entries: Vec<(String, Entry)>) -> Result<()> {
+        let mut builder = self.new_builder()?;
+        let mut draft = Draft::new(Arc::clone(&self.mapping));
+        for (id, entry) in entries {
+            let document =
+                draft.parse(&id, &entry.source)?.into_tantivy(&self.schema, entry.system);
+            builder.add(id, document, entry.system, entry.source)?;
+        }
+        self.builder = Some(builder);
+        Ok(())
+    }
+
+    /// Puts and removes documents as a translog says.
+    pub(super) fn replay(&mut self, changes: Vec<Change>) -> Result<()> {
+        for change in changes {
+            match change {
+                Change::Put { id, system, source } => {
+                    let mut draft = Draft::new(Arc::clone(&self.mapping));
+                    let document = draft.parse(&id, &source)?;
+                    if let Some(grown) = draft.finish() {
+                        self.grow(grown)?;
+                    }
+                    let before = self.current(&id)?.and_then(|current| current.location);
+                    self.put(before, &id, document, system, source)?;
+                }
+                Change::Delete { id } => {
+                    let before = self.current(&id)?.and_then(|current| current.location);
+                    if let Some(before) = before {
+                        self.delete(before, &id);
+                    }
+                }
+                Change::Clear => self.clear(None)?,
+            }
+            self.seal_if_large()?;
+        }
+        Ok(())
+    }
+
+    /// Finishes the segment that is being built once it is large.
+    pub(super) fn seal_if_large(&mut self) -> Result<()> {
+        if self.building_bytes() > LARGEST_BUILDING_BYTES { self.seal() } else { Ok(()) }
+    }
+
+    /// How many documents of a segment are alive.
+    pub(super) fn committed_alive(&self, id: SegmentId) -> Option<u32> {
+        Some(self.segments.iter().find(|segment| segment.id == id)?.alive_count())
+    }
+
+    /// What the segment being built holds in memory.
+    pub(super) fn building_bytes(&self) -> usize {
+        self.builder.as_ref().map_or(0, Builder::memory_bytes)
+    }
+
+    /// Finishes the segment that is being built.
+    pub(super) fn seal(&mut self) -> Result<()> {
+        let segment = match self.builder.take() {
+            Some(builder) if builder.doc_count() > 0 => builder.finish(&self.index)?,
+            Some(_) | None => None,
+        };
+        self.segments.extend(segment);
+        Ok(())
+    }
+
+    /// Takes over a grown mapping.
+    pub(super) fn grow(&mut self, mapping: Mapping) -> Result<()> {
+        let schema = schema::extend(&self.schema, &mapping);
+        if schema != self.schema {
+            self.seal()?;
+            self.directory.set_meta(meta_json(&schema, Vec::new())?.as_bytes());
+            self.index = open_index(&self.directory)?;
+            self.built = 0;
+            self.schema = schema;
+            for segment in &mut self.segments {
+                segment.mark_stale();
+            }
+        }
+        self.mapping = Arc::new(mapping);
+        Ok(())
+    }
+
+    /// Finishes what is being built, drops what is wholly deleted, and opens what has changed: the
+    /// readers of a publication.
+    pub(super) fn readers(&mut self) -> Result<Vec<Arc<SegmentReader>>> {
+        self.seal()?;
+        self.segments.retain(|segment| segment.alive_count() > 0 || segment.merging);
+        for segment in &mut self.segments {
+            segment.renew(&self.index)?;
+        }
+        Ok(self.segments.iter().map(|segment| Arc::clone(segment.reader())).collect())
+    }
+
+    /// Marks the merge that is worth doing next as running.
+    pub(super) fn next_merge(&mut self) -> Option<MergeTask> {
+        let (places, large) = choose(&self.segments, self.merging)?;
+        let mut inputs = Vec::with_capacity(places.len());
+        for place in places {
+            let segment = self.segments.get_mut(place)?;
+            segment.merging = true;
+            inputs.push(MergeInput::of(segment));
+        }
+        if let Some(running) = self.merging.get_mut(usize::from(large)) {
+            *running = true;
+        }
+        let (directory, index) = (self.directory.clone(), self.index.clone());
+        Some(MergeTask { directory, index, inputs, large })
+    }
+
+    /// Puts a merge's output in place of its inputs, or lets the inputs go where it failed.
+    pub(super) fn finish_merge(&mut self, task: FinishedMerge) -> Result<()> {
+        if let Some(running) = self.merging.get_mut(usize::from(task.large)) {
+            *running = false;
+        }
+        for segment in &mut self.segments {
+            segment.merging &= !task.inputs.contains(&segment.id);
+        }
+        let Merged { inputs, files, id, max_doc } = task.result?;
+        let mut merged = LiveSegment::open(&self.index, files, id, max_doc, None)?;
+        let mut next = 0;
+        for input in &inputs {
+            let now = self.segments.iter().find(|segment| segment.id == input.id);
+            for doc in 0..input.alive.max_value() {
+                if !input.alive.contains(doc) {
+                    continue;
+                }
+                if now.is_none_or(|segment| !segment.alive().contains(doc)) {
+                    merged.kill(next);
+                }
+                next += 1;
+            }
+        }
+        self.segments.retain(|segment| !task.inputs.contains(&segment.id));
+        self.segments.insert(0, merged);
+        self.segments.sort_by_key(|segment| std::cmp::Reverse(segment.max_doc));
+        Ok(())
+    }
+
+    /// Whether merges are running.
+    pub(super) fn is_merging(&self) -> bool {
+        self.merging.contains(&true)
+    }
+
+    /// Tantivy's `meta.json` with the finished segments; `stamps` gives the stamp of each segment's
+    /// deletes.
+    pub(super) fn meta(&self, stamps: &FxHashMap<SegmentId, u64>) -> Result<String> {
+        let metas = self.segments.iter().map(|segment| {
+            let meta = self.index.new_segment_meta(segment.id, segment.max_doc);
+            match stamps.get(&segment.id) {
+                Some(&stamp) => {
+                    meta.with_delete_meta(segment.max_doc - segment.alive_count(), stamp)
+                }
+                None => meta,
+            }
+        });
+        meta_json(&self.schema, metas.collect())
+    }
+}
+
+/// What came of a merge.
+pub(super) struct FinishedMerge {
+    pub(super) epoch: u64,
+    pub(super) inputs: Vec<SegmentId>,
+    pub(super) large: bool,
+    pub(super) result: Result<Merged>,
+}
+
+/// The name of the file of a segment's deletes.
+pub(super) fn deletes_name(segment: &str, stamp: u64) -> String {
+    format!("{segment}.{stamp}.del")
+}
+
+fn open_index(directory: &StoreDirectory) -> Result<Index> {
+    let mut index = Index::open(directory.clone())?;
+    index.register_plugin(source::plugin());
+    index.set_tokenizers(schema::tokenizers());
+    Ok(index)
+}
+
+fn meta_json(schema: &Schema, segments: Vec<SegmentMeta>) -> Result<String> {
+    let meta = IndexMeta {
+        index_settings: IndexSettings {
+            docstore_compression: Compressor::None,
+            docstore_compress_dedicated_thread: false,
+            ..IndexSettings::default()
+        },
+        persisted_custom_extensions: source::extensions(),
+        segments,
+        schema: schema.clone(),
+        opstamp: 0,
+        payload: None,
+    };
+    serde_json::to_string(&meta).map_err(|source| {
+        Error::new(ErrorKind::Internal, format!("the schema cannot be written: {source}"))
+            .with_source(source)
+    })
+}
+
+fn read_alive(bytes: &OwnedBytes, max_doc: u32) -> Option<BitSet> {
+    let max_value = u32::from_le_bytes(bytes.get(..4)?.try_into().ok()?);
+    let expected = 4 + 8 * (max_doc as usize).div_ceil(64);
+    if max_value != max_doc || bytes.len() != expected {
+        return None;
+    }
+    let mut alive = BitSet::with_max_value_and_full(max_doc);
+    alive.intersect_update(AliveBitSet::open(bytes.clone()).bitset());
+    Some(alive)
+}

@@ -1,0 +1,333 @@
+//! The translog: what has been written to an index since its last commit, on egret-aof's log.
+//!
+//! Payloads, integers little-endian. Kinds 1 and 2 hold changes; a batch is as many records of
+//! kind 1 as it needs and one of kind 2, and is replayed only as a whole:
+//!
+//! ```text
+//! u64  next sequence number after the batch
+//! then for each change a tag byte:
+//!   1  put     u64 sequence number, u64 term, u64 version, u64 LSN, u16 length and id,
+//!              u32 length and source
+//!   2  delete  u16 length and id
+//!   3  clear
+//! ```
+//!
+//! Kind 3 is the mapping as JSON, written before the first batch that needs it.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use egret_aof::disk::Disk;
+use egret_aof::log::{FsyncPolicy, Increment, Log, LogOptions};
+use serde_json::Value;
+
+use super::plan::Change;
+use super::settings::Durability;
+use crate::error::{Error, ErrorKind, Result};
+use crate::mapping::Mapping;
+use crate::mapping::schema::SystemValues;
+use crate::position::SeqNo;
+
+const PART: u8 = 1;
+const LAST_PART: u8 = 2;
+const MAPPING: u8 = 3;
+const PUT: u8 = 1;
+const DELETE: u8 = 2;
+const CLEAR: u8 = 3;
+/// A record is ended when it is longer than this.
+const PART_BYTES: usize = 4 << 20;
+/// With `async` durability, how long what is written may be lost to a power cut.
+const SYNC_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What is replayed.
+#[derive(Debug)]
+pub(super) enum Record {
+    /// A whole batch.
+    Changes { changes: Vec<Change>, next_seq_no: SeqNo },
+    /// The mapping from here on.
+    Mapping(Value),
+}
+
+/// The translog of one index.
+pub(super) struct Translog {
+    log: Log,
+    durability: Durability,
+    ops: u64,
+    /// Operations before the last roll.
+    ops_before_roll: u64,
+    /// When the first write was made that is not synced yet.
+    unsynced: Option<Instant>,
+    /// Why nothing more may be written until a flush has succeeded.
+    broken: Option<String>,
+}
+
+impl Translog {
+    /// Opens or makes it, and replays every whole batch.
+    pub(super) fn open(
+        disk: &Arc<dyn Disk>,
+        folder: &Path,
+        durability: Durability,
+        mut replay: impl FnMut(Record) -> Result<()>,
+    ) -> Result<Self> {
+        let fsync = match durability {
+            Durability::Request => FsyncPolicy::Always,
+            Durability::Async => FsyncPolicy::EverySecond,
+        };
+        let options = LogOptions { fsync, ..LogOptions::default() };
+        let mut pending = Vec::new();
+        let mut ops = 0;
+        let replayed = |record: egret_aof::log::Record<'_>| -> Result<()> {
+            let (kind, payload) = (record.kind, record.payload);
+            if kind == MAPPING {
+                return replay(Record::Mapping(serde_json::from_slice(payload).map_err(damaged)?));
+            }
+            let next_seq_no = decode(payload, &mut pending)
+                .ok_or_else(|| damaged(format!("record {} is cut short", record.sequence)))?;
+            match kind {
+                PART => Ok(()),
+                LAST_PART => {
+                    ops += pending.len() as u64;
+                    replay(Record::Changes { changes: std::mem::take(&mut pending), next_seq_no })
+                }
+                kind => Err(damaged(format!("record {} has kind {kind}", record.sequence))),
+            }
+        };
+        let mut replayed = replayed;
+        let (log, report) =
+            Log::open(Arc::clone(disk), folder, options, |record| Ok(replayed(record)?))
+                .map_err(log_error)?;
+        for tail in &report.torn_tails {
+            tracing::warn!(file = %tail.file.display(), bytes = tail.bytes, "the translog ended half-written; nothing acknowledged was there");
+        }
+        let (unsynced, broken) = (None, None);
+        Ok(Self { log, durability, ops, ops_before_roll: 0, unsynced, broken })
+    }
+
+    /// Why it takes no more writes.
+    pub(super) fn poisoned(&self) -> Option<&str> {
+        self.broken.as_deref()
+    }
+
+    /// Appends the changes of a batch; they are safe after [`Translog::commit`].
+    pub(super) fn append(&mut self, changes: &[Change], next_seq_no: SeqNo) {
+        if changes.is_empty() {
+            return;
+        }
+        let mut payload = begin(next_seq_no);
+        for change in changes {
+            if payload.len() > PART_BYTES {
+                self.append_record(PART, &payload);
+                payload = begin(next_seq_no);
+            }
+            encode(change, &mut payload);
+        }
+        self.append_record(LAST_PART, &payload);
+        self.ops += changes.len() as u64;
+    }
+
+    /// Appends a mapping that has grown.
+    pub(super) fn append_mapping(&mut self, mapping: &Mapping) {
+        self.append_record(MAPPING, mapping.to_json().to_string().as_bytes());
+    }
+
+    fn append_record(&mut self, kind: u8, payload: &[u8]) {
+        if self.broken.is_none() {
+            let result = self.log.append(kind, payload);
+            self.note(result.map(drop));
+        }
+    }
+
+    fn note(&mut self, result: egret_aof::Result<()>) {
+        if let Err(error) = result {
+            tracing::error!(%error, "the translog cannot be written");
+            self.broken = Some(error.to_string());
+        }
+    }
+
+    /// Makes what was appended safe, as the index's durability says. Afterwards
+    /// [`Translog::poisoned`] tells whether that succeeded.
+    pub(super) fn commit(&mut self) {
+        if self.broken.is_none() {
+            let result = self.log.commit();
+            self.note(result);
+            if self.durability == Durability::Async {
+                self.unsynced.get_or_insert_with(Instant::now);
+            }
+        }
+    }
+
+    /// When [`Translog::sync`] is due.
+    pub(super) fn sync_due(&self) -> Option<Instant> {
+        self.unsynced.map(|since| since + SYNC_INTERVAL)
+    }
+
+    /// Makes what was committed survive a power cut.
+    pub(super) fn sync(&mut self) {
+        if self.unsynced.take().is_some() && self.broken.is_none() {
+            let result = self.log.sync();
+            self.note(result);
+        }
+    }
+
+    /// Begins a new file; what was appended before lies before the returned mark. `None` where the
+    /// log is broken: then a flush that succeeds makes all of it superfluous.
+    pub(super) fn roll(&mut self) -> Option<Increment> {
+        if self.broken.is_some() {
+            return None;
+        }
+        match self.log.roll() {
+            Ok(increment) => {
+                self.ops_before_roll = self.ops;
+                Some(increment)
+            }
+            Err(error) => {
+                self.note(Err(error));
+                None
+            }
+        }
+    }
+
+    /// After a flush of everything up to the mark: forgets what lies before it. A broken log is
+    /// whole again afterwards.
+    pub(super) fn trim(&mut self, mark: Option<Increment>) -> Result<()> {
+        let mark = match mark {
+            Some(mark) => mark,
+            None if self.log.is_poisoned() => self.log.reopen_after_failure().map_err(log_error)?,
+            None => self.log.roll().map_err(log_error)?,
+        };
+        self.log.remove_before(mark).map_err(log_error)?;
+        self.ops -= std::mem::take(&mut self.ops_before_roll).min(self.ops);
+        if self.broken.take().is_some() {
+            self.ops = 0;
+        }
+        Ok(())
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.log.bytes()
+    }
+
+    pub(super) fn ops(&self) -> u64 {
+        self.ops
+    }
+}
+
+fn begin(next_seq_no: SeqNo) -> Vec<u8> {
+    next_seq_no.0.to_le_bytes().to_vec()
+}
+
+fn encode(change: &Change, out: &mut Vec<u8>) {
+    match change {
+        Change::Put { id, system, source } => {
+            out.push(PUT);
+            for value in [system.seq_no, system.term, system.version, system.lsn] {
+                out.extend_from_slice(&value.to_le_bytes());
+            }
+            encode_id(id, out);
+            let length = u32::try_from(source.len()).unwrap_or(u32::MAX);
+            out.extend_from_slice(&length.to_le_bytes());
+            out.extend_from_slice(source);
+        }
+        Change::Delete { id } => {
+            out.push(DELETE);
+            encode_id(id, out);
+        }
+        Change::Clear => out.push(CLEAR),
+    }
+}
+
+/// Ids are at most 512 bytes long.
+fn encode_id(id: &str, out: &mut Vec<u8>) {
+    let length = u16::try_from(id.len()).unwrap_or(u16::MAX);
+    out.extend_from_slice(&length.to_le_bytes());
+    out.extend_from_slice(id.as_bytes());
+}
+
+/// Reads the changes of a record and returns the next sequence number.
+fn decode(mut bytes: &[u8], changes: &mut Vec<Change>) -> Option<SeqNo> {
+    let next_seq_no = SeqNo(u64_of(&mut bytes)?);
+    while let Some((&tag, rest)) = bytes.split_first() {
+        bytes = rest;
+        changes.push(match tag {
+            PUT => {
+                let seq_no = u64_of(&mut bytes)?;
+                let term = u64_of(&mut bytes)?;
+                let version = u64_of(&mut bytes)?;
+                let lsn = u64_of(&mut bytes)?;
+                let id = id_of(&mut bytes)?;
+                let length = u32::from_le_bytes(take(&mut bytes, 4)?.try_into().ok()?);
+                let source = Bytes::copy_from_slice(take(&mut bytes, length as usize)?);
+                Change::Put { id, system: SystemValues { seq_no, term, version, lsn }, source }
+            }
+            DELETE => Change::Delete { id: id_of(&mut bytes)? },
+            CLEAR => Change::Clear,
+            _ => return None,
+        });
+    }
+    Some(next_seq_no)
+}
+
+fn take<'a>(bytes: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
+    let (taken, rest) = bytes.split_at_checked(length)?;
+    *bytes = rest;
+    Some(taken)
+}
+
+fn u64_of(bytes: &mut &[u8]) -> Option<u64> {
+    Some(u64::from_le_bytes(take(bytes, 8)?.try_into().ok()?))
+}
+
+fn id_of(bytes: &mut &[u8]) -> Option<String> {
+    let length = u16::from_le_bytes(take(bytes, 2)?.try_into().ok()?);
+    String::from_utf8(take(bytes, usize::from(length))?.to_vec()).ok()
+}
+
+fn damaged(what: impl std::fmt::Display) -> Error {
+    Error::new(ErrorKind::Corrupt, format!("the translog is damaged: {what}"))
+}
+
+fn log_error(source: egret_aof::Error) -> Error {
+    let kind = match source.kind() {
+        egret_aof::ErrorKind::Corrupt => ErrorKind::Corrupt,
+        _ => ErrorKind::Io,
+    };
+    Error::new(kind, format!("the translog: {source}")).with_source(source)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example() -> Vec<Change> {
+        let system = SystemValues { seq_no: 1, term: 2, version: 3, lsn: u64::MAX };
+        let source = Bytes::from_static(b"{\"a\": 1}");
+        vec![
+            Change::Put { id: "é".to_owned(), system, source },
+            Change::Clear,
+            Change::Delete { id: "x".repeat(512) },
+        ]
+    }
+
+    #[test]
+    fn changes_come_back_and_torn_ones_are_seen() {
+        let mut payload = begin(SeqNo(7));
+        let mut ends = vec![payload.len()];
+        for change in example() {
+            encode(&change, &mut payload);
+            ends.push(payload.len());
+        }
+        for length in 0..=payload.len() {
+            let mut changes = Vec::new();
+            let read = decode(&payload[..length], &mut changes);
+            match ends.iter().position(|&end| end == length) {
+                Some(count) => {
+                    assert_eq!(read, Some(SeqNo(7)));
+                    assert_eq!(changes, example()[..count]);
+                }
+                None => assert_eq!(read, None, "{length} bytes"),
+            }
+        }
+    }
+}

@@ -1,0 +1,547 @@
+//! The one writer of an index: a thread that alone numbers operations, appends to the translog,
+//! indexes, publishes and starts flushes.
+//!
+//! The thread begins at the first message and ends when it has been idle for a while with nothing
+//! unpublished or unflushed; its [`Writer`] is then parked in the index's slot. So hundreds of
+//! indexes cost no threads while nobody writes to them.
+
+mod flush;
+mod publish;
+mod recover;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Sender, select};
+use rustc_hash::FxHashMap;
+use serde_json::Value;
+use tantivy::index::SegmentId;
+use tokio::sync::oneshot;
+
+pub(super) use self::flush::FinishedFlush;
+use self::flush::Flushing;
+use self::publish::Publishing;
+pub(crate) use self::recover::{Home, Recovered, create, open};
+use super::background::Lane;
+use super::budget::Share;
+use super::builder::guarded;
+use super::plan::{AppliedBatch, Change, Circumstances, apply};
+use super::shared::{Event, Message, Shared, closed, source_bytes};
+use super::state::{FinishedMerge, Store};
+use super::translog::Translog;
+use crate::batch::{Applied, Batch, BatchOutcome, Refresh};
+use crate::error::{Error, ErrorKind, Result};
+use crate::position::{Checkpoint, SeqNo};
+use crate::snapshot::StoredDocument;
+
+/// A writer that has had nothing to do for so long gives its thread back.
+const IDLE_BEFORE_PARKING: Duration = Duration::from_secs(10);
+/// So many batches at most share one fsync and one publication.
+const GROUP_BATCHES: usize = 64;
+/// And so many bytes.
+const GROUP_BYTES: usize = 16 << 20;
+
+/// Where the writer of an index is.
+pub(crate) enum Slot {
+    /// Without a thread.
+    Parked(Box<Writer>),
+    /// On its thread.
+    Running,
+    /// Nowhere: the index is closed.
+    Closed,
+}
+
+/// Who waits for a batch.
+type Reply = oneshot::Sender<Result<BatchOutcome>>;
+
+/// The writer of an index.
+pub(crate) struct Writer {
+    home: Home,
+    store: Store,
+    /// `None` for a followed index.
+    log: Option<Translog>,
+    term: u64,
+    /// Rises when the writer goes back to its last commit: merges begun before are void.
+    epoch: u64,
+    next_seq_no: SeqNo,
+    next_delete_stamp: u64,
+    /// The stamps of the deletes that a commit may name, with the living documents they leave.
+    delete_stamps: FxHashMap<SegmentId, (u64, u32)>,
+    /// Where the source stands after the last batch.
+    applied: Option<Checkpoint>,
+    copy_progress: Option<String>,
+    /// Counts what flushes must make durable.
+    changes: u64,
+    publishing: Publishing,
+    flushing: Flushing,
+    share: Share,
+    /// Why it takes no writes until it is told to resume.
+    failed: Option<String>,
+}
+
+/// Whether a writer goes on.
+#[derive(PartialEq, Eq)]
+enum Then {
+    Continue,
+    End,
+}
+
+impl Shared {
+    /// Hands a message to the writer and sees that it runs.
+    pub(crate) fn send(self: &Arc<Self>, message: Message) -> Result<()> {
+        // Before: a full queue must be drained. After: the writer may have parked meanwhile.
+        self.wake()?;
+        self.queue.send(message)?;
+        self.wake()
+    }
+
+    /// Hands a batch to the writer. Waits while its queue is full.
+    pub(crate) fn submit(self: &Arc<Self>, batch: Batch) -> Result<crate::index::Receipt> {
+        self.wake()?;
+        self.queue.reserve(source_bytes(&batch));
+        let (reply, receipt) = oneshot::channel();
+        self.send(Message::Write(batch, reply))?;
+        Ok(receipt)
+    }
+
+    /// Sends a message that is answered, and waits.
+    pub(crate) fn ask(
+        self: &Arc<Self>,
+        message: impl FnOnce(Sender<Result<()>>) -> Message,
+    ) -> Result<()> {
+        let (reply, answer) = crossbeam_channel::bounded(1);
+        self.send(message(reply))?;
+        answer.recv().map_err(|_| closed())?
+    }
+
+    fn tell(self: &Arc<Self>, event: Event) {
+        // The receiver lives in the same structure; a closed index ignores what comes.
+        if self.queue.events.0.send(event).is_ok() && self.wake().is_err() {
+            tracing::debug!(index = %self.identity.name, "an event came after the close");
+        }
+    }
+
+    /// Sees that the writer has a thread.
+    fn wake(self: &Arc<Self>) -> Result<()> {
+        let mut slot = self.slot.lock();
+        match std::mem::replace(&mut *slot, Slot::Running) {
+            Slot::Running => Ok(()),
+            Slot::Closed => {
+                *slot = Slot::Closed;
+                Err(closed())
+            }
+            Slot::Parked(writer) => {
+                let shared = Arc::clone(self);
+                let name = format!("egret-write-{}", self.identity.name);
+                let thread = std::thread::Builder::new().name(name);
+                match thread.spawn(move || writer.run(&shared)) {
+                    Ok(_) => Ok(()),
+                    Err(error) => {
+                        // The writer went with the closure; a reopened engine has it again.
+                        *slot = Slot::Closed;
+                        Err(Error::from(error))
+                    }
+                }
+            }
+        }
+    }
+
+    /// Ends the writer. Further messages are refused.
+    pub(crate) fn close(self: &Arc<Self>, flush: bool) -> Result<()> {
+        if !flush {
+            let mut slot = self.slot.lock();
+            if matches!(*slot, Slot::Parked(_)) {
+                *slot = Slot::Closed;
+                return Ok(());
+            }
+        }
+        match self.ask(|reply| Message::Close { flush, reply }) {
+            Err(error) if error.kind() == ErrorKind::Closed => Ok(()),
+            other => other,
+        }
+    }
+}
+
+impl Writer {
+    fn run(mut self: Box<Self>, shared: &Arc<Shared>) {
+        let mut idle_since = Instant::now();
+        loop {
+            let deadline = self.deadline(shared, idle_since + IDLE_BEFORE_PARKING);
+            let (receiver, events) = (&shared.queue.receiver, &shared.queue.events.1);
+            let mut then = Then::Continue;
+            select! {
+                recv(receiver) -> message => if let Ok(message) = message {
+                    then = self.handle(shared, message);
+                    idle_since = Instant::now();
+                },
+                recv(events) -> event => if let Ok(event) = event {
+                    self.handle_event(shared, event);
+                    idle_since = Instant::now();
+                },
+                default(deadline.saturating_duration_since(Instant::now())) => {}
+            }
+            if then == Then::End {
+                *shared.slot.lock() = Slot::Closed;
+                Self::refuse_the_rest(shared);
+                return;
+            }
+            self.do_what_is_due(shared);
+            if self.is_at_rest() && idle_since.elapsed() >= IDLE_BEFORE_PARKING {
+                let mut slot = shared.slot.lock();
+                if shared.queue.is_empty() {
+                    *slot = Slot::Parked(self);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Answers what came after the close.
+    fn refuse_the_rest(shared: &Arc<Shared>) {
+        for message in shared.queue.receiver.try_iter() {
+            match message {
+                Message::Write(batch, reply) => {
+                    shared.queue.release(source_bytes(&batch));
+                    answer(reply, Err(closed()));
+                }
+                Message::Advance(_) => {}
+                Message::PutMapping(_, reply)
+                | Message::Refresh(reply)
+                | Message::Flush(reply)
+                | Message::Resume(reply)
+                | Message::Close { reply, .. } => tell(&reply, Err(closed())),
+            }
+        }
+    }
+
+    fn deadline(&self, shared: &Shared, parking: Instant) -> Instant {
+        let quiet = shared.queue.is_empty();
+        let interval = shared.identity.settings.refresh_interval;
+        let publish = self.publishing.due(interval, quiet, Instant::now());
+        let flush = self.flush_due(shared);
+        let sync = self.log.as_ref().and_then(Translog::sync_due);
+        let due = publish.into_iter().chain(flush).chain(sync).min();
+        if self.is_at_rest() {
+            due.map_or(parking, |due| due.min(parking))
+        } else {
+            due.unwrap_or_else(|| Instant::now() + IDLE_BEFORE_PARKING)
+        }
+    }
+
+    fn is_at_rest(&self) -> bool {
+        !self.publishing.is_pending()
+            && !self.flushing.is_running()
+            && !self.store.is_merging()
+            && self.log.as_ref().is_none_or(|log| log.sync_due().is_none())
+            && (self.changes == self.flushing.flushed_changes || self.failed.is_some())
+    }
+
+    fn do_what_is_due(&mut self, shared: &Arc<Shared>) {
+        let now = Instant::now();
+        let quiet = shared.queue.is_empty();
+        let interval = shared.identity.settings.refresh_interval;
+        let publish = self.publishing.due(interval, quiet, now);
+        if publish.is_some_and(|due| due <= now) {
+            // A failure has been told to whoever waits, and the writer has begun anew.
+            drop(self.publish_or_recover(shared));
+        }
+        if let Some(log) =
+            self.log.as_mut().filter(|log| log.sync_due().is_some_and(|due| due <= now))
+        {
+            log.sync();
+        }
+        if self.flush_due(shared).is_some_and(|due| due <= now) {
+            self.start_flush(shared);
+        }
+    }
+
+    fn handle(&mut self, shared: &Arc<Shared>, message: Message) -> Then {
+        match message {
+            Message::Write(batch, reply) => return self.handle_writes(shared, batch, reply),
+            Message::Advance(checkpoint) => self.advance(shared, checkpoint),
+            Message::PutMapping(addition, reply) => self.put_mapping(shared, &addition, reply),
+            Message::Refresh(reply) => {
+                let pending = self.publishing.is_pending();
+                let result = if pending { self.publish_or_recover(shared) } else { Ok(()) };
+                tell(&reply, result);
+            }
+            Message::Flush(reply) => self.flush_for(shared, reply),
+            Message::Resume(reply) => {
+                let result = if self.failed.is_some() { self.reset(shared) } else { Ok(()) };
+                tell(&reply, result);
+            }
+            Message::Close { flush, reply } => {
+                let result = if flush { self.flush_and_wait(shared) } else { Ok(()) };
+                tell(&reply, result);
+                return Then::End;
+            }
+        }
+        Then::Continue
+    }
+
+    fn handle_event(&mut self, shared: &Arc<Shared>, event: Event) {
+        match event {
+            Event::Flushed(finished) => self.finish_flush(shared, finished),
+            Event::Merged(finished) => self.finish_merge(shared, finished),
+        }
+    }
+
+    /// Handles a batch together with those that wait behind it: one fsync for all.
+    fn handle_writes(&mut self, shared: &Arc<Shared>, batch: Batch, reply: Reply) -> Then {
+        let mut bytes = source_bytes(&batch);
+        let mut group = vec![(batch, reply)];
+        let mut other = None;
+        while group.len() < GROUP_BATCHES && bytes < GROUP_BYTES {
+            match shared.queue.receiver.try_recv() {
+                Ok(Message::Write(batch, reply)) => {
+                    bytes += source_bytes(&batch);
+                    group.push((batch, reply));
+                }
+                Ok(message) => {
+                    other = Some(message);
+                    break;
+                }
+                Err(_) => break,
+            }
+        }
+        self.write_group(shared, group);
+        shared.queue.release(bytes);
+        match other {
+            Some(message) => self.handle(shared, message),
+            None => Then::Continue,
+        }
+    }
+
+    fn write_group(&mut self, shared: &Arc<Shared>, group: Vec<(Batch, Reply)>) {
+        let mut done = Vec::with_capacity(group.len());
+        for (batch, reply) in group {
+            if let Some(error) = self.refusal() {
+                answer(reply, Err(error));
+                continue;
+            }
+            match guarded(|| self.write(shared, &batch)) {
+                Ok(applied) => done.push((batch.refresh, applied, reply)),
+                Err(error) => {
+                    self.acknowledge(shared, std::mem::take(&mut done));
+                    let text = error.to_string();
+                    answer(reply, Err(error));
+                    self.fail(shared, &text);
+                }
+            }
+        }
+        self.acknowledge(shared, done);
+        self.share.set(self.store.building_bytes());
+        if self.share.is_exceeded() {
+            if let Err(error) = guarded(|| self.store.seal()) {
+                self.fail(shared, &error.to_string());
+            }
+            self.share.set(self.store.building_bytes());
+        }
+    }
+
+    /// Why no write is taken now.
+    fn refusal(&self) -> Option<Error> {
+        if let Some(why) = &self.failed {
+            let message = format!("the index takes no writes: {why}");
+            return Some(Error::new(ErrorKind::Internal, message));
+        }
+        let log = self.log.as_ref()?;
+        let why = log.poisoned()?;
+        let message = format!("the index is read-only until a flush has succeeded: {why}");
+        Some(Error::new(ErrorKind::ReadOnly, message))
+    }
+
+    /// Applies one batch and appends it to the translog, unsynced.
+    fn write(&mut self, shared: &Shared, batch: &Batch) -> Result<AppliedBatch> {
+        let followed = shared.identity.pipeline.is_some();
+        let lsn = batch.row_lsn.or(batch.checkpoint.map(|checkpoint| checkpoint.lsn));
+        let lsn = lsn.map(|lsn| lsn.0);
+        let circumstances = Circumstances { followed, term: self.term, lsn };
+        let applied = apply(&mut self.store, batch, circumstances, &mut self.next_seq_no)?;
+        if applied.grew {
+            shared.view.lock().mapping = Arc::clone(&self.store.mapping);
+        }
+        if let Some(log) = &mut self.log {
+            if applied.grew {
+                log.append_mapping(&self.store.mapping);
+            }
+            log.append(&applied.changes, self.next_seq_no);
+        }
+        if batch.checkpoint.is_some() {
+            self.applied = batch.checkpoint;
+        }
+        let progressed = batch.copy_progress.is_some() && batch.copy_progress != self.copy_progress;
+        if progressed {
+            self.copy_progress.clone_from(&batch.copy_progress);
+            shared.view.lock().copy_progress.clone_from(&batch.copy_progress);
+        }
+        if progressed || applied.grew || !applied.changes.is_empty() {
+            self.changes += 1;
+            self.flushing.note_change();
+            self.publishing.note_change();
+        }
+        Ok(applied)
+    }
+
+    /// Makes applied batches durable in the translog and answers them.
+    fn acknowledge(&mut self, shared: &Arc<Shared>, done: Vec<(Refresh, AppliedBatch, Reply)>) {
+        if done.is_empty() {
+            return;
+        }
+        if let Some(log) = &mut self.log {
+            log.commit();
+            let mut recent = shared.recent.lock();
+            for (_, applied, _) in &done {
+                remember(&mut recent, &applied.changes);
+            }
+        }
+        self.advanced(shared);
+        // Whoever has an answer finds it in the positions.
+        self.show(shared);
+        let poisoned = self.log.as_ref().and_then(Translog::poisoned).map(str::to_owned);
+        for (refresh, applied, reply) in done {
+            if let Some(why) = &poisoned {
+                let message = format!("the write may not survive a crash: {why}");
+                answer(reply, Err(Error::new(ErrorKind::ReadOnly, message)));
+                continue;
+            }
+            let waits = refresh != Refresh::Scheduled;
+            if waits && self.publishing.is_pending() {
+                self.publishing.wait(refresh == Refresh::Now, applied.results, reply);
+            } else {
+                let published = !self.publishing.is_pending();
+                answer(reply, Ok(BatchOutcome { ops: applied.results, published }));
+            }
+        }
+        if poisoned.is_some() {
+            self.start_flush(shared);
+        }
+        if shared.recent.lock().bytes() > RECENT_BYTES {
+            self.publishing.hurry();
+        }
+    }
+
+    /// For a followed index: nothing up to here.
+    fn advance(&mut self, shared: &Shared, checkpoint: Checkpoint) {
+        if self.failed.is_none() {
+            self.applied = Some(checkpoint);
+            self.advanced(shared);
+            self.show(shared);
+        }
+    }
+
+    fn put_mapping(&mut self, shared: &Arc<Shared>, addition: &Value, reply: Sender<Result<()>>) {
+        let result = match self.refusal() {
+            Some(error) => Err(error),
+            None => guarded(|| self.merge_mapping(shared, addition)),
+        };
+        match result {
+            Ok(true) => self.flush_for(shared, reply),
+            Ok(false) => tell(&reply, Ok(())),
+            Err(error) => tell(&reply, Err(error)),
+        }
+    }
+
+    /// Whether the mapping changed.
+    fn merge_mapping(&mut self, shared: &Shared, addition: &Value) -> Result<bool> {
+        let merged = self.store.mapping.merged(addition)?;
+        if merged == *self.store.mapping {
+            return Ok(false);
+        }
+        self.store.grow(merged)?;
+        shared.view.lock().mapping = Arc::clone(&self.store.mapping);
+        if let Some(log) = &mut self.log {
+            log.append_mapping(&self.store.mapping);
+            log.commit();
+        }
+        self.changes += 1;
+        self.flushing.note_change();
+        self.publishing.note_change();
+        Ok(true)
+    }
+
+    /// Starts the merges that are worth doing.
+    fn start_merges(&mut self, shared: &Arc<Shared>) {
+        while let Some(task) = self.store.next_merge() {
+            let lane = if task.large { Lane::LargeMerge } else { Lane::SmallMerge };
+            let (large, epoch, owner) = (task.large, self.epoch, Arc::clone(shared));
+            let inputs = task.inputs.iter().map(|input| input.id).collect();
+            let started = shared.background.run(lane, move || {
+                let result = guarded(|| task.run());
+                owner.tell(Event::Merged(FinishedMerge { epoch, inputs, large, result }));
+            });
+            if let Err(error) = started {
+                tracing::debug!(%error, "no merge could be started");
+                return;
+            }
+        }
+    }
+
+    fn finish_merge(&mut self, shared: &Arc<Shared>, finished: FinishedMerge) {
+        if finished.epoch != self.epoch {
+            return;
+        }
+        match guarded(|| self.store.finish_merge(finished)) {
+            Ok(()) => {
+                self.publishing.note_layout();
+                self.flushing.note_layout();
+                self.start_merges(shared);
+            }
+            Err(error) => {
+                // Its inputs stay as they are; the next publication tries again.
+                tracing::warn!(index = %shared.identity.name, %error, "a merge failed");
+            }
+        }
+    }
+
+    /// The state in memory cannot be trusted any more: goes back to the last commit and the
+    /// translog. A followed index then waits to be resumed, since batches that its pipeline has
+    /// already sent follow one that is lost.
+    fn fail(&mut self, shared: &Arc<Shared>, why: &str) {
+        tracing::error!(index = %shared.identity.name, why, "the writer goes back to its last commit");
+        let result = self.reset(shared);
+        if let Err(error) = result {
+            self.failed = Some(format!("{why}; then: {error}"));
+        } else if shared.identity.pipeline.is_some() {
+            self.failed = Some(why.to_owned());
+        }
+    }
+}
+
+/// Sources of unpublished documents that are kept for reads by id; past it, a publication is due.
+const RECENT_BYTES: usize = 64 << 20;
+
+fn remember(recent: &mut super::shared::Recent, changes: &[Change]) {
+    for change in changes {
+        match change {
+            Change::Put { id, system, source } => {
+                let document = StoredDocument {
+                    id: id.clone(),
+                    source: source.clone(),
+                    version: system.version,
+                    seq_no: SeqNo(system.seq_no),
+                    term: system.term,
+                };
+                recent.insert(id.clone(), Some(document));
+            }
+            Change::Delete { id } => recent.insert(id.clone(), None),
+            Change::Clear => recent.clear_all(),
+        }
+    }
+}
+
+/// Answers; whoever asked may have gone.
+fn answer(reply: Reply, outcome: Result<BatchOutcome>) {
+    if reply.send(outcome).is_err() {
+        tracing::trace!("nobody waits for this batch any more");
+    }
+}
+
+fn tell(reply: &Sender<Result<()>>, result: Result<()>) {
+    if reply.send(result).is_err() {
+        tracing::trace!("nobody waits for this answer any more");
+    }
+}
+
+/// The results of a batch whose answer waits for a publication.
+type Waiting = (Vec<Result<Applied>>, Reply);

@@ -1,0 +1,241 @@
+//! Publication: when it is due, and what it does.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Reply, Waiting, Writer, answer};
+use crate::batch::{Applied, BatchOutcome};
+use crate::error::Result;
+use crate::index::Positions;
+use crate::position::{Checkpoint, Generation, SeqNo};
+use crate::snapshot::SnapshotParts;
+use crate::store::builder::guarded;
+use crate::store::settings::RefreshInterval;
+use crate::store::shared::{Identity, Shared};
+use crate::store::state::Store;
+use crate::store::translog::Translog;
+
+/// While writes keep coming, publications take at most one part in this many of the writer's time,
+const SHARE_UNDER_LOAD: u32 = 8;
+/// and while its queue runs empty, one in this many.
+const SHARE_WHEN_QUIET: u32 = 2;
+/// Even an expensive publication is not put off for longer than this.
+const LONGEST_DELAY: Duration = Duration::from_millis(250);
+
+/// What is published, and what waits for it.
+pub(super) struct Publishing {
+    /// The number of the last publication in this term.
+    pub(super) number: u64,
+    /// Whether documents or the mapping have changed since.
+    changed: bool,
+    /// Whether merges have ended since.
+    layout: bool,
+    urgency: Urgency,
+    ended: Option<Instant>,
+    /// What publications take lately.
+    cost: Duration,
+    waiting: Vec<Waiting>,
+    /// What the published snapshot was made from.
+    parts: SnapshotParts,
+}
+
+/// How much a publication is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Urgency {
+    /// As the settings say.
+    None,
+    /// Somebody waits for it, at the settings' pace.
+    Awaited,
+    /// Now.
+    Hurry,
+}
+
+impl Publishing {
+    /// With a state that is published already; the next one is the first of its term.
+    pub(super) fn new(parts: SnapshotParts) -> Self {
+        Self {
+            parts,
+            number: 0,
+            changed: false,
+            layout: false,
+            urgency: Urgency::None,
+            ended: None,
+            cost: Duration::ZERO,
+            waiting: Vec::new(),
+        }
+    }
+
+    pub(super) fn note_change(&mut self) {
+        self.changed = true;
+    }
+
+    /// A merge does not ask for a publication: it waits for the next.
+    pub(super) fn note_layout(&mut self) {
+        self.layout = true;
+    }
+
+    pub(super) fn hurry(&mut self) {
+        self.urgency = Urgency::Hurry;
+    }
+
+    /// Whether anything written is not published.
+    pub(super) fn is_pending(&self) -> bool {
+        self.changed
+    }
+
+    pub(super) fn has_layout(&self) -> bool {
+        self.layout
+    }
+
+    pub(super) fn wait(&mut self, now: bool, results: Vec<Result<Applied>>, reply: Reply) {
+        self.urgency = self.urgency.max(if now { Urgency::Hurry } else { Urgency::Awaited });
+        self.waiting.push((results, reply));
+    }
+
+    pub(super) fn take_waiting(&mut self) -> Vec<Waiting> {
+        std::mem::take(&mut self.waiting)
+    }
+
+    /// When the next one is due; `quiet` says that no write waits.
+    pub(super) fn due(
+        &self,
+        interval: RefreshInterval,
+        quiet: bool,
+        now: Instant,
+    ) -> Option<Instant> {
+        if !self.changed {
+            return None;
+        }
+        let Some(ended) = self.ended.filter(|_| self.urgency != Urgency::Hurry) else {
+            let wanted = self.urgency != Urgency::None || interval != RefreshInterval::Off;
+            return wanted.then_some(now);
+        };
+        match interval {
+            RefreshInterval::Off => (self.urgency == Urgency::Awaited).then_some(now),
+            RefreshInterval::AtMostEvery(interval) => Some(ended + interval),
+            RefreshInterval::Adaptive => {
+                let share = if quiet { SHARE_WHEN_QUIET } else { SHARE_UNDER_LOAD };
+                Some(ended + (self.cost * share).min(LONGEST_DELAY))
+            }
+        }
+    }
+}
+
+/// The parts of a snapshot of the store as it is.
+pub(super) fn parts(
+    identity: &Identity,
+    store: &mut Store,
+    generation: Generation,
+    checkpoint: Option<Checkpoint>,
+    next_seq_no: SeqNo,
+) -> Result<SnapshotParts> {
+    Ok(SnapshotParts {
+        index_name: identity.name.clone(),
+        uuid: identity.uuid.clone(),
+        generation,
+        checkpoint,
+        max_seq_no: next_seq_no.0.checked_sub(1).map(SeqNo),
+        segments: store.readers()?,
+        mapping: Arc::clone(&store.mapping),
+        schema: store.schema.clone(),
+        tokenizers: store.tokenizers.clone(),
+    })
+}
+
+impl Writer {
+    /// Publishes if there is anything to; a failure goes back to the last commit.
+    pub(super) fn publish_or_recover(&mut self, shared: &Arc<Shared>) -> Result<()> {
+        let result = guarded(|| self.publish(shared));
+        if let Err(error) = &result {
+            self.fail(shared, &format!("publishing failed: {error}"));
+        }
+        result
+    }
+
+    fn publish(&mut self, shared: &Arc<Shared>) -> Result<()> {
+        if !self.publishing.changed && !self.publishing.layout {
+            return Ok(());
+        }
+        let began = Instant::now();
+        let next = Generation { term: self.term, number: self.publishing.number + 1 };
+        let store = &mut self.store;
+        let parts = parts(&shared.identity, store, next, self.applied, self.next_seq_no)?;
+        self.swap(shared, parts)?;
+        self.share.set(0);
+        shared.recent.lock().forget();
+        let publishing = &mut self.publishing;
+        publishing.number = next.number;
+        (publishing.changed, publishing.layout) = (false, false);
+        publishing.urgency = Urgency::None;
+        let ended = Instant::now();
+        publishing.cost = (publishing.cost * 3 + (ended - began)) / 4;
+        publishing.ended = Some(ended);
+        let waiting = std::mem::take(&mut publishing.waiting);
+        self.show(shared);
+        for (ops, reply) in waiting {
+            answer(reply, Ok(BatchOutcome { ops, published: true }));
+        }
+        self.start_merges(shared);
+        Ok(())
+    }
+
+    /// Puts readers of the same state in place of the published ones, as files have gone to disk.
+    pub(super) fn renew_published(&mut self, shared: &Shared) -> Result<()> {
+        let mut parts = self.publishing.parts.clone();
+        parts.segments = self.store.readers()?;
+        self.swap(shared, parts)
+    }
+
+    /// The one swap that makes a state what searches see.
+    fn swap(&mut self, shared: &Shared, parts: SnapshotParts) -> Result<()> {
+        let snapshot = shared.snapshot.load().succeeded_by(parts.clone())?;
+        shared.snapshot.store(Arc::new(snapshot));
+        self.publishing.parts = parts;
+        Ok(())
+    }
+
+    /// The source stands further, and nothing that was written before is unpublished: the
+    /// published state is that of the new position.
+    pub(super) fn advanced(&mut self, shared: &Shared) {
+        if self.publishing.is_pending() || self.publishing.parts.checkpoint == self.applied {
+            return;
+        }
+        let parts = SnapshotParts { checkpoint: self.applied, ..self.publishing.parts.clone() };
+        if let Err(error) = self.swap(shared, parts) {
+            // The segments have been published before under the same schema.
+            tracing::error!(index = %shared.identity.name, %error, "a position cannot be shown");
+        }
+    }
+
+    /// Shows where the index stands.
+    pub(in crate::store) fn show(&self, shared: &Shared) {
+        let snapshot = shared.snapshot.load();
+        let unflushed = self.changes != self.flushing.flushed_changes;
+        let positions = Positions {
+            generation: snapshot.generation(),
+            applied: self.applied,
+            visible: snapshot.checkpoint(),
+            durable: if unflushed { self.flushing.durable } else { self.applied },
+            unflushed,
+        };
+        shared.positions.send_if_modified(|shown| {
+            let changed = *shown != positions;
+            *shown = positions;
+            changed
+        });
+        let mut view = shared.view.lock();
+        let stats = &mut view.stats;
+        (stats.doc_count, stats.deleted_count) = (snapshot.doc_count(), snapshot.deleted_count());
+        stats.segment_count = snapshot.segments().len() as u64;
+        (stats.size_bytes, stats.memory_bytes) = self.sizes();
+        let log = self.log.as_ref();
+        stats.translog_bytes = log.map_or(0, Translog::bytes);
+        stats.translog_ops = log.map_or(0, Translog::ops);
+    }
+
+    /// Bytes of the finished segments, and of those only in memory.
+    pub(super) fn sizes(&self) -> (u64, u64) {
+        let sizes = self.store.segments.iter().map(|segment| segment.files.sizes());
+        sizes.fold((0, 0), |(all, memory), (bytes, young)| (all + bytes, memory + young))
+    }
+}

@@ -1,0 +1,233 @@
+//! Beginnings: a new index, an index opened from its folder, and a writer that goes back to its
+//! last commit after something went wrong.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use egret_aof::disk::{Disk, create_folder_durably};
+use rustc_hash::FxHashMap;
+use tantivy::index::SegmentId;
+
+use super::flush::Flushing;
+use super::publish::{Publishing, parts};
+use super::{Writer, answer};
+use crate::error::{Error, ErrorKind, Result};
+use crate::index::{IndexStats, Positions};
+use crate::mapping::Mapping;
+use crate::position::{Generation, SeqNo};
+use crate::snapshot::Snapshot;
+use crate::store::budget::{Budget, Share};
+use crate::store::commit::{COMMIT, Commit, CommittedFile};
+use crate::store::directory::remove_strangers;
+use crate::store::shared::{Event, Identity, Shared, View};
+use crate::store::state::Store;
+use crate::store::translog::{Record, Translog};
+
+/// The translog's folder in the index's folder.
+const TRANSLOG: &str = "translog";
+
+/// Where an index is kept.
+#[derive(Debug, Clone)]
+pub(crate) struct Home {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) folder: PathBuf,
+}
+
+/// An index that is ready: its writer, and what it shows first.
+pub(crate) struct Recovered {
+    pub(crate) writer: Box<Writer>,
+    pub(crate) snapshot: Snapshot,
+    pub(crate) view: View,
+    pub(crate) positions: Positions,
+}
+
+/// Makes the folder of a new index.
+pub(crate) fn create(
+    home: Home,
+    identity: &Identity,
+    mapping: Mapping,
+    budget: &Arc<Budget>,
+) -> Result<Recovered> {
+    let Home { disk, folder } = &home;
+    create_folder_durably(&**disk, folder)?;
+    let store = Store::create(Arc::clone(disk), folder.clone(), mapping)?;
+    let meta = store.meta(&FxHashMap::default())?;
+    let commit = Commit {
+        index_uuid: identity.uuid.clone(),
+        term: 0,
+        generation: Generation { term: 1, number: 0 },
+        next_seq_no: SeqNo(0),
+        next_delete_stamp: 1,
+        checkpoint: None,
+        copy_progress: None,
+        mapping: store.mapping.to_json(),
+        meta: super::flush::raw(meta)?,
+        files: Vec::new(),
+    };
+    drop(store);
+    commit.write(&**disk, folder)?;
+    open(home, identity, budget)
+}
+
+/// Opens an index under a higher term.
+pub(crate) fn open(home: Home, identity: &Identity, budget: &Arc<Budget>) -> Result<Recovered> {
+    let Loaded { mut store, log, commit, next_seq_no, replayed } = load(&home, identity)?;
+    let mut generation = commit.generation;
+    let mut number = 0;
+    if replayed {
+        number = 1;
+        generation = Generation { term: commit.term, number };
+    }
+    let parts = parts(identity, &mut store, generation, commit.checkpoint, next_seq_no)?;
+    let snapshot = Snapshot::new(parts.clone())?;
+    let changes = u64::from(replayed);
+    let committed = store.segments.iter().map(|segment| Arc::clone(&segment.files)).collect();
+    let mut flushing = Flushing::new(0, commit.checkpoint, committed, deletes_of(&commit));
+    if replayed {
+        flushing.note_change();
+    }
+    let mut publishing = Publishing::new(parts);
+    publishing.number = number;
+    let view = View {
+        mapping: Arc::clone(&store.mapping),
+        copy_progress: commit.copy_progress.clone(),
+        stats: IndexStats::default(),
+    };
+    let positions = Positions {
+        generation,
+        applied: commit.checkpoint,
+        visible: commit.checkpoint,
+        durable: commit.checkpoint,
+        unflushed: replayed,
+    };
+    let writer = Writer {
+        delete_stamps: delete_stamps(&store, &commit),
+        home,
+        store,
+        log,
+        term: commit.term,
+        epoch: 0,
+        next_seq_no,
+        next_delete_stamp: commit.next_delete_stamp,
+        applied: commit.checkpoint,
+        copy_progress: commit.copy_progress,
+        changes,
+        publishing,
+        flushing,
+        share: Share::of(budget),
+        failed: None,
+    };
+    Ok(Recovered { writer: Box::new(writer), snapshot, view, positions })
+}
+
+struct Loaded {
+    store: Store,
+    log: Option<Translog>,
+    /// With the new term.
+    commit: Commit,
+    next_seq_no: SeqNo,
+    /// Whether the translog had more than the commit.
+    replayed: bool,
+}
+
+fn load(home: &Home, identity: &Identity) -> Result<Loaded> {
+    let Home { disk, folder } = home;
+    let mut commit = Commit::read(&**disk, folder)?;
+    if commit.index_uuid != identity.uuid {
+        let message = format!(
+            "[{}] belongs to the index [{}], not to [{}]",
+            folder.display(),
+            commit.index_uuid,
+            identity.uuid
+        );
+        return Err(Error::new(ErrorKind::Corrupt, message));
+    }
+    let mut store = Store::open(Arc::clone(disk), folder.clone(), &commit)?;
+    let mut keep: HashSet<&str> = commit.files.iter().map(|file| file.name.as_str()).collect();
+    keep.insert(COMMIT);
+    remove_strangers(&**disk, folder, &keep, &[TRANSLOG])?;
+    commit.term += 1;
+    commit.write(&**disk, folder)?;
+    let mut next_seq_no = commit.next_seq_no;
+    let mut replayed = false;
+    let mut log = None;
+    if identity.pipeline.is_none() {
+        let durability = identity.settings.durability;
+        log = Some(Translog::open(disk, &folder.join(TRANSLOG), durability, |record| {
+            match record {
+                Record::Changes { changes, next_seq_no: after } if after > next_seq_no => {
+                    store.replay(changes)?;
+                    next_seq_no = after;
+                    replayed = true;
+                }
+                Record::Mapping(mapping) => {
+                    let mapping = Mapping::from_json(&mapping)?;
+                    // Fields are only ever added: fewer belong to a time before the commit.
+                    if mapping.fields().len() > store.mapping.fields().len() {
+                        store.grow(mapping)?;
+                        replayed = true;
+                    }
+                }
+                Record::Changes { .. } => {}
+            }
+            Ok(())
+        })?);
+    }
+    Ok(Loaded { store, log, commit, next_seq_no, replayed })
+}
+
+fn deletes_of(commit: &Commit) -> Vec<CommittedFile> {
+    commit.files.iter().filter(|file| stamp_of(&file.name).is_some()).cloned().collect()
+}
+
+/// The segment and stamp in the name of a file of deletes.
+fn stamp_of(name: &str) -> Option<(&str, u64)> {
+    let (segment, stamp) = name.strip_suffix(".del")?.split_once('.')?;
+    Some((segment, stamp.parse().ok()?))
+}
+
+fn delete_stamps(store: &Store, commit: &Commit) -> FxHashMap<SegmentId, (u64, u32)> {
+    let named = commit.files.iter().filter_map(|file| {
+        let (name, stamp) = stamp_of(&file.name)?;
+        let id = SegmentId::from_uuid_string(name).ok()?;
+        Some((id, (stamp, store.committed_alive(id)?)))
+    });
+    named.collect()
+}
+
+impl Writer {
+    /// Goes back to the last commit and the translog, under a new term.
+    pub(super) fn reset(&mut self, shared: &Arc<Shared>) -> Result<()> {
+        self.wait_for_flush(shared);
+        for (_, reply) in self.publishing.take_waiting() {
+            let message = "the writer went back to its last commit before the write was published";
+            answer(reply, Err(Error::new(ErrorKind::Internal, message)));
+        }
+        self.fail_flush_waiters();
+        self.log = None;
+        let home = self.home.clone();
+        let Recovered { writer, snapshot, view, .. } =
+            open(home, &shared.identity, self.share.budget())?;
+        let epoch = self.epoch + 1;
+        *self = *writer;
+        self.epoch = epoch;
+        shared.snapshot.store(Arc::new(snapshot));
+        shared.recent.lock().forget();
+        *shared.view.lock() = view;
+        self.show(shared);
+        Ok(())
+    }
+
+    /// Waits until no flush runs: it may be replacing the commit.
+    fn wait_for_flush(&mut self, shared: &Shared) {
+        while self.flushing.is_running() {
+            match shared.queue.events.1.recv() {
+                Ok(Event::Flushed(finished)) => self.flushing.abandon(finished),
+                // What was merged belongs to a state that is gone.
+                Ok(Event::Merged(_)) => {}
+                Err(_) => return,
+            }
+        }
+    }
+}
