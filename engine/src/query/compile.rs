@@ -117,7 +117,7 @@ impl fmt::Debug for Compiler<'_> {
 }
 
 impl<'a> Compiler<'a> {
-    fn new(snapshot: &'a Snapshot, limits: &'a QueryLimits, scored: bool) -> Self {
+    pub(super) fn new(snapshot: &'a Snapshot, limits: &'a QueryLimits, scored: bool) -> Self {
         Self {
             snapshot,
             limits,

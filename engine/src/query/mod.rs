@@ -15,6 +15,7 @@ mod excluded;
 mod exists;
 mod full_text;
 mod fuzzy;
+pub(crate) mod marks;
 mod minimum_should_match;
 mod multi_match;
 mod phrase_match;

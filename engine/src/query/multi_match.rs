@@ -82,7 +82,7 @@ impl Compiler<'_> {
 
     /// The clause's fields, patterns replaced by what fits them. A field that is named twice has
     /// both boosts.
-    fn paths(&self, clause: &MultiMatch) -> Vec<(String, f32)> {
+    pub(super) fn paths(&self, clause: &MultiMatch) -> Vec<(String, f32)> {
         let mut paths: Vec<(String, f32)> = Vec::new();
         let mut places: FxHashMap<String, usize> = FxHashMap::default();
         let mut add = |path: &str, boost: f32| match places.get(path) {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::column::{FieldColumn, require_column};
+use super::highlight::Highlighter;
 use super::request::{SearchRequest, SortValue};
 use super::response::Hit;
 use super::sort_key::compare_values;
@@ -10,6 +11,7 @@ use super::source_filter::PreparedFilter;
 use super::top::Candidate;
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::field::FieldMapping;
+use crate::query::QueryLimits;
 use crate::query::matcher::Matcher;
 use crate::snapshot::{Segment, Snapshot};
 
@@ -18,8 +20,10 @@ pub(super) fn fetch(
     snapshots: &[Arc<Snapshot>],
     request: &SearchRequest,
     candidates: Vec<Candidate>,
+    limits: &QueryLimits,
 ) -> Result<Vec<Hit>> {
     let filter = PreparedFilter::new(&request.source);
+    let mut highlighters: Vec<Option<Highlighter<'_>>> = snapshots.iter().map(|_| None).collect();
     let mut hits = Vec::with_capacity(candidates.len());
     for candidate in candidates {
         let address = candidate.address;
@@ -28,7 +32,18 @@ pub(super) fn fetch(
         });
         let (snapshot, segment) = place
             .ok_or_else(|| Error::new(ErrorKind::Internal, format!("no segment at {address:?}")))?;
-        hits.push(hit(snapshot, segment, request, &filter, candidate)?);
+        let mut hit = hit(snapshot, segment, request, &filter, candidate)?;
+        if let (Some(highlight), Some(slot)) =
+            (&request.highlight, highlighters.get_mut(address.snapshot))
+        {
+            let highlighter = match slot.take() {
+                Some(highlighter) => highlighter,
+                None => Highlighter::new(snapshot, request, highlight, limits)?,
+            };
+            hit.highlight = highlighter.highlight(&segment.source(address.doc)?);
+            *slot = Some(highlighter);
+        }
+        hits.push(hit);
     }
     Ok(hits)
 }

@@ -11,6 +11,7 @@ mod aggregation;
 mod collect;
 mod column;
 mod fetch;
+mod highlight;
 mod sort_key;
 mod source_filter;
 mod top;
@@ -82,7 +83,7 @@ pub fn search_within(
     let sink = (!request.aggregations.is_empty()).then_some(&mut aggregations as &mut dyn Sink);
     let mut found = collect::collect(snapshots, request, wanted, &limits.query, sink)?;
     let hits = found.hits.split_off(request.from.min(found.hits.len()));
-    let hits = fetch::fetch(snapshots, request, hits)?;
+    let hits = fetch::fetch(snapshots, request, hits, &limits.query)?;
     Ok(response::SearchResponse {
         total: found.total,
         max_score: found.max_score,
