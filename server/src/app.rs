@@ -100,15 +100,13 @@ struct Opened {
 
 /// Opens a data folder, made where there is none. Blocking.
 fn open(disk: &Arc<dyn Disk>, folder: &Path, config: &Config) -> Result<Opened> {
-    let identity = Identity::open(disk.as_ref(), folder)?;
     let engine = Engine::open(EngineOptions {
         disk: Arc::clone(disk),
         folder: folder.to_owned(),
         indexing_budget_bytes: config.engine.indexing_budget_bytes,
     })?;
-    for (index, reason) in engine.damaged() {
-        tracing::error!(index, reason, "index is damaged and was not opened");
-    }
+    // After the engine, which locks the folder.
+    let identity = Identity::open(disk.as_ref(), folder)?;
     // Before anything is published: answers of the states that were flushed are warm.
     let versions = cached_search::current(&engine);
     let current = |uuid| {
