@@ -1,0 +1,327 @@
+//! The API over a real engine in a temporary folder, through the router that the program serves.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
+use egret_server::app::App;
+use egret_server::config::Config;
+use egret_server::routes::router;
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tower::Service;
+
+struct Server {
+    app: Arc<App>,
+    router: axum::Router,
+    folder: TempDir,
+}
+
+/// An answer: status, headers, text and, where it is some, JSON.
+struct Answer {
+    status: StatusCode,
+    headers: axum::http::HeaderMap,
+    text: String,
+    json: Value,
+}
+
+impl Server {
+    async fn start() -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), Config::default()).await
+    }
+
+    async fn start_in(folder: TempDir, mut config: Config) -> Self {
+        config.data = folder.path().to_owned();
+        let app = App::start(config).await.unwrap();
+        Self { router: router(Arc::clone(&app)), app, folder }
+    }
+
+    async fn stop(self) -> TempDir {
+        self.app.stop().await.unwrap();
+        self.folder
+    }
+
+    async fn send(&self, request: Request<Body>) -> Answer {
+        let response = self.router.clone().call(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let text = body.collect().await.unwrap().to_bytes();
+        let text = String::from_utf8(text.to_vec()).unwrap();
+        let json = serde_json::from_str(&text).unwrap_or(Value::Null);
+        Answer { status: parts.status, headers: parts.headers, text, json }
+    }
+
+    async fn ask(&self, method: &str, path: &str, body: impl Into<String>) -> Answer {
+        let request = Request::builder().method(method).uri(path);
+        let request = request.header("content-type", "application/json");
+        self.send(request.body(Body::from(body.into())).unwrap()).await
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.ask("GET", path, "").await
+    }
+
+    async fn put(&self, path: &str, body: Value) -> Answer {
+        self.ask("PUT", path, body.to_string()).await
+    }
+
+    async fn search(&self, path: &str, body: Value) -> Value {
+        let answer = self.ask("POST", path, body.to_string()).await;
+        assert_eq!(answer.status, 200, "{path} {body}: {}", answer.text);
+        answer.json
+    }
+}
+
+/// Whether `actual` has everything that `expected` has.
+fn contains(actual: &Value, expected: &Value) -> bool {
+    match (actual, expected) {
+        (Value::Object(actual), Value::Object(expected)) => expected
+            .iter()
+            .all(|(key, value)| actual.get(key).is_some_and(|found| contains(found, value))),
+        (Value::Array(actual), Value::Array(expected)) => {
+            actual.len() == expected.len()
+                && actual.iter().zip(expected).all(|(actual, expected)| contains(actual, expected))
+        }
+        (actual, expected) => actual == expected,
+    }
+}
+
+#[track_caller]
+fn check(answer: &Answer, status: u16, expected: &Value) {
+    assert_eq!(answer.status.as_u16(), status, "{}", answer.text);
+    assert!(contains(&answer.json, expected), "{} lacks {expected}", answer.text);
+    assert_eq!(answer.headers["x-elastic-product"], "Elasticsearch");
+}
+
+#[tokio::test]
+async fn documents_are_put_read_changed_and_removed() {
+    let server = Server::start().await;
+    let put = server.put("/i/_doc/1", json!({"a": 1, "b": {"c": "x"}})).await;
+    let created = json!({"_index": "i", "_id": "1", "_version": 1, "result": "created",
+        "_seq_no": 0, "_shards": {"total": 1, "successful": 1, "failed": 0}});
+    check(&put, 201, &created);
+    assert_eq!(put.headers["location"], "/i/_doc/1");
+    let term = put.json["_primary_term"].clone();
+    let read = server.get("/i/_doc/1").await;
+    check(&read, 200, &json!({"found": true, "_version": 1, "_source": {"a": 1, "b": {"c": "x"}}}));
+    check(&server.get("/i/_doc/1?_source_includes=b.*").await, 200, &json!({"_source": {"b": {}}}));
+    check(&server.get("/i/_source/1?_source=a").await, 200, &json!({"a": 1}));
+    check(&server.get("/i/_doc/2").await, 404, &json!({"found": false, "_id": "2"}));
+    assert_eq!(server.ask("HEAD", "/i/_doc/2", "").await.status, 404);
+    assert_eq!(server.ask("HEAD", "/i/_doc/1", "").await.status, 200);
+    let taken = server.put("/i/_create/1", json!({})).await;
+    check(&taken, 409, &json!({"error": {"type": "version_conflict_engine_exception"}}));
+    let again = server.put("/i/_doc/1", json!({"a": 2})).await;
+    check(&again, 200, &json!({"result": "updated", "_version": 2, "_seq_no": 1}));
+    let old = format!("/i/_doc/1?if_seq_no=0&if_primary_term={term}");
+    check(&server.put(&old, json!({})).await, 409, &json!({"status": 409}));
+    let patch = json!({"doc": {"c": 3}});
+    let updated = server.ask("POST", "/i/_update/1", patch.to_string()).await;
+    check(&updated, 200, &json!({"result": "updated", "_version": 3}));
+    let same = server.ask("POST", "/i/_update/1", patch.to_string()).await;
+    check(&same, 200, &json!({"result": "noop", "_version": 3}));
+    check(&server.get("/i/_doc/1").await, 200, &json!({"_source": {"a": 2, "c": 3}}));
+    let missing = server.ask("POST", "/i/_update/9", patch.to_string()).await;
+    check(&missing, 404, &json!({"error": {"type": "document_missing_exception"}}));
+    let ids = json!({"docs": [{"_id": "1"}, {"_id": "7"}, {"_id": "1", "_index": "j"}]});
+    let several = server.ask("POST", "/i/_mget", ids.to_string()).await;
+    let expected = json!({"docs": [{"found": true}, {"found": false},
+        {"error": {"type": "index_not_found_exception"}}]});
+    check(&several, 200, &expected);
+    check(&server.ask("DELETE", "/i/_doc/1", "").await, 200, &json!({"result": "deleted"}));
+    check(&server.ask("DELETE", "/i/_doc/1", "").await, 404, &json!({"result": "not_found"}));
+    let made = server.ask("POST", "/i/_doc", "{\"a\":1}").await;
+    assert_eq!(made.json["_id"].as_str().unwrap().len(), 22, "{}", made.text);
+}
+
+#[tokio::test]
+async fn a_bulk_gives_each_item_its_result() {
+    let server = Server::start().await;
+    let body = "{\"index\":{\"_index\":\"a\",\"_id\":\"1\",\"_type\":\"_doc\"}}\n{\"n\":1}\n\
+                {\"create\":{\"_index\":\"b\",\"_id\":\"1\"}}\n{\"n\":1}\n\
+                {\"create\":{\"_index\":\"b\",\"_id\":\"1\"}}\n{\"n\":2}\n\
+                {\"update\":{\"_index\":\"a\",\"_id\":\"1\"}}\n{\"doc\":{\"n\":2}}\n\
+                {\"delete\":{\"_index\":\"a\",\"_id\":\"2\"}}\n\
+                {\"index\":{\"_index\":\"a\",\"_id\":\"3\"}}\n{\"n\":\"many\"}\n\
+                {\"index\":{\"_index\":\"a\",\"_id\":\"4\"}}\nnot json\n";
+    let answer = server.ask("POST", "/_bulk?refresh=true", body).await;
+    let expected = json!({"errors": true, "items": [
+        {"index": {"_index": "a", "_id": "1", "status": 201, "result": "created"}},
+        {"create": {"_index": "b", "status": 201}},
+        {"create": {"status": 409, "error": {"type": "version_conflict_engine_exception"}}},
+        {"update": {"status": 200, "result": "updated"}},
+        {"delete": {"status": 404, "result": "not_found"}},
+        {"index": {"status": 400, "error": {"type": "document_parsing_exception"}}},
+        {"index": {"status": 400, "error": {"type": "document_parsing_exception"}}},
+    ]});
+    check(&answer, 200, &expected);
+    check(&server.get("/a/_count").await, 200, &json!({"count": 1}));
+    check(&server.get("/a/_doc/1").await, 200, &json!({"_source": {"n": 2}}));
+    let broken = server.ask("POST", "/_bulk", "{\"index\":{}}\n{}").await;
+    check(&broken, 400, &json!({"error": {"type": "illegal_argument_exception"}}));
+}
+
+#[tokio::test]
+async fn searches_answer_and_are_cached_until_something_changes() {
+    let server = Server::start().await;
+    for (id, text) in [(1, "white heron"), (2, "cattle egret"), (3, "white egret")] {
+        let path = format!("/birds/_doc/{id}?refresh=true");
+        server.put(&path, json!({"name": text, "n": id})).await;
+    }
+    let body = json!({"query": {"match": {"name": "egret"}}, "sort": [{"n": "desc"}],
+        "aggs": {"n": {"stats": {"field": "n"}}}});
+    let first = server.ask("POST", "/birds/_search", body.to_string()).await;
+    let expected = json!({"timed_out": false, "_shards": {"total": 1, "failed": 0},
+        "hits": {"total": {"value": 2, "relation": "eq"}, "max_score": null, "hits": [
+            {"_index": "birds", "_id": "3", "_source": {"name": "white egret"}, "sort": [3]},
+            {"_id": "2"}]},
+        "aggregations": {"n": {"count": 2, "min": 2.0, "max": 3.0, "avg": 2.5, "sum": 5.0}}});
+    check(&first, 200, &expected);
+    assert_eq!(first.headers["egret-cache"], "miss");
+    let spaced = serde_json::to_string_pretty(&body).unwrap();
+    let second = server.ask("POST", "/birds/_search", spaced.as_str()).await;
+    assert_eq!(second.headers["egret-cache"], "hit");
+    let rest = |answer: &Answer| answer.text.split_once(',').unwrap().1.to_owned();
+    assert_eq!(rest(&first), rest(&second));
+    let bypass = server.ask("POST", "/birds/_search?request_cache=false", spaced).await;
+    assert_eq!(bypass.headers["egret-cache"], "bypass");
+    assert_eq!(rest(&first), rest(&bypass));
+    server.put("/birds/_doc/4?refresh=true", json!({"name": "little egret", "n": 4})).await;
+    let third = server.ask("POST", "/birds/_search", body.to_string()).await;
+    assert_eq!(third.headers["egret-cache"], "miss");
+    assert_eq!(third.json["hits"]["total"]["value"], 3);
+    check(&server.get("/_cache/stats").await, 200, &json!({"hits": 1, "misses": 2, "bypassed": 1}));
+    let by_line = server.get("/birds/_search?q=name:white+-egret&rest_total_hits_as_int").await;
+    check(&by_line, 200, &json!({"hits": {"total": 1, "hits": [{"_id": "1"}]}}));
+    let all = server.search("/_search?filter_path=hits.hits._id,took", json!({"size": 1})).await;
+    assert_eq!(all["hits"]["hits"].as_array().unwrap().len(), 1, "{all}");
+    assert_eq!(all["timed_out"], Value::Null);
+}
+
+#[tokio::test]
+async fn answers_are_warm_after_a_restart() {
+    let server = Server::start().await;
+    server.put("/i/_doc/1?refresh=true", json!({"a": "b"})).await;
+    check(&server.ask("POST", "/i/_flush", "").await, 200, &json!({"_shards": {"failed": 0}}));
+    let first = server.get("/i/_search?q=b").await;
+    assert_eq!(first.headers["egret-cache"], "miss", "{}", first.text);
+    let folder = server.stop().await;
+    let server = Server::start_in(folder, Config::default()).await;
+    let again = server.get("/i/_search?q=b").await;
+    assert_eq!(again.json["hits"], first.json["hits"]);
+    assert_eq!(again.headers["egret-cache"], "hit", "{}", server.get("/_cache/stats").await.text);
+}
+
+#[tokio::test]
+async fn indexes_are_made_shown_and_removed() {
+    let server = Server::start().await;
+    let made = json!({"settings": {"refresh_interval": "5s"},
+        "mappings": {"properties": {"t": {"type": "text"}, "k": {"type": "keyword"}}}});
+    let answer = server.put("/i", made).await;
+    check(&answer, 200, &json!({"acknowledged": true, "shards_acknowledged": true, "index": "i"}));
+    let shown = server.get("/i").await;
+    let expected = json!({"i": {"aliases": {}, "mappings": {"properties": {"t": {"type": "text"}}},
+        "settings": {"index": {"provided_name": "i", "refresh_interval": "5s"}}}});
+    check(&shown, 200, &expected);
+    let more = server.put("/i/_mapping", json!({"properties": {"n": {"type": "long"}}})).await;
+    check(&more, 200, &json!({"acknowledged": true}));
+    let mapping = json!({"i": {"mappings": {"properties": {"n": {"type": "long"}}}}});
+    check(&server.get("/i*/_mapping").await, 200, &mapping);
+    let taken = server.put("/i", json!({})).await;
+    check(&taken, 400, &json!({"error": {"type": "resource_already_exists_exception"}}));
+    assert_eq!(server.ask("HEAD", "/i", "").await.status, 200);
+    check(&server.get("/_cat/indices?format=json").await, 200, &json!([{"index": "i"}]));
+    let table = server.get("/_cat/indices?h=index,health&v").await;
+    assert_eq!(table.text, "index health\ni     green \n");
+    check(&server.ask("DELETE", "/i", "").await, 200, &json!({"acknowledged": true}));
+    assert_eq!(server.ask("HEAD", "/i", "").await.status, 404);
+    let missing = server.get("/i").await;
+    check(
+        &missing,
+        404,
+        &json!({"error": {"type": "index_not_found_exception", "index": "i",
+        "reason": "no such index [i]"}, "status": 404}),
+    );
+    check(&server.put("/i", json!({"mapping": {}})).await, 400, &json!({"status": 400}));
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_named() {
+    let server = Server::start().await;
+    server.put("/i/_doc/1?refresh=true", json!({"n": 1})).await;
+    let expect = async |method: &str, path: &str, body: &str, status: u16, part: &str| {
+        let answer = server.ask(method, path, body).await;
+        assert_eq!(answer.status.as_u16(), status, "{method} {path} {body}: {}", answer.text);
+        assert!(answer.text.contains(part), "{method} {path} {body}: {}", answer.text);
+    };
+    expect("GET", "/_nothing/here/at/all", "", 400, "no handler found for uri").await;
+    expect("DELETE", "/_search", "", 405, "Incorrect HTTP method").await;
+    expect("GET", "/i/_search?sise=1", "", 400, "unrecognized parameter: [sise]").await;
+    expect("GET", "/i/_search?size=x", "", 400, "[size] with value [x]").await;
+    expect("POST", "/i/_search", "{", 400, "x_content_parse_exception").await;
+    expect("POST", "/i/_search", "{\"size\":1,\"size\":2}", 400, "Duplicate field 'size'").await;
+    expect("POST", "/i/_search", "[]", 400, "START_ARRAY").await;
+    expect("GET", "/i/_search?q=a+AND", "", 400, "Failed to parse query [a AND]").await;
+    let body = "{\"query\":{\"match\":{\"n\":\"x\"}}}";
+    expect("POST", "/i/_search", body, 400, "query_shard_exception").await;
+    expect("GET", "/j/_search", "", 404, "no such index [j]").await;
+    expect("GET", "/j/_search?ignore_unavailable", "", 200, "\"total\":0").await;
+    expect("GET", "/j*/_search?allow_no_indices=false", "", 404, "no such index [j*]").await;
+    expect("POST", "/i/_count", "{\"size\":1}", 400, "request does not support [size]").await;
+    expect("PUT", "/i/_doc/1", "", 400, "request body is required").await;
+    expect("PUT", "/i/_doc/1?refresh=perhaps", "{}", 400, "[perhaps]").await;
+    expect("GET", "/i/_search?wait_for_lsn=0/1", "", 400, "index [i] follows no pipeline").await;
+    expect("GET", "/i/_search?format=yaml", "", 400, "format [yaml]").await;
+    expect("POST", "/_analyze", "{\"text\":\"x\",\"analyzer\":\"y\"}", 400, "[y]").await;
+    let form = Request::builder().method("POST").uri("/i/_search");
+    let form = form.header("content-type", "application/x-www-form-urlencoded");
+    let answer = server.send(form.body(Body::from("{}")).unwrap()).await;
+    assert_eq!(answer.status, 406, "{}", answer.text);
+}
+
+#[tokio::test]
+async fn bodies_past_the_limit_are_refused() {
+    let mut config = Config::default();
+    config.http.max_body_bytes = 100;
+    let server = Server::start_in(tempfile::tempdir().unwrap(), config).await;
+    let large = server.put("/i/_doc/1", json!({"a": "x".repeat(100)})).await;
+    check(&large, 413, &json!({"status": 413}));
+    let without_length = Body::from_stream(futures_util::stream::iter(
+        (0..20).map(|_| Ok::<_, std::io::Error>("0123456789")),
+    ));
+    let request = Request::builder().method("PUT").uri("/i/_doc/1").body(without_length).unwrap();
+    check(&server.send(request).await, 413, &json!({"status": 413}));
+}
+
+#[tokio::test]
+async fn clients_find_what_they_look_for() {
+    let server = Server::start().await;
+    let root = server.get("/").await;
+    check(
+        &root,
+        200,
+        &json!({"version": {"number": "8.19.0", "build_flavor": "default"},
+        "tagline": "You Know, for Search"}),
+    );
+    let vendor = "application/vnd.elasticsearch+json; compatible-with=8";
+    let request = Request::builder().uri("/").header("accept", vendor).body(Body::empty()).unwrap();
+    let answer = server.send(request).await;
+    let expected = "application/vnd.elasticsearch+json;compatible-with=8";
+    assert_eq!(answer.headers["content-type"], expected);
+    let request =
+        Request::builder().uri("/").header("accept", "text/html").body(Body::empty()).unwrap();
+    let page = server.send(request).await;
+    assert!(page.text.starts_with("<!doctype html>"), "{}", page.text);
+    assert!(server.get("/?pretty").await.text.contains("\n  \"name\""));
+    check(&server.get("/_cluster/health").await, 200, &json!({"status": "green"}));
+    check(&server.get("/health/live").await, 200, &json!({"live": true}));
+    check(&server.get("/health/ready").await, 200, &json!({"ready": true}));
+    check(&server.get("/_cdc").await, 200, &json!({"pipelines": []}));
+    assert!(server.get("/metrics").await.text.contains("egret_search_seconds_count 0"));
+    let tokens = server.ask("POST", "/_analyze", "{\"text\":\"The Egret\"}").await;
+    let expected = json!({"tokens": [{"token": "the", "start_offset": 0, "end_offset": 3,
+        "type": "<ALPHANUM>", "position": 0}, {"token": "egret"}]});
+    check(&tokens, 200, &expected);
+}
