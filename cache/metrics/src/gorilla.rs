@@ -27,6 +27,9 @@ use crate::bits::{BitReader, BitWriter};
 /// How many seconds one chunk spans; the paper's two hours. Chunks begin at multiples of it.
 pub const CHUNK_SECONDS: i64 = 7200;
 
+/// The seconds that samples can have: 1970 to 9999.
+pub const TIMES: std::ops::Range<i64> = 0..253_402_300_800;
+
 /// The length in bytes of what precedes the stream.
 const HEADER_BYTES: usize = 12;
 
@@ -60,10 +63,10 @@ pub enum Refused {
     },
 }
 
-/// Bytes that are not a chunk.
+/// Bytes that are not what they should be: a chunk, or a file of chunks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("damaged chunk: {0}")]
-pub struct Damaged(&'static str);
+#[error("damaged: {0}")]
+pub struct Damaged(pub(crate) &'static str);
 
 /// The samples of one series within two hours.
 ///
@@ -112,7 +115,7 @@ impl Chunk {
     /// Appends a sample, which must be newer than the last one.
     pub fn append(&mut self, sample: Sample) -> Result<(), Refused> {
         let Sample { time, value } = sample;
-        if Self::start_of(time) != self.start {
+        if Self::start_of(time) != self.start || !TIMES.contains(&time) {
             return Err(Refused::OutsideOfChunk { time, start: self.start });
         }
         let value = value.to_bits();
@@ -220,8 +223,8 @@ pub fn read_header(bytes: &[u8]) -> Result<(i64, u32), Damaged> {
 /// Reads the samples of a chunk as [`Chunk::to_bytes`] wrote it. Stops after the first error.
 pub fn decode(bytes: &[u8]) -> Result<Samples<'_>, Damaged> {
     let (start, count) = read_header(bytes)?;
-    if start.rem_euclid(CHUNK_SECONDS) != 0 || start.checked_add(CHUNK_SECONDS).is_none() {
-        return Err(Damaged("it does not begin at a multiple of two hours"));
+    if start != Chunk::start_of(start) || !TIMES.contains(&start) {
+        return Err(Damaged("it begins at an impossible time"));
     }
     Ok(Samples::new(start, count, bytes.get(HEADER_BYTES..).unwrap_or_default()))
 }
@@ -404,7 +407,7 @@ mod tests {
     }
 
     fn series() -> impl Strategy<Value = Vec<(i64, u64)>> {
-        let near = any::<u64>().prop_map(|bits| (bits % 1000) as f64 / 8.0).prop_map(f64::to_bits);
+        let near = (0..1000_u32).prop_map(|eighths| (f64::from(eighths) / 8.0).to_bits());
         let value = prop_oneof![any::<u64>(), near, Just(0), (0..64_u32).prop_map(|bit| 1 << bit)];
         prop::collection::btree_map(0..CHUNK_SECONDS, value, 0..200)
             .prop_map(|map| map.into_iter().map(|(time, value)| (START + time, value)).collect())

@@ -1,4 +1,4 @@
-//! A histogram of whole numbers, as of latencies in microseconds: log-linear buckets, as HdrHistogram
+//! A histogram of whole numbers, as of latencies in microseconds: log-linear buckets, as `HdrHistogram`
 //! has them. Recording is one atomic addition; snapshots can be merged and subtracted without losing
 //! anything, so a quantile of a minute or of several machines is as exact as that of a second.
 //!
@@ -173,7 +173,9 @@ mod tests {
 
     fn snapshot_of(values: &[u64]) -> Snapshot {
         let histogram = Histogram::default();
-        values.iter().for_each(|&value| histogram.record(value));
+        for &value in values {
+            histogram.record(value);
+        }
         histogram.snapshot()
     }
 

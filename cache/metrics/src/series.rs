@@ -42,7 +42,8 @@ impl Series {
                 return Err(Error::invalid(format!("value of label [{label}] is too long")));
             }
         }
-        if let Some([(label, _), _]) = labels.array_windows().find(|[one, other]| one.0 == other.0)
+        if let Some([(label, _), ..]) =
+            labels.windows(2).find(|pair| matches!(pair, [one, other] if one.0 == other.0))
         {
             return Err(Error::invalid(format!("label [{label}] is there twice")));
         }
