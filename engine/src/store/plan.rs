@@ -41,6 +41,8 @@ pub(super) struct Circumstances {
     pub(super) term: u64,
     /// The LSN of the batch's documents; changes at or below a document's own are skipped.
     pub(super) lsn: Option<u64>,
+    /// The number of the batch's first operation.
+    pub(super) first: SeqNo,
 }
 
 /// What came of a batch.
@@ -260,10 +262,12 @@ impl Plan<'_> {
         Ok((place, current))
     }
 
-    /// Whether a document of a followed index already holds this change or a later one.
+    /// Whether a document of a followed index already holds this change or a later one. What this
+    /// batch has written itself is older than the batch's later operations.
     fn is_newer(&self, current: &Current) -> bool {
-        let Circumstances { followed, lsn, .. } = self.circumstances;
-        followed && lsn.is_some_and(|lsn| current.system.lsn >= lsn)
+        let Circumstances { followed, lsn, first, .. } = self.circumstances;
+        let held = lsn.is_some_and(|lsn| current.system.lsn >= lsn);
+        followed && held && current.system.seq_no < first.0
     }
 
     fn set(&mut self, place: usize, after: After) {
@@ -275,7 +279,7 @@ impl Plan<'_> {
 
     /// The system values of the change that is made now.
     fn next_system(&mut self, current: Option<&Current>) -> SystemValues {
-        let Circumstances { followed, term, lsn } = self.circumstances;
+        let Circumstances { followed, term, lsn, .. } = self.circumstances;
         let counted = current.map_or(1, |current| current.system.version.saturating_add(1));
         let version = if followed { lsn.unwrap_or(counted) } else { counted };
         SystemValues { seq_no: take(self.next_seq_no).0, term, version, lsn: lsn.unwrap_or(0) }

@@ -148,11 +148,11 @@ impl LiveSegment {
         true
     }
 
-    /// Marks as deleted every document whose LSN is below a bound, or all without one.
-    pub(super) fn kill_below(&mut self, lsn: Option<u64>) -> Result<()> {
+    /// Marks as deleted every document whose LSN is not above a bound, or all without one.
+    pub(super) fn kill_up_to(&mut self, lsn: Option<u64>) -> Result<()> {
         for doc in 0..self.max_doc {
             let hit = match lsn {
-                Some(lsn) => self.alive.contains(doc) && self.system_values(doc)?.lsn < lsn,
+                Some(lsn) => self.alive.contains(doc) && self.system_values(doc)?.lsn <= lsn,
                 None => true,
             };
             if hit {

@@ -110,29 +110,44 @@ pub(crate) struct Queue {
     pub(super) receiver: Receiver<Message>,
     /// Bounded by what may be under way: one flush and two merges.
     pub(super) events: (Sender<Event>, Receiver<Event>),
-    /// Bytes of sources in the queue. Guards the number; waiters sleep on `room`.
-    bytes: Mutex<usize>,
+    /// Bytes of sources in the queue, `None` once it is closed. Guards the number; waiters sleep on
+    /// `room`.
+    bytes: Mutex<Option<usize>>,
     room: Condvar,
 }
 
 impl Queue {
     pub(super) fn new() -> Self {
         let (sender, receiver) = bounded(QUEUE_BATCHES);
-        let (bytes, room) = (Mutex::new(0), Condvar::new());
+        let (bytes, room) = (Mutex::new(Some(0)), Condvar::new());
         Self { sender, receiver, events: unbounded(), bytes, room }
     }
 
     /// Waits for room for a batch's bytes.
-    pub(super) fn reserve(&self, bytes: usize) {
+    pub(super) fn reserve(&self, bytes: usize) -> Result<()> {
         let mut queued = self.bytes.lock();
-        while *queued > 0 && *queued + bytes > QUEUE_BYTES {
-            self.room.wait(&mut queued);
+        loop {
+            match &mut *queued {
+                None => return Err(closed()),
+                Some(queued) if *queued == 0 || *queued + bytes <= QUEUE_BYTES => {
+                    *queued += bytes;
+                    return Ok(());
+                }
+                Some(_) => self.room.wait(&mut queued),
+            }
         }
-        *queued += bytes;
     }
 
     pub(super) fn release(&self, bytes: usize) {
-        *self.bytes.lock() -= bytes;
+        if let Some(queued) = &mut *self.bytes.lock() {
+            *queued = queued.saturating_sub(bytes);
+        }
+        self.room.notify_all();
+    }
+
+    /// Nobody waits for room any more.
+    pub(super) fn close(&self) {
+        *self.bytes.lock() = None;
         self.room.notify_all();
     }
 

@@ -229,14 +229,14 @@ impl Store {
         }
     }
 
-    /// Removes every document, or those whose LSN is below a bound.
-    pub(super) fn clear(&mut self, below_lsn: Option<u64>) -> Result<()> {
-        if below_lsn.is_some() {
+    /// Removes every document, or those whose LSN is not above a bound.
+    pub(super) fn clear(&mut self, up_to_lsn: Option<u64>) -> Result<()> {
+        if up_to_lsn.is_some() {
             self.seal()?;
         } else if let Some(builder) = &mut self.builder {
             builder.kill_all();
         }
-        self.segments.iter_mut().try_for_each(|segment| segment.kill_below(below_lsn))
+        self.segments.iter_mut().try_for_each(|segment| segment.kill_up_to(up_to_lsn))
     }
 
     fn new_builder(&mut self) -> Result<Builder> {

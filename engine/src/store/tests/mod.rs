@@ -1,5 +1,7 @@
 //! Tests of the whole store through the engine's public face, on a simulated disk.
 
+mod model;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -171,6 +171,11 @@ impl Writer {
             tell(&reply, Err(Error::new(ErrorKind::Internal, message)));
         } else if self.flushing.running {
             self.flushing.next_waiting.push(reply);
+        } else if self.changes == self.flushing.flushed_changes
+            && self.applied == self.flushing.durable
+            && !self.publishing.has_layout()
+        {
+            tell(&reply, Ok(()));
         } else {
             self.flushing.waiting.push(reply);
             self.start_flush(shared);

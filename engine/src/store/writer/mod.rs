@@ -98,7 +98,7 @@ impl Shared {
     /// Hands a batch to the writer. Waits while its queue is full.
     pub(crate) fn submit(self: &Arc<Self>, batch: Batch) -> Result<crate::index::Receipt> {
         self.wake()?;
-        self.queue.reserve(source_bytes(&batch));
+        self.queue.reserve(source_bytes(&batch))?;
         let (reply, receipt) = oneshot::channel();
         self.send(Message::Write(batch, reply))?;
         Ok(receipt)
@@ -152,6 +152,7 @@ impl Shared {
             let mut slot = self.slot.lock();
             if matches!(*slot, Slot::Parked(_)) {
                 *slot = Slot::Closed;
+                self.queue.close();
                 return Ok(());
             }
         }
@@ -168,24 +169,25 @@ impl Writer {
         loop {
             let deadline = self.deadline(shared, idle_since + IDLE_BEFORE_PARKING);
             let (receiver, events) = (&shared.queue.receiver, &shared.queue.events.1);
-            let mut then = Then::Continue;
+            let (mut message, mut event) = (None, None);
             select! {
-                recv(receiver) -> message => if let Ok(message) = message {
-                    then = self.handle(shared, message);
-                    idle_since = Instant::now();
-                },
-                recv(events) -> event => if let Ok(event) = event {
-                    self.handle_event(shared, event);
-                    idle_since = Instant::now();
-                },
+                recv(receiver) -> received => message = received.ok(),
+                recv(events) -> received => event = received.ok(),
                 default(deadline.saturating_duration_since(Instant::now())) => {}
             }
-            if then == Then::End {
-                *shared.slot.lock() = Slot::Closed;
-                Self::refuse_the_rest(shared);
-                return;
+            if message.is_some() || event.is_some() {
+                idle_since = Instant::now();
             }
-            self.do_what_is_due(shared);
+            match guarded(|| Ok(self.step(shared, message, event))) {
+                Ok(Then::Continue) => {}
+                Ok(Then::End) => {
+                    *shared.slot.lock() = Slot::Closed;
+                    shared.queue.close();
+                    Self::refuse_the_rest(shared);
+                    return;
+                }
+                Err(error) => self.fail(shared, &error.to_string()),
+            }
             if self.is_at_rest() && idle_since.elapsed() >= IDLE_BEFORE_PARKING {
                 let mut slot = shared.slot.lock();
                 if shared.queue.is_empty() {
@@ -194,6 +196,22 @@ impl Writer {
                 }
             }
         }
+    }
+
+    fn step(
+        &mut self,
+        shared: &Arc<Shared>,
+        message: Option<Message>,
+        event: Option<Event>,
+    ) -> Then {
+        if let Some(event) = event {
+            self.handle_event(shared, event);
+        }
+        let then = message.map_or(Then::Continue, |message| self.handle(shared, message));
+        if then == Then::Continue {
+            self.do_what_is_due(shared);
+        }
+        then
     }
 
     /// Answers what came after the close.
@@ -356,7 +374,8 @@ impl Writer {
         let followed = shared.identity.pipeline.is_some();
         let lsn = batch.row_lsn.or(batch.checkpoint.map(|checkpoint| checkpoint.lsn));
         let lsn = lsn.map(|lsn| lsn.0);
-        let circumstances = Circumstances { followed, term: self.term, lsn };
+        let first = self.next_seq_no;
+        let circumstances = Circumstances { followed, term: self.term, lsn, first };
         let applied = apply(&mut self.store, batch, circumstances, &mut self.next_seq_no)?;
         if applied.grew {
             shared.view.lock().mapping = Arc::clone(&self.store.mapping);

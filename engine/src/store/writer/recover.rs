@@ -19,7 +19,7 @@ use crate::position::{Generation, SeqNo};
 use crate::snapshot::Snapshot;
 use crate::store::budget::{Budget, Share};
 use crate::store::commit::{COMMIT, Commit, CommittedFile};
-use crate::store::directory::remove_strangers;
+use crate::store::directory::{SegmentFiles, remove_strangers};
 use crate::store::shared::{Event, Identity, Shared, View};
 use crate::store::state::Store;
 use crate::store::translog::{Record, Translog};
@@ -72,7 +72,8 @@ pub(crate) fn create(
 
 /// Opens an index under a higher term.
 pub(crate) fn open(home: Home, identity: &Identity, budget: &Arc<Budget>) -> Result<Recovered> {
-    let Loaded { mut store, log, commit, next_seq_no, replayed } = load(&home, identity)?;
+    let loaded = load(&home, identity)?;
+    let Loaded { mut store, log, commit, next_seq_no, replayed, committed, delete_stamps } = loaded;
     let mut generation = commit.generation;
     let mut number = 0;
     if replayed {
@@ -82,7 +83,6 @@ pub(crate) fn open(home: Home, identity: &Identity, budget: &Arc<Budget>) -> Res
     let parts = parts(identity, &mut store, generation, commit.checkpoint, next_seq_no)?;
     let snapshot = Snapshot::new(parts.clone())?;
     let changes = u64::from(replayed);
-    let committed = store.segments.iter().map(|segment| Arc::clone(&segment.files)).collect();
     let mut flushing = Flushing::new(0, commit.checkpoint, committed, deletes_of(&commit));
     if replayed {
         flushing.note_change();
@@ -102,7 +102,7 @@ pub(crate) fn open(home: Home, identity: &Identity, budget: &Arc<Budget>) -> Res
         unflushed: replayed,
     };
     let writer = Writer {
-        delete_stamps: delete_stamps(&store, &commit),
+        delete_stamps,
         home,
         store,
         log,
@@ -129,6 +129,9 @@ struct Loaded {
     next_seq_no: SeqNo,
     /// Whether the translog had more than the commit.
     replayed: bool,
+    /// As of the commit, without what was replayed.
+    committed: Vec<Arc<SegmentFiles>>,
+    delete_stamps: FxHashMap<SegmentId, (u64, u32)>,
 }
 
 fn load(home: &Home, identity: &Identity) -> Result<Loaded> {
@@ -149,6 +152,8 @@ fn load(home: &Home, identity: &Identity) -> Result<Loaded> {
     remove_strangers(&**disk, folder, &keep, &[TRANSLOG])?;
     commit.term += 1;
     commit.write(&**disk, folder)?;
+    let committed = store.segments.iter().map(|segment| Arc::clone(&segment.files)).collect();
+    let delete_stamps = delete_stamps(&store, &commit);
     let mut next_seq_no = commit.next_seq_no;
     let mut replayed = false;
     let mut log = None;
@@ -174,7 +179,7 @@ fn load(home: &Home, identity: &Identity) -> Result<Loaded> {
             Ok(())
         })?);
     }
-    Ok(Loaded { store, log, commit, next_seq_no, replayed })
+    Ok(Loaded { store, log, commit, next_seq_no, replayed, committed, delete_stamps })
 }
 
 fn deletes_of(commit: &Commit) -> Vec<CommittedFile> {

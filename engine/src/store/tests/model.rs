@@ -1,0 +1,247 @@
+//! Random interleavings of everything an index does, against a plain map; and power cuts in them.
+
+use std::collections::BTreeMap;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use super::*;
+
+/// Few ids, so that operations meet.
+const IDS: u32 = 40;
+
+/// What an index should hold.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Model {
+    documents: BTreeMap<String, Value>,
+}
+
+impl Model {
+    /// Applies an operation that the index has accepted.
+    fn apply(&mut self, op: &Op) {
+        match op {
+            Op::Put(id, source) => drop(self.documents.insert(id.clone(), source.clone())),
+            Op::Merge(id, change) => {
+                if let Some(Value::Object(fields)) = self.documents.get_mut(id) {
+                    fields.extend(change.as_object().unwrap().clone());
+                }
+            }
+            Op::Delete(id) => drop(self.documents.remove(id)),
+            Op::Clear => self.documents.clear(),
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    Put(String, Value),
+    Merge(String, Value),
+    Delete(String),
+    Clear,
+}
+
+impl Op {
+    fn random(random: &mut StdRng) -> Self {
+        let id = random.random_range(0..IDS).to_string();
+        match random.random_range(0..100) {
+            0..60 => Self::Put(id, source(random)),
+            60..75 => Self::Merge(id, json!({"merged": random.random_range(0..5)})),
+            75..98 => Self::Delete(id),
+            _ => Self::Clear,
+        }
+    }
+
+    fn to_write(&self) -> WriteOp {
+        match self {
+            Self::Put(id, source) => upsert(id, source),
+            Self::Merge(id, change) => patch(id, change),
+            Self::Delete(id) => delete(id),
+            Self::Clear => WriteOp::Clear,
+        }
+    }
+}
+
+/// A document, now and then with a field that nobody has seen before, or one that is refused.
+fn source(random: &mut StdRng) -> Value {
+    let mut source = json!({
+        "number": random.random_range(0..1000),
+        "text": format!("some words number {}", random.random_range(0..20)),
+    });
+    match random.random_range(0..30) {
+        0 => source[format!("text_{}", random.random_range(0..6))] = json!("a new text"),
+        1 => source[format!("number_{}", random.random_range(0..6))] = json!(1),
+        2 => source["number"] = json!({"no": "number"}),
+        _ => {}
+    }
+    source
+}
+
+/// Everything published is as the model says, and found by its words.
+fn check(index: &Index, model: &Model, context: &str) {
+    let snapshot = index.snapshot();
+    let mut listed = Vec::new();
+    for segment in snapshot.segments() {
+        for doc in segment.reader().doc_ids_alive() {
+            listed.push(segment.document_id(doc).unwrap());
+        }
+    }
+    listed.sort();
+    assert_eq!(listed, model.documents.keys().cloned().collect::<Vec<_>>(), "{context}");
+    assert_eq!(snapshot.doc_count(), model.documents.len() as u64, "{context}");
+    for id in 0..IDS {
+        let id = id.to_string();
+        let expected = model.documents.get(&id);
+        assert_eq!(published(index, &id).as_ref(), expected, "{context}: document {id}");
+    }
+}
+
+/// One index and what it should hold.
+struct Trial {
+    random: StdRng,
+    disk: SimDisk,
+    engine: Option<Engine>,
+    index: Arc<Index>,
+    model: Model,
+    /// For a followed index: the model after each transaction, by its LSN.
+    history: Option<BTreeMap<u64, Model>>,
+    lsn: u64,
+}
+
+impl Trial {
+    fn new(seed: u64, followed: bool) -> Self {
+        let disk = SimDisk::new();
+        let engine = open(&disk);
+        let index = if followed { follow(&engine, "i") } else { create(&engine, "i") };
+        let history = followed.then(|| BTreeMap::from([(0, Model::default())]));
+        let random = StdRng::seed_from_u64(seed);
+        Self { random, disk, engine: Some(engine), index, model: Model::default(), history, lsn: 0 }
+    }
+
+    fn write(&mut self, context: &str) {
+        let count = self.random.random_range(1..12);
+        let ops: Vec<Op> = (0..count).map(|_| Op::random(&mut self.random)).collect();
+        let mut batch = batch(ops.iter().map(Op::to_write).collect());
+        if self.history.is_some() {
+            self.lsn += 10;
+            batch.checkpoint = Some(checkpoint(self.lsn));
+        }
+        let results = self.index.write(batch).unwrap().ops;
+        for (op, result) in ops.iter().zip(results) {
+            match (result, op) {
+                (Ok(_), op) => self.model.apply(op),
+                (Err(error), Op::Put(id, _)) => {
+                    assert_eq!(error.kind(), ErrorKind::DocumentParsing, "{context}");
+                    if self.history.is_some() {
+                        self.model.documents.remove(id);
+                    }
+                }
+                (Err(error), Op::Merge(id, _)) => {
+                    assert_eq!(error.kind(), ErrorKind::DocumentMissing, "{context}");
+                    assert!(!self.model.documents.contains_key(id), "{context}");
+                }
+                (Err(error), op) => panic!("{context}: {op:?} failed: {error}"),
+            }
+        }
+        if let Some(history) = &mut self.history {
+            history.insert(self.lsn, self.model.clone());
+        } else {
+            for id in 0..IDS {
+                let id = id.to_string();
+                let found = self.index.document(&id).unwrap();
+                let found = found.map(|it| serde_json::from_slice::<Value>(&it.source).unwrap());
+                assert_eq!(found.as_ref(), self.model.documents.get(&id), "{context}: get {id}");
+            }
+        }
+    }
+
+    fn step(&mut self, context: &str) {
+        match self.random.random_range(0..100) {
+            0..70 => self.write(context),
+            70..88 => {
+                self.index.refresh().unwrap();
+                check(&self.index, &self.model, context);
+            }
+            88..93 => self.index.flush().unwrap(),
+            93..96 => {
+                if self.history.is_some() {
+                    self.lsn += 5;
+                    self.index.advance(checkpoint(self.lsn)).unwrap();
+                    self.history.as_mut().unwrap().insert(self.lsn, self.model.clone());
+                }
+            }
+            96..98 => self.restart(context),
+            _ => self.cut(context),
+        }
+    }
+
+    fn restart(&mut self, context: &str) {
+        let engine = self.engine.take().unwrap();
+        engine.close().unwrap();
+        let generation = self.index.snapshot().generation();
+        drop(engine);
+        self.reopen();
+        assert_eq!(self.index.snapshot().generation(), generation, "{context}");
+        check(&self.index, &self.model, context);
+    }
+
+    fn cut(&mut self, context: &str) {
+        let generation = self.index.snapshot().generation();
+        let durable = self.index.positions().borrow().durable.map_or(0, |it| it.lsn.0);
+        let after = self.disk.power_cut(self.random.random());
+        drop(self.engine.take());
+        self.disk = after;
+        self.reopen();
+        if let Some(history) = &self.history {
+            let positions = *self.index.positions().borrow();
+            let recovered = positions.durable.map_or(0, |it| it.lsn.0);
+            assert_eq!(positions.visible, positions.durable, "{context}");
+            let model = |lsn: u64| {
+                let known = history.range(..=lsn).next_back();
+                known.map(|(_, model)| model.clone()).unwrap()
+            };
+            self.model = model(recovered);
+            assert!(
+                recovered >= durable || model(durable) == self.model,
+                "{context}: {durable} was durable, but only {recovered} survived"
+            );
+            self.lsn = self.lsn.max(recovered);
+            self.history = Some(BTreeMap::from([(0, self.model.clone())]));
+        }
+        check(&self.index, &self.model, &format!("{context}: after a power cut"));
+        let now = self.index.snapshot().generation();
+        assert!(now.term > generation.term || now <= generation, "{context}");
+    }
+
+    fn reopen(&mut self) {
+        let engine = open(&self.disk);
+        assert_eq!(engine.damaged(), []);
+        self.index = engine.index("i").unwrap();
+        self.engine = Some(engine);
+    }
+}
+
+fn run(seeds: std::ops::Range<u64>, steps: usize, followed: bool) {
+    for seed in seeds {
+        let mut trial = Trial::new(seed, followed);
+        for step in 0..steps {
+            trial.step(&format!("seed {seed}, step {step}"));
+        }
+        trial.cut(&format!("seed {seed}, at the end"));
+    }
+}
+
+#[test]
+fn an_index_with_a_translog_is_like_a_map() {
+    run(0..150, 40, false);
+}
+
+#[test]
+fn a_followed_index_is_like_a_map() {
+    run(1000..1150, 40, true);
+}
+
+#[test]
+fn long_lives() {
+    run(2000..2003, 1500, false);
+    run(3000..3003, 1500, true);
+}
