@@ -79,14 +79,7 @@ impl Snapshot {
     /// The number that this part of them, from 0 to 1, is not above; within 1/64 of it. `None` where
     /// there are no numbers.
     pub fn quantile(&self, part: f64) -> Option<u64> {
-        let count = self.count();
-        #[expect(
-            clippy::cast_precision_loss,
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a rank is rounded anyway, and a float that does not fit is clamped"
-        )]
-        let rank = ((count as f64 * part.clamp(0.0, 1.0)).ceil() as u64).clamp(1, count.max(1));
+        let rank = rank(self.count(), part);
         let mut seen = 0;
         let reaches = |&(_, bucket): &(usize, &u64)| {
             seen += bucket;
@@ -112,6 +105,21 @@ impl Snapshot {
             sum: self.sum.wrapping_sub(earlier.sum),
         }
     }
+}
+
+/// Which of `count` sorted numbers, counted from 1, is the first that this part of them is not above.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a rank is rounded anyway, and a float that does not fit is clamped"
+)]
+fn rank(count: u64, part: f64) -> u64 {
+    let exact = count as f64 * part.clamp(0.0, 1.0);
+    // 0.07 of 100 is a hair above 7, since no float is 0.07, but the seventh is meant.
+    let is_whole = (exact - exact.round()).abs() <= exact * f64::EPSILON * 4.0;
+    let rank = if is_whole { exact.round() } else { exact.ceil() };
+    (rank as u64).clamp(1, count.max(1))
 }
 
 fn bucket_of(value: u64) -> usize {
@@ -164,6 +172,27 @@ mod tests {
         });
         let snapshot = histogram.snapshot();
         assert_eq!((snapshot.count(), snapshot.sum()), (40_000, 4 * 49_995_000));
+    }
+
+    #[test]
+    fn a_part_that_no_float_is_has_the_rank_that_is_meant() {
+        let check =
+            |count, part, expected| assert_eq!(rank(count, part), expected, "{part} of {count}");
+        check(100, 0.07, 7);
+        check(100, 0.29, 29);
+        check(100, 0.071, 8);
+        check(10, 0.99, 10);
+        check(1, 0.5, 1);
+        check(0, 0.5, 1);
+        check(10, f64::NAN, 1);
+        check(10, 2.0, 10);
+        check(u64::MAX, 1.0, u64::MAX);
+        for percent in 0..=100_u32 {
+            for count in 1..300_u64 {
+                let exact = (count * u64::from(percent)).div_ceil(100).max(1);
+                check(count, f64::from(percent) / 100.0, exact);
+            }
+        }
     }
 
     fn values() -> impl Strategy<Value = Vec<u64>> {

@@ -1,6 +1,7 @@
 //! Tests of the whole store: restarts, power cuts, failing disks, damage, retention, limits.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::time::Duration;
 
 use egret_aof::disk::sim::{Fault, SimDisk};
@@ -98,6 +99,44 @@ fn a_restart_brings_everything_back() {
         metrics.series().iter().map(|series| series.label("index")).collect::<Vec<_>>(),
         ["a", "bb"]
     );
+}
+
+/// What a killed process leaves: all that it handed to the system.
+fn copy(disk: &SimDisk) -> SimDisk {
+    let copy = SimDisk::new();
+    for folder in ["log", "partitions"].map(|name| Path::new(FOLDER).join(name)) {
+        copy.create_folder(&folder).unwrap();
+        for path in disk.list(&folder).unwrap().iter().map(|name| folder.join(name)) {
+            copy.create(&path).unwrap().write_all(&disk.read(&path).unwrap()).unwrap();
+        }
+    }
+    copy
+}
+
+#[test]
+fn a_killed_process_has_lost_nothing() {
+    let disk = SimDisk::new();
+    let metrics = open(&disk);
+    append(&metrics, 7_000..7_300);
+    check(&open(&copy(&disk)), 7_000..7_300);
+}
+
+#[test]
+fn samples_that_a_partition_and_the_log_both_hold_are_there_once() {
+    let disk = SimDisk::new();
+    let metrics = open(&disk);
+    append(&metrics, 7_000..7_200);
+    let before = copy(&disk);
+    append(&metrics, [7_200]);
+    drop(metrics);
+    // The partition is durable, and the process ends before the log is rewritten.
+    let name = Path::new(FOLDER).join(format!("partitions/{START:012}.samples"));
+    before.create(&name).unwrap().write_all(&disk.read(&name).unwrap()).unwrap();
+    let metrics = open(&before);
+    assert_eq!(metrics.stats().samples, 400);
+    check(&metrics, 7_000..7_200);
+    let late = metrics.append(START + 7_199, [(&series("ccc"), 1.0)]);
+    assert_eq!(late.out_of_order, 1);
 }
 
 #[test]

@@ -214,6 +214,23 @@ async fn what_may_not_be_stored_is_not() {
     assert_eq!(cache.stats().entries, 0);
 }
 
+#[tokio::test]
+async fn one_who_comes_after_a_landing_does_not_join_it() {
+    let (cache, gate) = (cache(), Arc::new(Notify::new()));
+    let request = request(&cache, 1);
+    let partial = || Ok(Computed { storable: false, ..computed("partial") });
+    let leader = ask(&cache, &request, &gate, partial());
+    settle().await;
+    // This one is aboard, and is not polled when the flight lands.
+    let mut waiter = Box::pin(cache.get_or_compute(&request, async || Ok(computed("own"))));
+    assert!(tokio::time::timeout(Duration::ZERO, &mut waiter).await.is_err());
+    gate.notify_one();
+    leader.await.unwrap().unwrap();
+    let later = cache.get_or_compute(&request, async || Ok(computed("later"))).await;
+    assert_eq!(later, served("later", Outcome::Miss));
+    assert_eq!(waiter.await, served("partial", Outcome::Joined));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_leader_that_never_ends_holds_nobody_for_ever() {
     let (cache, never) = (cache(), Arc::new(Notify::new()));
