@@ -18,10 +18,11 @@ use tokio_postgres::{Client, NoTls, Row};
 use crate::config::PipelineConfig;
 use crate::error::{Error, ErrorKind, Result, with_causes};
 
-/// Settings that decide how values are written as text, and limits that must not end a long copy.
+/// Settings that decide how values are written as text and how names are read, limits that must not
+/// end a long copy, and that rows which a policy hides are an error rather than left out.
 const SESSION_SETTINGS: &str = "-c DateStyle=ISO -c TimeZone=UTC -c IntervalStyle=iso_8601 \
     -c extra_float_digits=1 -c bytea_output=hex -c lc_monetary=C -c statement_timeout=0 \
-    -c idle_in_transaction_session_timeout=0";
+    -c idle_in_transaction_session_timeout=0 -c search_path=pg_catalog -c row_security=off";
 
 /// How often a standby status may be sent, which is also the longest that a raised position waits.
 const STATUS_INTERVAL: Duration = Duration::from_millis(500);
@@ -46,11 +47,20 @@ pub(crate) struct Source {
     publication: String,
 }
 
-/// A connection to ask with; closed when dropped.
+/// A connection to ask with; cut off when dropped.
 pub(crate) struct Control {
     client: Client,
-    connection: AbortHandle,
+    connection: CutOff,
     timeout: Duration,
+}
+
+/// Ends the task of a connection.
+struct CutOff(AbortHandle);
+
+impl Drop for CutOff {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl Source {
@@ -101,7 +111,11 @@ impl Source {
         let connecting = self.open();
         let (client, connection) =
             within(self.connect_timeout, "connecting", Box::pin(connecting)).await?;
-        Ok(Control { client, connection, timeout: self.connect_timeout.saturating_mul(3) })
+        Ok(Control {
+            client,
+            connection: CutOff(connection),
+            timeout: self.connect_timeout.saturating_mul(3),
+        })
     }
 
     async fn open(&self) -> Result<(Client, AbortHandle)> {
@@ -206,6 +220,12 @@ impl Control {
         self.ask(doing, self.client.batch_execute(statements)).await
     }
 
+    /// Takes leave in the protocol's way, which the server's log does not mention.
+    pub(crate) fn end(self) {
+        drop(self.client);
+        std::mem::forget(self.connection);
+    }
+
     /// Awaits an answer, but not for ever: a half-open connection never answers.
     pub(crate) async fn ask<T>(
         &self,
@@ -214,12 +234,6 @@ impl Control {
     ) -> Result<T> {
         let answer = async { answer.await.map_err(|error| Error::from(error).context(doing)) };
         within(self.timeout, doing, answer).await
-    }
-}
-
-impl Drop for Control {
-    fn drop(&mut self) {
-        self.connection.abort();
     }
 }
 

@@ -49,17 +49,12 @@ struct Connected {
 impl Pipeline {
     /// Follows the database until stopped, through every failure that may pass by itself.
     pub(crate) async fn follow(&self) {
-        let letters = match self.open_letters() {
-            Ok(letters) => letters,
-            Err(error) => {
-                return self.board.set_state(PipelineState::Refused, Some(error.to_string()));
-            }
-        };
+        let mut letters = None;
         let mut backoff = Backoff::new(self.config.reconnect_max());
         loop {
             let began = Instant::now();
             // Tables that came, went or changed are looked at again at once.
-            let Err(error) = self.attempt(&letters).await else { continue };
+            let Err(error) = self.attempt(&mut letters).await else { continue };
             self.board.connection_failures.fetch_add(1, Ordering::Relaxed);
             if began.elapsed() > self.config.reconnect_max() {
                 backoff.reset();
@@ -107,8 +102,12 @@ impl Pipeline {
     }
 
     /// One connection, from its beginning to its end.
-    async fn attempt(&self, letters: &LetterBox) -> Result<()> {
+    async fn attempt(&self, letters: &mut Option<LetterBox>) -> Result<()> {
         self.board.set_state(PipelineState::Connecting, None);
+        let letters = match letters {
+            Some(letters) => letters,
+            None => letters.insert(self.open_letters()?),
+        };
         let connected = self.connect().await?;
         let (start, copied) = match connected.verdict {
             Verdict::First => (self.first_copy(&connected, letters).await?, true),
@@ -146,6 +145,9 @@ impl Pipeline {
         let server = Server { system_identifier, timeline: identity.timeline, flushed };
         let database = self.source.database();
         let verdict = slot::judge(file.as_ref(), server, slot.as_ref(), &slot_name, database)?;
+        if let (Verdict::Continue(_), Some(slot)) = (&verdict, &slot) {
+            check_retained(slot, &slot_name, self.config.max_retained_wal_bytes)?;
+        }
         self.board.set_system(server.system_identifier, server.timeline);
         self.board.server.store(flushed.0, Ordering::Relaxed);
 

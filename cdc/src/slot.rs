@@ -76,7 +76,9 @@ pub(crate) async fn read(control: &Control, name: &str) -> Result<(Lsn, Option<S
 
 /// Drops a slot, where there is one, waiting a little for a session of ours that is just ending.
 pub(crate) async fn drop_slot(control: &Control, name: &str) -> Result<()> {
-    const DROP: &str = "SELECT pg_catalog.pg_drop_replication_slot($1)";
+    const DROP: &str = "
+        SELECT pg_catalog.pg_drop_replication_slot(slot_name)
+        FROM pg_catalog.pg_replication_slots WHERE slot_name = $1";
     for attempt in 1.. {
         let dropped = control.client().execute(DROP, &[&name]).await;
         let Err(error) = dropped else { return Ok(()) };

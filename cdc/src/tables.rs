@@ -96,6 +96,8 @@ impl Indexes for Engine {
             };
             return Ok(Err(format!("an index [{name}] exists and {owner}")));
         }
+        // A writer that lost a batch waits for its pipeline to begin again from what is durable.
+        index.resume()?;
         match check(&index, table, server)? {
             Ok(needs_copy) => Ok(Ok(Opened { sink: index, needs_copy })),
             Err(reason) => {

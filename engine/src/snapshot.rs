@@ -267,10 +267,13 @@ impl Snapshot {
         let id_field = self.parts.schema.get_field(ID)?;
         for segment in self.segments.iter().rev() {
             let lookup = IdLookup::open(segment.reader(), id_field)?;
-            let pairs = ids.iter().zip(&mut versions);
-            for (id, version) in pairs.filter(|(_, version)| version.is_none()) {
-                let doc = lookup.find(id.as_ref())?;
-                *version = doc.map(|doc| segment.version(doc)).transpose()?;
+            for (id, version) in ids.iter().zip(&mut versions) {
+                if version.is_some() {
+                    continue;
+                }
+                if let Some(doc) = lookup.find(id.as_ref())? {
+                    *version = Some(segment.version(doc)?);
+                }
             }
         }
         Ok(versions)

@@ -16,5 +16,4 @@ mod identity;
 mod pools;
 mod progress;
 pub mod routes;
-mod sampler;
 mod statistics;

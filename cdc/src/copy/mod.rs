@@ -101,6 +101,8 @@ pub(crate) async fn copy(
         stop,
     };
     run_workers(&copying, workers, threads).await?;
+    control.execute("ending the copy", "COMMIT").await?;
+    control.end();
     for job in copying.jobs.iter() {
         finish(job, snapshot.checkpoint).await?;
     }
@@ -152,6 +154,8 @@ async fn read_ranges(copying: &Copying) -> Result<()> {
             .await
             .map_err(|error| error.context(format!("copying [{}]", job.title)))?;
     }
+    control.execute("ending the copy", "COMMIT").await?;
+    control.end();
     outstanding.settle_all().await
 }
 

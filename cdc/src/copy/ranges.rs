@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::catalog::Table;
 use crate::connect::{Control, quote_identifier};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 
 /// Some blocks of one table, or of one partition of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,17 +50,24 @@ impl Range {
     }
 }
 
-/// Blocks of each relation that holds rows of a table: itself, or its partitions.
+/// Relations that hold rows of a table: itself, or its partitions.
 const HOLDERS: &str = "
-    SELECT n.nspname::text, c.relname::text,
-           pg_catalog.pg_relation_size(c.oid) / current_setting('block_size')::int8
+    SELECT t.relid, n.nspname::text, c.relname::text
     FROM (SELECT $1::oid AS relid UNION SELECT relid FROM pg_catalog.pg_partition_tree($1::oid)) t
     JOIN pg_catalog.pg_class c ON c.oid = t.relid
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-    WHERE c.relkind = 'r' ORDER BY 1, 2";
+    WHERE c.relkind = 'r' ORDER BY 2, 3";
 
-/// Adds the ranges of a table. Must be asked after the snapshot was taken: rows that it shows lie
-/// in blocks that exist by then, and the last range has no end besides.
+/// Blocks of a relation, and whether its file is still the one that the snapshot knows: the row is
+/// the snapshot's, the function looks at what is there now.
+const MEASURE: &str = "
+    SELECT pg_catalog.pg_relation_size(c.oid) / current_setting('block_size')::int8,
+           pg_catalog.pg_relation_filenode(c.oid) = c.relfilenode
+    FROM pg_catalog.pg_class c WHERE c.oid = $1";
+
+/// Adds the ranges of a table. Asked on a session that reads in the snapshot: rows that it shows lie
+/// in blocks that exist by now, and the last range has no end besides. Locks the table against being
+/// rewritten, which would move rows between ranges, until the session ends.
 pub(super) async fn plan(
     control: &Control,
     table: &Table,
@@ -68,10 +75,18 @@ pub(super) async fn plan(
     blocks: u32,
     ranges: &mut RangeQueue,
 ) -> Result<()> {
-    for row in control.rows("measuring the table", HOLDERS, &[&table.oid]).await? {
-        let (schema, name): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+    for row in control.rows("listing partitions", HOLDERS, &[&table.oid]).await? {
+        let oid: u32 = row.try_get(0)?;
+        let (schema, name): (String, String) = (row.try_get(1)?, row.try_get(2)?);
         let holder = format!("{}.{}", quote_identifier(&schema), quote_identifier(&name));
-        let size = u32::try_from(row.try_get::<_, i64>(2)?).unwrap_or(u32::MAX);
+        let lock = format!("LOCK TABLE ONLY {holder} IN ACCESS SHARE MODE");
+        control.execute("locking the table against rewrites", &lock).await?;
+        let row = control.row("measuring the table", MEASURE, &[&oid]).await?;
+        if row.try_get::<_, Option<bool>>(1)? != Some(true) {
+            let message = format!("[{holder}] was rewritten while its copy began");
+            return Err(Error::new(ErrorKind::Server, message));
+        }
+        let size = u32::try_from(row.try_get::<_, i64>(0)?).unwrap_or(u32::MAX);
         ranges.0.extend(cut(size, blocks).map(|(first_block, end_block)| Range {
             job,
             holder: holder.clone(),

@@ -24,7 +24,7 @@ pub(crate) fn mapping(kind: &Kind) -> Value {
         Kind::Keyword => json!({"type": "keyword", "ignore_above": KEYWORD_CHARACTERS}),
         Kind::Date | Kind::Timestamp | Kind::TimestampTz => json!({"type": "date"}),
         Kind::Bytea => json!({"type": "keyword", "index": false, "doc_values": false}),
-        Kind::Json | Kind::Hstore => json!({"type": "object"}),
+        Kind::Json | Kind::JsonWithRepeats | Kind::Hstore => json!({"type": "object"}),
         Kind::Array { element, .. } => mapping(element),
         Kind::Composite(fields) => {
             let field = |field: &super::Field| (field.name.clone(), mapping(&field.kind));

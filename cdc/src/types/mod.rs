@@ -11,7 +11,7 @@
 //! | `char(n)` | string without its padding | text with keyword |
 //! | `bool` | true, false | boolean |
 //! | `date`, `timestamp`, `timestamptz` | ISO 8601, `Z` for the last | date |
-//! | `json`, `jsonb` | the object, verbatim; what is no object becomes `{"value": ...}` | object |
+//! | `json`, `jsonb` | the object, verbatim but for repeated keys, of which the last counts; what is no object becomes `{"value": ...}` | object |
 //! | arrays | array, nested as they are | as their elements |
 //! | composite types | object | object |
 //! | `hstore` | object of strings | object |
@@ -24,6 +24,7 @@
 
 mod array;
 mod datetime;
+mod json;
 mod mapping;
 mod nested;
 pub(crate) mod resolve;
@@ -67,6 +68,8 @@ pub(crate) enum Kind {
     Bytea,
     /// A JSON value.
     Json,
+    /// A JSON value whose objects may have a key twice.
+    JsonWithRepeats,
     /// Keys and texts.
     Hstore,
     /// Any number of values of one type.
@@ -123,7 +126,8 @@ pub(crate) fn write_json(kind: &Kind, text: &str, out: &mut Vec<u8>) -> Result<(
         Kind::Timestamp => datetime::timestamp(text, out),
         Kind::TimestampTz => datetime::timestamp_tz(text, out),
         Kind::Bytea => scalar::bytea(text, out),
-        Kind::Json => scalar::json(text, out),
+        Kind::Json => json::json(text, out),
+        Kind::JsonWithRepeats => json::json_with_repeats(text, out),
         Kind::Hstore => nested::hstore(text, out),
         Kind::Array { element, delimiter } => array::array(element, *delimiter, text, out),
         Kind::Composite(fields) => nested::composite(fields, text, out),

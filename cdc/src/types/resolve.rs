@@ -81,7 +81,8 @@ fn known(oid: u32) -> Option<Kind> {
         // int8, oid, xid, cid
         20 | 26 | 28 | 29 => Kind::Long,
         21 | 23 => Kind::Integer,
-        114 | 3802 => Kind::Json,
+        114 => Kind::JsonWithRepeats,
+        3802 => Kind::Json,
         700 | 701 => Kind::Float,
         790 => Kind::Money,
         1042 => Kind::PaddedText,

@@ -110,26 +110,3 @@ pub(super) fn bytea(text: &str, out: &mut Vec<u8>) -> Result<(), BadValue> {
     out.push(b'"');
     Ok(())
 }
-
-/// Objects, arrays of objects and null verbatim; anything else as `{"value": ...}`, since a field
-/// of an index is either an object or a value, never now one and now the other.
-pub(super) fn json(text: &str, out: &mut Vec<u8>) -> Result<(), BadValue> {
-    let text = text.trim_matches([' ', '\t', '\n', '\r']);
-    let is_object = match text.as_bytes() {
-        [] => return Err(BadValue::new("JSON", text)),
-        [b'{', ..] => true,
-        [b'[', inside @ ..] => {
-            let first = inside.iter().find(|byte| !byte.is_ascii_whitespace());
-            matches!(first, Some(b'{' | b']'))
-        }
-        _ => text == "null",
-    };
-    if is_object {
-        out.extend_from_slice(text.as_bytes());
-    } else {
-        out.extend_from_slice(b"{\"value\":");
-        out.extend_from_slice(text.as_bytes());
-        out.push(b'}');
-    }
-    Ok(())
-}

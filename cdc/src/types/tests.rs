@@ -103,6 +103,15 @@ fn json_values() {
     check(&Kind::Json, "\"text\"", "{\"value\":\"text\"}");
     check(&Kind::Json, "12", "{\"value\":12}");
     refused(&Kind::Json, " ");
+
+    let repeats = Kind::JsonWithRepeats;
+    check(&repeats, " {\"a\" : 1.10, \"b\": [ {} ]}", "{\"a\" : 1.10, \"b\": [ {} ]}");
+    check(&repeats, "{\"a\":1,\"b\":2,\"\\u0061\": 3}", "{\"a\":3,\"b\":2}");
+    check(&repeats, "[{\"a\": {\"x\":1,\"x\":1.50}}, {}]", "[{\"a\":{\"x\":1.50}},{}]");
+    check(&repeats, "[1, 2]", "{\"value\":[1, 2]}");
+    refused(&repeats, "{\"a\":}");
+    refused(&repeats, &"[".repeat(500));
+    refused(&repeats, &format!("{}{}", "[".repeat(500), "]".repeat(500)));
 }
 
 #[test]

@@ -110,12 +110,15 @@ impl Walk<'_> {
         let value = text(&clause.value);
         let positions = self.compiler.analyze(mapping, clause.analyzer.as_deref(), &value)?;
         let last = positions.len().saturating_sub(1);
-        let terms = positions.into_iter().enumerate().flat_map(|(place, (_, terms))| {
-            terms.into_iter().map(move |term| (clause.prefix_last && place == last, term))
-        });
-        for (is_prefix, term) in terms {
-            let matcher = if is_prefix { prefix(term) } else { fuzzy_or_exact(term, clause) };
-            self.term(field, matcher);
+        for (place, (_, terms)) in positions.into_iter().enumerate() {
+            for term in terms {
+                let matcher = if clause.prefix_last && place == last {
+                    Matcher::Prefix { prefix: term, case_insensitive: false }
+                } else {
+                    fuzzy_or_exact(term, clause)
+                };
+                self.term(field, matcher);
+            }
         }
         Ok(())
     }
@@ -127,9 +130,14 @@ impl Walk<'_> {
         let last = positions.len().saturating_sub(1);
         let mut places: Vec<(usize, Vec<Matcher>)> = Vec::with_capacity(positions.len());
         for (place, (position, terms)) in positions.into_iter().enumerate() {
-            let is_prefix = clause.prefix_last && place == last;
-            let matchers = terms.into_iter().map(if is_prefix { prefix } else { exact });
-            places.push((position, matchers.collect()));
+            let matcher = |term| {
+                if clause.prefix_last && place == last {
+                    Matcher::Prefix { prefix: term, case_insensitive: false }
+                } else {
+                    Matcher::Exact { term, case_insensitive: false }
+                }
+            };
+            places.push((position, terms.into_iter().map(matcher).collect()));
         }
         if places.len() == 1 {
             for matcher in places.into_iter().flat_map(|(_, matchers)| matchers) {
@@ -175,17 +183,9 @@ impl Walk<'_> {
     }
 }
 
-fn prefix(prefix: String) -> Matcher {
-    Matcher::Prefix { prefix, case_insensitive: false }
-}
-
-fn exact(term: String) -> Matcher {
-    Matcher::Exact { term, case_insensitive: false }
-}
-
 fn fuzzy_or_exact(term: String, clause: &Match) -> Matcher {
     match clause.fuzziness {
-        None => exact(term),
+        None => Matcher::Exact { term, case_insensitive: false },
         Some(fuzziness) => Matcher::Fuzzy(FuzzyMatcher {
             edits: edits(fuzziness, &term),
             prefix_length: clause.prefix_length,

@@ -67,8 +67,9 @@ impl TermSelection {
         match &self.selection {
             Selection::List(terms) => {
                 for term in terms.iter() {
-                    let info = index.terms().get(term)?;
-                    info.as_ref().map_or(Ok(()), &mut *visit)?;
+                    if let Some(info) = index.terms().get(term)? {
+                        visit(&info)?;
+                    }
                 }
             }
             Selection::Within(lower, upper) => {

@@ -232,11 +232,13 @@ impl<'a> Pass<'a> {
         let start = bound(self);
         run.weight.for_each_pruning(start, reader, &mut |doc, score| {
             if alive.is_none_or(|alive| alive.is_alive(doc)) {
-                self.counted += u64::from(!run.count_known);
+                if !run.count_known {
+                    self.counted += 1;
+                }
                 self.top.offer(score, Address { snapshot: run.ordinal, segment: place, doc });
             }
             seen = seen.wrapping_add(1);
-            if seen.is_multiple_of(1024) && self.is_late() {
+            if seen % 1024 == 0 && self.is_late() {
                 return f32::INFINITY;
             }
             bound(self)
@@ -283,7 +285,7 @@ impl<'a> Pass<'a> {
             if ended || run.left == 0 || self.is_settled(run, &sorted) {
                 break;
             }
-            if blocks.is_multiple_of(16) && self.is_late() {
+            if blocks % 16 == 0 && self.is_late() {
                 break;
             }
         }
@@ -318,18 +320,20 @@ impl<'a> Pass<'a> {
             {
                 continue;
             }
-            self.counted += u64::from(!run.count_known);
+            if !run.count_known {
+                self.counted += 1;
+            }
             if self.wanted == 0 {
                 continue;
             }
             if self.request.sort.is_empty() {
                 self.top.offer(score, Address { snapshot: run.ordinal, segment: place, doc });
-                continue;
+            } else {
+                if self.scored {
+                    self.max_score = Some(self.max_score.map_or(score, |max| max.max(score)));
+                }
+                sorted.offer(doc, score);
             }
-            if self.scored {
-                self.max_score = Some(self.max_score.map_or(score, |max| max.max(score)));
-            }
-            sorted.offer(doc, score);
         }
     }
 

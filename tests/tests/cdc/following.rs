@@ -1,0 +1,205 @@
+//! A pipeline over a database of its own, and what its indexes hold.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use egret_aof::disk::{Disk, FileDisk};
+use egret_cdc::status::{TableState, TableStatus};
+use egret_cdc::{LsnToken, Pipeline, PipelineConfig, PipelineHandle, PipelineState, WaitOutcome};
+use egret_engine::{Engine, EngineOptions, Index};
+use egret_tests::poll;
+use egret_tests::postgres::Database;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::task::block_in_place;
+
+/// How long what was committed may take to be seen.
+const WAIT: Duration = Duration::from_secs(60);
+
+/// An engine and the pipeline that writes to it.
+struct Running {
+    engine: Arc<Engine>,
+    pipeline: PipelineHandle,
+}
+
+/// A database that is followed.
+pub(crate) struct Following {
+    pub(crate) database: Database,
+    pub(crate) config: PipelineConfig,
+    running: Option<Running>,
+    folder: TempDir,
+}
+
+impl Following {
+    /// Makes a database with `tables`, and follows all of them until the copy is done.
+    pub(crate) async fn start(tables: &str) -> Self {
+        let database = Database::create().await;
+        database.execute(tables).await;
+        let following = Self::follow(database, |_| {});
+        following.streams().await;
+        following
+    }
+
+    /// Follows a database, with changes to the configuration.
+    pub(crate) fn follow(database: Database, change: impl FnOnce(&mut PipelineConfig)) -> Self {
+        let mut config = PipelineConfig {
+            url: database.url(),
+            slot: Some(format!("egret_{}", database.name())),
+            acknowledge_interval_ms: 50,
+            watch_interval_ms: 200,
+            reconnect_max_ms: 1000,
+            ..PipelineConfig::default()
+        };
+        change(&mut config);
+        let folder = tempfile::tempdir().unwrap();
+        let running = Some(run(folder.path(), &config));
+        Self { database, config, running, folder }
+    }
+
+    /// Ends the pipeline and the engine.
+    pub(crate) async fn stop(&mut self) {
+        let running = self.running.take().unwrap();
+        running.pipeline.stop().await;
+        block_in_place(|| running.engine.close()).unwrap();
+    }
+
+    /// Starts again after [`Following::stop`], from what is on disk.
+    pub(crate) fn resume(&mut self) {
+        self.running = Some(run(self.folder.path(), &self.config));
+    }
+
+    /// The pipeline.
+    pub(crate) fn pipeline(&self) -> &PipelineHandle {
+        &self.running.as_ref().unwrap().pipeline
+    }
+
+    fn index(&self, name: &str) -> Arc<Index> {
+        self.running.as_ref().unwrap().engine.index(name).unwrap()
+    }
+
+    /// Waits until the log is followed.
+    pub(crate) async fn streams(&self) {
+        self.reaches(PipelineState::Streaming).await;
+    }
+
+    /// Waits for a state.
+    pub(crate) async fn reaches(&self, state: PipelineState) {
+        let begun = std::time::Instant::now();
+        while self.pipeline().status().state != state {
+            assert!(begun.elapsed() < WAIT, "not {state:?}: {:#?}", self.pipeline().status());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Runs statements as one transaction, and waits until every index of `indexes` shows them.
+    pub(crate) async fn execute(&self, statements: &str, indexes: &[&str]) {
+        self.database.execute(statements).await;
+        self.shows(indexes).await;
+    }
+
+    /// Waits until indexes show everything that was committed.
+    pub(crate) async fn shows(&self, indexes: &[&str]) {
+        let token: LsnToken = self.database.flush_lsn().await.parse().unwrap();
+        let indexes: Vec<Arc<Index>> = indexes.iter().map(|name| self.index(name)).collect();
+        let outcome = self.pipeline().wait_for_lsn(&indexes, token, WAIT).await;
+        let status = self.pipeline().status();
+        assert!(matches!(outcome, WaitOutcome::Reached(_)), "{token}: {outcome:?} {status:#?}");
+    }
+
+    /// A document.
+    pub(crate) fn document(&self, index: &str, id: &str) -> Option<Value> {
+        let index = self.index(index);
+        let document = block_in_place(|| index.document(id)).unwrap()?;
+        Some(serde_json::from_slice(&document.source).unwrap())
+    }
+
+    /// The text of a document.
+    pub(crate) fn source(&self, index: &str, id: &str) -> Option<String> {
+        let index = self.index(index);
+        let document = block_in_place(|| index.document(id)).unwrap()?;
+        Some(String::from_utf8(document.source.to_vec()).unwrap())
+    }
+
+    /// How many documents an index shows.
+    pub(crate) fn count(&self, index: &str) -> u64 {
+        self.index(index).snapshot().doc_count()
+    }
+
+    /// The same, where there is such an index.
+    pub(crate) fn count_if_any(&self, index: &str) -> Option<u64> {
+        let index = self.running.as_ref().unwrap().engine.index(index).ok()?;
+        Some(index.snapshot().doc_count())
+    }
+
+    /// Waits until so many rows are listed as dead letters.
+    pub(crate) async fn lists(&self, letters: u64) {
+        let what = format!("{letters} dead letters");
+        poll::until(&what, async || {
+            (self.pipeline().status().dead_letters == letters).then_some(())
+        })
+        .await;
+    }
+
+    /// Whether there is such an index.
+    pub(crate) fn has_index(&self, index: &str) -> bool {
+        self.running.as_ref().unwrap().engine.index(index).is_ok()
+    }
+
+    /// The mapping of an index.
+    pub(crate) fn mapping(&self, index: &str) -> Value {
+        self.index(index).mapping().to_json()
+    }
+
+    /// What the status says of a table.
+    pub(crate) fn table(&self, title: &str) -> Option<TableStatus> {
+        self.pipeline().status().tables.into_iter().find(|table| table.table == title)
+    }
+
+    /// The list of rows that could not be indexed, as it is on disk.
+    pub(crate) fn letters(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("pipeline/dead_letters.jsonl")).unwrap()
+    }
+
+    /// Waits until a table is followed.
+    pub(crate) async fn follows(&self, title: &str) {
+        poll::until(title, async || {
+            (self.table(title)?.state == TableState::Streaming).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until a table is not followed, and says why.
+    pub(crate) async fn skips(&self, title: &str) -> String {
+        poll::until(title, async || {
+            self.table(title).filter(|table| table.state == TableState::Skipped)?.reason
+        })
+        .await
+    }
+
+    /// Asserts that an index holds what a query gives as `(id, document)`, no more and no less.
+    /// The expected documents are compared as JSON values.
+    pub(crate) async fn equals(&self, index: &str, query: &str) {
+        self.shows(&[index]).await;
+        let rows = self.database.client().query(query, &[]).await.unwrap();
+        assert_eq!(self.count(index), rows.len() as u64, "documents of {index}");
+        for row in rows {
+            let (id, expected): (String, String) = (row.get(0), row.get(1));
+            let expected: Value = serde_json::from_str(&expected).unwrap();
+            assert_eq!(self.document(index, &id), Some(expected), "{index} {id}");
+        }
+    }
+}
+
+fn run(folder: &Path, config: &PipelineConfig) -> Running {
+    let disk: Arc<dyn Disk> = Arc::new(FileDisk);
+    let options = EngineOptions {
+        disk: Arc::clone(&disk),
+        folder: folder.join("indexes"),
+        indexing_budget_bytes: 64 << 20,
+    };
+    let engine = Arc::new(block_in_place(|| Engine::open(options)).unwrap());
+    let pipelines = folder.join("pipeline");
+    let pipeline = Pipeline::start(config.clone(), Arc::clone(&engine), disk, pipelines).unwrap();
+    Running { engine, pipeline }
+}

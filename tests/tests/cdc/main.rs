@@ -1,0 +1,10 @@
+//! Change capture against a real PostgreSQL, with the engine in this process: what tables hold,
+//! their indexes hold, whatever the tables, their types, their changes and their slots are.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod following;
+mod rows;
+mod schema;
+mod slots;
+mod types;

@@ -1,0 +1,186 @@
+//! Connections that break, stops and starts, and slots that are lost.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use egret_cdc::PipelineState;
+use egret_tests::poll;
+use egret_tests::postgres::{Cluster, ClusterOptions, Database};
+
+use crate::following::Following;
+
+const BIRDS: &str = "SELECT id::text, to_json(birds)::text FROM birds";
+
+const TABLE: &str = "CREATE TABLE birds (id int PRIMARY KEY, name text);
+    INSERT INTO birds SELECT n, 'bird ' || n FROM generate_series(1, 1000) AS n";
+
+/// What the server says was confirmed, and whether the slot is held.
+async fn slot(following: &Following) -> Option<(String, bool)> {
+    let name = following.config.slot_name();
+    let query = "SELECT confirmed_flush_lsn::text, active FROM pg_replication_slots
+                 WHERE slot_name = $1";
+    let row = following.database.client().query_opt(query, &[&name]).await.unwrap()?;
+    Some((row.get(0), row.get(1)))
+}
+
+/// Ends the sessions that hold the slot, and drops it.
+async fn drop_slot(following: &Following) {
+    let name = following.config.slot_name();
+    poll::until("the slot is dropped", async || {
+        let end = format!(
+            "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots
+             WHERE slot_name = '{name}' AND active"
+        );
+        following.database.execute(&end).await;
+        let drop = format!("SELECT pg_drop_replication_slot('{name}')");
+        following.database.client().batch_execute(&drop).await.ok()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_goes_on_without_a_copy() {
+    let mut following = Following::start(TABLE).await;
+    for turn in 0..3 {
+        following
+            .execute(
+                &format!("UPDATE birds SET name = 'turn {turn}' WHERE id % 3 = {turn}"),
+                &["birds"],
+            )
+            .await;
+        following.stop().await;
+        let missed = format!(
+            "DELETE FROM birds WHERE id = {turn} + 1; INSERT INTO birds VALUES (-{turn}, 'x')"
+        );
+        following.database.execute(&missed).await;
+        following.resume();
+        following.streams().await;
+        following.equals("birds", BIRDS).await;
+        assert_eq!(following.pipeline().status().copies, 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn broken_connections_are_made_again() {
+    let following = Following::start(TABLE).await;
+    let name = following.config.slot_name();
+    for turn in 0..5 {
+        let end = if turn % 2 == 0 {
+            format!(
+                "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots
+                     WHERE slot_name = '{name}' AND active"
+            )
+        } else {
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+             WHERE application_name = 'egret main' AND datname = current_database()"
+                .to_owned()
+        };
+        following.database.execute(&end).await;
+        following
+            .execute(
+                &format!("UPDATE birds SET name = 'turn {turn}' WHERE id % 5 = {turn}"),
+                &["birds"],
+            )
+            .await;
+        following.equals("birds", BIRDS).await;
+        following.streams().await;
+    }
+    let status = following.pipeline().status();
+    assert_eq!(status.copies, 1);
+    assert!(status.connection_failures >= 5, "{status:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_durable_is_acknowledged_also_when_idle() {
+    let following = Following::start(TABLE).await;
+    following.execute("DELETE FROM birds WHERE id < 10", &["birds"]).await;
+    let catches_up = async |what: &str| {
+        let target = following.database.flush_lsn().await;
+        poll::until(what, async || {
+            let (confirmed, _) = slot(&following).await?;
+            let compare = format!("SELECT '{confirmed}'::pg_lsn >= '{target}'::pg_lsn");
+            let row = following.database.client().query_one(&compare, &[]).await.unwrap();
+            row.get::<_, bool>(0).then_some(())
+        })
+        .await;
+    };
+    catches_up("a change is acknowledged").await;
+    // Another database is busy; the followed tables are not.
+    let other = Database::create_on(following.database.cluster()).await;
+    other.execute("CREATE TABLE busy AS SELECT n FROM generate_series(1, 100000) AS n").await;
+    catches_up("an idle slot advances").await;
+    let status = following.pipeline().status();
+    assert_eq!(status.lsn.confirmed.is_some(), status.retained_wal_bytes.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_slot_is_noticed_and_the_tables_are_copied_again() {
+    let mut following = Following::start(TABLE).await;
+    // While it runs.
+    drop_slot(&following).await;
+    following.database.execute("DELETE FROM birds WHERE id < 100").await;
+    poll::until("copied again", async || (following.pipeline().status().copies == 2).then_some(()))
+        .await;
+    following.streams().await;
+    following.equals("birds", BIRDS).await;
+    // While it is stopped; dropped and made anew, it looks healthy.
+    following.stop().await;
+    drop_slot(&following).await;
+    following.database.execute("DELETE FROM birds WHERE id < 200").await;
+    let name = following.config.slot_name();
+    following
+        .database
+        .execute(&format!("SELECT pg_create_logical_replication_slot('{name}', 'pgoutput')"))
+        .await;
+    following.resume();
+    poll::until("copied again", async || (following.pipeline().status().copies == 1).then_some(()))
+        .await;
+    following.streams().await;
+    following.equals("birds", BIRDS).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retained_log_is_capped() {
+    // The server's retained log moves on only now and then: a cluster of its own, and a cap well
+    // above that.
+    let cluster = tokio::task::spawn_blocking(|| Cluster::start(ClusterOptions::default()));
+    let database = Database::create_on(&Arc::new(cluster.await.unwrap())).await;
+    database.execute(TABLE).await;
+    let mut following = Following::follow(database, |config| {
+        config.max_retained_wal_bytes = 32 << 20;
+    });
+    following.streams().await;
+    following.stop().await;
+    // More than the cap while nobody reads.
+    following
+        .database
+        .execute(
+            "CREATE TABLE bulk AS SELECT n, repeat('x', 100) FROM generate_series(1, 500000) AS n;
+             DELETE FROM birds WHERE id < 500",
+        )
+        .await;
+    following.resume();
+    poll::until("copied again", async || (following.pipeline().status().copies == 1).then_some(()))
+        .await;
+    following.streams().await;
+    following.equals("birds", BIRDS).await;
+    let status = following.pipeline().status();
+    assert!(status.last_error.unwrap_or_default().contains("max_retained_wal_bytes"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_cluster_is_refused() {
+    let mut following = Following::start(TABLE).await;
+    following.stop().await;
+    let cluster = tokio::task::spawn_blocking(|| Cluster::start(ClusterOptions::default()));
+    let other = Database::create_on(&Arc::new(cluster.await.unwrap())).await;
+    other.execute(TABLE).await;
+    following.config.url = other.url();
+    following.resume();
+    following.reaches(PipelineState::Refused).await;
+    let reason = following.pipeline().status().reason.unwrap();
+    assert!(reason.contains("system identifier"), "{reason}");
+    // What was indexed is still served.
+    assert_eq!(following.count("birds"), 1000);
+    tokio::time::timeout(Duration::from_secs(10), following.pipeline().stop()).await.unwrap();
+}
