@@ -267,13 +267,10 @@ impl Snapshot {
         let id_field = self.parts.schema.get_field(ID)?;
         for segment in self.segments.iter().rev() {
             let lookup = IdLookup::open(segment.reader(), id_field)?;
-            for (id, version) in ids.iter().zip(&mut versions) {
-                if version.is_some() {
-                    continue;
-                }
-                if let Some(doc) = lookup.find(id.as_ref())? {
-                    *version = Some(segment.version(doc)?);
-                }
+            let pairs = ids.iter().zip(&mut versions);
+            for (id, version) in pairs.filter(|(_, version)| version.is_none()) {
+                let doc = lookup.find(id.as_ref())?;
+                *version = doc.map(|doc| segment.version(doc)).transpose()?;
             }
         }
         Ok(versions)

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use egret_aof::disk::{Disk, FileDisk};
 use egret_cdc::{Pipeline, PipelineHandle};
 use egret_engine::{Engine, EngineOptions};
+use egret_metrics::Metrics;
 use egret_results::SystemClock;
 use tokio::net::TcpListener;
 
@@ -16,6 +17,7 @@ use crate::error::{Error, Kind, Result};
 use crate::http::call::Bodies;
 use crate::identity::Identity;
 use crate::pools::Pools;
+use crate::sampler;
 use crate::statistics::Statistics;
 
 /// What all requests share.
@@ -24,6 +26,7 @@ pub struct App {
     pub(crate) config: Config,
     pub(crate) engine: Arc<Engine>,
     pub(crate) cache: Option<Cache>,
+    pub(crate) metrics: Option<Metrics>,
     pub(crate) pipelines: Vec<PipelineHandle>,
     pub(crate) identity: Identity,
     pub(crate) pools: Pools,
@@ -47,12 +50,12 @@ impl App {
         let opened = tokio::task::spawn_blocking(opening).await.map_err(|error| {
             Error::new(Kind::Internal, "opening the data folder failed").with_source(error)
         })??;
-        let Opened { engine, identity, cache } = opened;
+        let Opened { engine, identity, cache, metrics } = opened;
         let mut pipelines = Vec::new();
         for pipeline in &config.pipelines {
             pipelines.push(follow(pipeline, &engine, &disk, &folder)?);
         }
-        Ok(Arc::new(Self {
+        let app = Arc::new(Self {
             pools: Pools::new(&config.pools),
             bodies: Arc::default(),
             statistics: Statistics::default(),
@@ -60,9 +63,14 @@ impl App {
             config,
             engine,
             cache,
+            metrics,
             pipelines,
             identity,
-        }))
+        });
+        if app.metrics.is_some() {
+            sampler::start(&app)?;
+        }
+        Ok(app)
     }
 
     /// The pipeline of this name.
@@ -81,6 +89,9 @@ impl App {
             if let Some(cache) = &app.cache {
                 cache.flush();
             }
+            if let Some(metrics) = &app.metrics {
+                metrics.flush();
+            }
             closed
         };
         let closed = tokio::task::spawn_blocking(close).await;
@@ -96,6 +107,7 @@ struct Opened {
     engine: Arc<Engine>,
     identity: Identity,
     cache: Option<Cache>,
+    metrics: Option<Metrics>,
 }
 
 /// Opens a data folder, made where there is none. Blocking.
@@ -120,7 +132,14 @@ fn open(disk: &Arc<dyn Disk>, folder: &Path, config: &Config) -> Result<Opened> 
         })
     };
     let cache = config.cache.enabled.then(open_cache).transpose()?;
-    Ok(Opened { engine: Arc::new(engine), identity, cache })
+    let open_metrics = || {
+        let (folder, options) = (folder.join("metrics"), config.metrics.options());
+        Metrics::open(Arc::clone(disk), &folder, &options).map_err(|error| {
+            Error::new(Kind::Configuration, format!("metrics: {error}")).with_source(error)
+        })
+    };
+    let metrics = config.metrics.enabled.then(open_metrics).transpose()?;
+    Ok(Opened { engine: Arc::new(engine), identity, cache, metrics })
 }
 
 fn follow(
@@ -158,6 +177,7 @@ async fn serve_until_stopped(config: Config) -> Result<()> {
     let address = listener.local_addr().map_err(cannot_listen)?;
     let stop = stop_signal()?;
     let app = App::start(config).await?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), data = %app.config.data.display(), "started");
     crate::cli::print(&format!("egret listening on http://{address}\n"))?;
     crate::progress::watch(&app);
     let (stopping, mut stopped) = tokio::sync::watch::channel(false);

@@ -149,8 +149,12 @@ impl CacheConfig {
 pub struct MetricsConfig {
     /// Whether there is one.
     pub enabled: bool,
-    /// How often it is added to.
-    pub interval_ms: u64,
+    /// How often it is added to, on whole seconds.
+    pub interval_seconds: u64,
+    /// How long it goes back.
+    pub retention_hours: u64,
+    /// How many series there may be.
+    pub max_series: usize,
 }
 
 impl Default for Config {
@@ -228,7 +232,18 @@ impl Default for CacheConfig {
 
 impl Default for MetricsConfig {
     fn default() -> Self {
-        Self { enabled: true, interval_ms: 1_000 }
+        Self { enabled: true, interval_seconds: 1, retention_hours: 168, max_series: 10_000 }
+    }
+}
+
+impl MetricsConfig {
+    /// These as the store takes them.
+    pub(crate) fn options(&self) -> egret_metrics::Options {
+        egret_metrics::Options {
+            retention: Duration::from_secs(self.retention_hours.saturating_mul(3_600)),
+            max_series: self.max_series,
+            ..egret_metrics::Options::default()
+        }
     }
 }
 
@@ -268,7 +283,7 @@ impl Config {
             ("search.max_result_window", self.search.max_result_window),
             ("search.max_indexes", self.search.max_indexes),
             ("cache.budget_bytes", usize::from(self.cache.budget_bytes > 0)),
-            ("metrics.interval_ms", usize::from(self.metrics.interval_ms > 0)),
+            ("metrics.interval_seconds", usize::from(self.metrics.interval_seconds > 0)),
         ];
         let refuse = |reason: String| Err(Error::new(Kind::Configuration, reason));
         for (name, value) in positive {

@@ -16,4 +16,5 @@ mod identity;
 mod pools;
 mod progress;
 pub mod routes;
+mod sampler;
 mod statistics;

@@ -325,3 +325,36 @@ async fn clients_find_what_they_look_for() {
         "type": "<ALPHANUM>", "position": 0}, {"token": "egret"}]});
     check(&tokens, 200, &expected);
 }
+
+#[tokio::test]
+async fn statistics_are_recorded_once_a_second() {
+    let server = Server::start().await;
+    server.put("/i/_doc/1?refresh=true", json!({"a": 1})).await;
+    server.get("/i/_search").await;
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    let path = "/_metrics/query?name=documents&labels=index:i&aggregation=last&step=3600";
+    let documents = loop {
+        let answer = server.get(path).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        if answer.json["series"].as_array().is_some_and(|series| !series.is_empty()) {
+            break answer;
+        }
+        assert!(std::time::Instant::now() < deadline, "nothing was recorded: {}", answer.text);
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    };
+    let point = &documents.json["series"][0]["points"][0];
+    assert_eq!(point[1], 1.0, "{}", documents.text);
+    let names = server.get("/_metrics/series").await;
+    for name in ["search_total", "cache_hits_total", "documents{index=\\\"i\\\"}"] {
+        assert!(names.text.contains(name), "{} lacks {name}", names.text);
+    }
+    let expect = async |query: &str, part: &str| {
+        let answer = server.get(&format!("/_metrics/query?{query}")).await;
+        assert_eq!(answer.status, 400, "{}", answer.text);
+        assert!(answer.text.contains(part), "{}", answer.text);
+    };
+    expect("", "[name] is missing").await;
+    expect("name=x&aggregation=most", "[most]").await;
+    expect("name=x&step=0", "step is 0").await;
+    expect("name=x&labels=a", "expected [label:value]").await;
+}

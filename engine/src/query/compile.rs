@@ -148,7 +148,7 @@ impl<'a> Compiler<'a> {
                 self.wildcard(field, value, *case_insensitive, boost * own)
             }
             Query::Fuzzy { .. } => self.fuzzy_clause(query, boost),
-            Query::Exists { field, boost: own } => self.exists(field, boost * own),
+            Query::Exists { field, boost: own } => Ok(self.exists(field, boost * own)),
             Query::Ids { values, boost: own } => self.ids(values, boost * own),
             Query::Bool(clause) => self.bool(clause, boost * clause.boost),
             Query::ConstantScore { filter, boost: own } => {
@@ -204,44 +204,6 @@ impl<'a> Compiler<'a> {
         self.constant(Compiled { query: Box::new(query), shape: Shape::Constant(0.0) }, score)
     }
 
-    /// Documents that match any of the queries, scored by the sum.
-    pub(super) fn union(&self, queries: Vec<Compiled>) -> Compiled {
-        self.at_least(queries, 1)
-    }
-
-    /// Documents that match so many of the queries, at least one, scored by the sum.
-    pub(super) fn at_least(&self, mut queries: Vec<Compiled>, count: usize) -> Compiled {
-        queries.retain(|query| !query.is_nothing());
-        if queries.len() < count.max(1) {
-            return Compiled::nothing();
-        }
-        if queries.len() == 1 {
-            return queries.pop().unwrap_or_else(Compiled::nothing);
-        }
-        let shape = match count {
-            0 | 1 => union_shape(&queries),
-            all if all == queries.len() => intersection_shape(&queries),
-            _ => Shape::Other,
-        };
-        let clauses = queries.into_iter().map(|query| (Occur::Should, query.query)).collect();
-        let query = BooleanQuery::with_minimum_required_clauses(clauses, count.max(1));
-        Compiled { query: Box::new(query), shape }
-    }
-
-    /// Documents that match all the queries, scored by the sum.
-    pub(super) fn intersection(&self, mut queries: Vec<Compiled>) -> Compiled {
-        if queries.is_empty() || queries.iter().any(Compiled::is_nothing) {
-            return Compiled::nothing();
-        }
-        if queries.len() == 1 {
-            return queries.pop().unwrap_or_else(Compiled::nothing);
-        }
-        let shape = intersection_shape(&queries);
-        let clauses = queries.into_iter().map(|query| (Occur::Must, query.query)).collect();
-        let query = BooleanQuery::with_minimum_required_clauses(clauses, 0);
-        Compiled { query: Box::new(query), shape }
-    }
-
     /// Counts clauses against the limit.
     pub(super) fn count_clauses(&self, count: usize) -> Result<()> {
         let total = self.clause_count.get().saturating_add(count);
@@ -267,6 +229,44 @@ impl<'a> Compiler<'a> {
         self.statistics.borrow_mut().insert(field, scale);
         Ok(scale)
     }
+}
+
+/// Documents that match any of the queries, scored by the sum.
+pub(super) fn union(queries: Vec<Compiled>) -> Compiled {
+    at_least(queries, 1)
+}
+
+/// Documents that match so many of the queries, at least one, scored by the sum.
+pub(super) fn at_least(mut queries: Vec<Compiled>, count: usize) -> Compiled {
+    queries.retain(|query| !query.is_nothing());
+    if queries.len() < count.max(1) {
+        return Compiled::nothing();
+    }
+    if queries.len() == 1 {
+        return queries.pop().unwrap_or_else(Compiled::nothing);
+    }
+    let shape = match count {
+        0 | 1 => union_shape(&queries),
+        all if all == queries.len() => intersection_shape(&queries),
+        _ => Shape::Other,
+    };
+    let clauses = queries.into_iter().map(|query| (Occur::Should, query.query)).collect();
+    let query = BooleanQuery::with_minimum_required_clauses(clauses, count.max(1));
+    Compiled { query: Box::new(query), shape }
+}
+
+/// Documents that match all the queries, scored by the sum.
+pub(super) fn intersection(mut queries: Vec<Compiled>) -> Compiled {
+    if queries.is_empty() || queries.iter().any(Compiled::is_nothing) {
+        return Compiled::nothing();
+    }
+    if queries.len() == 1 {
+        return queries.pop().unwrap_or_else(Compiled::nothing);
+    }
+    let shape = intersection_shape(&queries);
+    let clauses = queries.into_iter().map(|query| (Occur::Must, query.query)).collect();
+    let query = BooleanQuery::with_minimum_required_clauses(clauses, 0);
+    Compiled { query: Box::new(query), shape }
 }
 
 /// The best (frequency, length) pair of a block was chosen by the segment's own average length,

@@ -3,7 +3,7 @@
 use tantivy::query::{AllQuery, BooleanQuery, ConstScoreQuery, DisjunctionMaxQuery, Occur};
 
 use super::ast::{Bool, Query};
-use super::compile::{Compiled, Compiler, Shape};
+use super::compile::{Compiled, Compiler, Shape, at_least, intersection, union};
 use super::excluded::Excluded;
 use super::minimum_should_match::required;
 use crate::error::Result;
@@ -40,10 +40,10 @@ impl Compiler<'_> {
         let must_not: Vec<_> = must_not.into_iter().filter(|query| !query.is_nothing()).collect();
         if filter.is_empty() && must_not.is_empty() {
             if should.is_empty() && !must.is_empty() {
-                return Ok(self.intersection(must));
+                return Ok(intersection(must));
             }
             if must.is_empty() && needed > 0 {
-                return Ok(self.at_least(should, needed));
+                return Ok(at_least(should, needed));
             }
         }
         Ok(self.mixed(must, filter, should, must_not, needed))
@@ -102,7 +102,7 @@ impl Compiler<'_> {
             return queries.pop().unwrap_or_else(Compiled::nothing);
         }
         if !self.scored {
-            return self.union(queries);
+            return union(queries);
         }
         let queries = queries.into_iter().map(|query| query.query).collect();
         Compiled::other(DisjunctionMaxQuery::with_tie_breaker(queries, tie_breaker))

@@ -1,12 +1,15 @@
 //! Clauses that analyze their text: `match`, `match_bool_prefix`, `match_phrase`,
 //! `match_phrase_prefix`.
 
+use std::ops::ControlFlow;
+
 use tantivy::Term;
-use tantivy::schema::Field;
+use tantivy::index::InvertedIndexReader;
+use tantivy::schema::{Field, IndexRecordOption};
 use tantivy::tokenizer::TokenStream as _;
 
 use super::ast::{Match, MatchPhrase, Operator, Scalar, ZeroTerms};
-use super::compile::{Compiled, Compiler, as_f32, invalid};
+use super::compile::{Compiled, Compiler, as_f32, at_least, intersection, invalid, union};
 use super::fuzzy::FuzzyTerm;
 use super::matcher::Matcher;
 use super::minimum_should_match::required;
@@ -69,24 +72,9 @@ impl Compiler<'_> {
                     self.match_term(field, mapping, clause, term, is_prefix, boost)
                 })
                 .collect();
-            queries.push(self.union(alternatives?));
+            queries.push(union(alternatives?));
         }
-        Ok(self.combine(queries, clause))
-    }
-
-    /// All or some of the queries, as the clause says.
-    pub(super) fn combine(&self, queries: Vec<Compiled>, clause: &Match) -> Compiled {
-        if queries.len() == 1 {
-            return self.union(queries);
-        }
-        match (clause.operator, &clause.minimum_should_match) {
-            (Operator::And, _) => self.intersection(queries),
-            (Operator::Or, None) => self.union(queries),
-            (Operator::Or, Some(specification)) => {
-                let needed = required(specification, queries.len());
-                self.at_least(queries, needed)
-            }
-        }
+        Ok(combine(queries, clause))
     }
 
     fn match_term(
@@ -210,16 +198,8 @@ impl Compiler<'_> {
             let matcher = Matcher::Prefix { prefix: term.clone(), case_insensitive: false };
             for segment in self.snapshot.segments() {
                 let index = segment.reader().inverted_index(field)?;
-                let mut left = limit;
                 // The first terms of each segment hold the first of all.
-                for_each_match(&index, &matcher, &mut |term, _| {
-                    if left == 0 {
-                        return Ok(std::ops::ControlFlow::Break(()));
-                    }
-                    left -= 1;
-                    expanded.insert(term.to_owned());
-                    Ok(std::ops::ControlFlow::Continue(()))
-                })?;
+                expanded.extend(first_matches(&index, &matcher, limit)?);
             }
         }
         *terms = expanded.into_iter().take(limit).collect();
@@ -244,7 +224,7 @@ impl Compiler<'_> {
                     self.scored_term(field, mapping, Term::from_field_text(field, term), boost)
                 })
                 .collect();
-            return Ok(self.union(queries?));
+            return Ok(union(queries?));
         }
         self.require_positions(field, mapping)?;
         let mut slots = Vec::with_capacity(positions.len());
@@ -252,18 +232,17 @@ impl Compiler<'_> {
         let scale = self.scale(field)?;
         for (position, terms) in positions {
             self.count_clauses(terms.len())?;
-            let mut known = Vec::with_capacity(terms.len());
+            let before = statistics.len();
             for term in terms {
                 let term = Term::from_field_text(field, term);
                 let doc_freq = self.snapshot.doc_freq(&term)?;
-                if doc_freq > 0 {
-                    let doc_count = scale.statistics.doc_count.max(doc_freq);
-                    let token_count = scale.statistics.token_count;
-                    let own = TermStatistics { doc_count, token_count, doc_freq };
-                    statistics.push((term.clone(), own));
-                    known.push(term);
-                }
+                let doc_count = scale.statistics.doc_count.max(doc_freq);
+                let token_count = scale.statistics.token_count;
+                statistics.push((term, TermStatistics { doc_count, token_count, doc_freq }));
             }
+            statistics.retain(|(_, own)| own.doc_freq > 0);
+            let known = statistics.iter().skip(before).map(|(term, _)| term.clone());
+            let known: Vec<Term> = known.collect();
             if known.is_empty() {
                 return Ok(Compiled::nothing());
             }
@@ -282,7 +261,7 @@ impl Compiler<'_> {
     fn require_positions(&self, field: Field, mapping: &FieldMapping) -> Result<()> {
         let entry = self.snapshot.schema().get_field_entry(field);
         let option = entry.field_type().get_index_record_option();
-        if option.is_some_and(|option| option.has_positions()) {
+        if option.is_some_and(IndexRecordOption::has_positions) {
             return Ok(());
         }
         Err(invalid(format!(
@@ -291,6 +270,38 @@ impl Compiler<'_> {
             mapping.path
         )))
     }
+}
+
+/// All or some of the queries, as the clause says.
+pub(super) fn combine(queries: Vec<Compiled>, clause: &Match) -> Compiled {
+    if queries.len() == 1 {
+        return union(queries);
+    }
+    match (clause.operator, &clause.minimum_should_match) {
+        (Operator::And, _) => intersection(queries),
+        (Operator::Or, None) => union(queries),
+        (Operator::Or, Some(specification)) => {
+            let needed = required(specification, queries.len());
+            at_least(queries, needed)
+        }
+    }
+}
+
+/// The first terms of a segment that fit.
+fn first_matches(
+    index: &InvertedIndexReader,
+    matcher: &Matcher,
+    limit: usize,
+) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for_each_match(index, matcher, &mut |term, _| {
+        if found.len() == limit {
+            return Ok(ControlFlow::Break(()));
+        }
+        found.push(term.to_owned());
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(found)
 }
 
 /// A field whose type has no misspellings.

@@ -9,7 +9,7 @@ use tantivy::query::FuzzyTermQuery;
 use tantivy::schema::Field;
 
 use super::ast::{Fuzziness, Query};
-use super::compile::{Compiled, Compiler, invalid};
+use super::compile::{Compiled, Compiler, invalid, union};
 use super::full_text::not_fuzzy;
 use super::matcher::FuzzyMatcher;
 use super::range::not_searchable;
@@ -103,7 +103,7 @@ impl Compiler<'_> {
                 self.scored_term_as(field, mapping, term, most_frequent, boost * similarity)
             })
             .collect();
-        Ok(self.union(queries?))
+        Ok(union(queries?))
     }
 
     /// The terms within the distance in any segment, with their distance.
@@ -121,20 +121,16 @@ impl Compiler<'_> {
         }
         let term = Term::from_field_text(field, fuzzy.term);
         let query = FuzzyTermQuery::new(term, matcher.edits, matcher.transpositions);
-        let mut seen = BTreeSet::new();
+        let mut similar = BTreeSet::new();
         for segment in self.snapshot.segments() {
             let index = segment.reader().inverted_index(field)?;
             let mut terms = index.terms().search(query.automaton()?).into_stream()?;
             while terms.advance() {
-                let Ok(term) = std::str::from_utf8(terms.key()) else { continue };
-                if !seen.insert(term.to_owned()) {
-                    continue;
-                }
-                if let Some(distance) = matcher.distance(term) {
-                    found.insert(term.to_owned(), distance);
-                }
+                similar.extend(std::str::from_utf8(terms.key()).map(str::to_owned));
             }
         }
+        let near = similar.into_iter().filter_map(|term| Some((matcher.distance(&term)?, term)));
+        found.extend(near.map(|(distance, term)| (term, distance)));
         Ok(found)
     }
 }

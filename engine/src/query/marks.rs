@@ -110,15 +110,12 @@ impl Walk<'_> {
         let value = text(&clause.value);
         let positions = self.compiler.analyze(mapping, clause.analyzer.as_deref(), &value)?;
         let last = positions.len().saturating_sub(1);
-        for (place, (_, terms)) in positions.into_iter().enumerate() {
-            for term in terms {
-                let matcher = if clause.prefix_last && place == last {
-                    Matcher::Prefix { prefix: term, case_insensitive: false }
-                } else {
-                    fuzzy_or_exact(term, clause)
-                };
-                self.term(field, matcher);
-            }
+        let terms = positions.into_iter().enumerate().flat_map(|(place, (_, terms))| {
+            terms.into_iter().map(move |term| (clause.prefix_last && place == last, term))
+        });
+        for (is_prefix, term) in terms {
+            let matcher = if is_prefix { prefix(term) } else { fuzzy_or_exact(term, clause) };
+            self.term(field, matcher);
         }
         Ok(())
     }
@@ -130,14 +127,9 @@ impl Walk<'_> {
         let last = positions.len().saturating_sub(1);
         let mut places: Vec<(usize, Vec<Matcher>)> = Vec::with_capacity(positions.len());
         for (place, (position, terms)) in positions.into_iter().enumerate() {
-            let matcher = |term| {
-                if clause.prefix_last && place == last {
-                    Matcher::Prefix { prefix: term, case_insensitive: false }
-                } else {
-                    Matcher::Exact { term, case_insensitive: false }
-                }
-            };
-            places.push((position, terms.into_iter().map(matcher).collect()));
+            let is_prefix = clause.prefix_last && place == last;
+            let matchers = terms.into_iter().map(if is_prefix { prefix } else { exact });
+            places.push((position, matchers.collect()));
         }
         if places.len() == 1 {
             for matcher in places.into_iter().flat_map(|(_, matchers)| matchers) {
@@ -183,9 +175,17 @@ impl Walk<'_> {
     }
 }
 
+fn prefix(prefix: String) -> Matcher {
+    Matcher::Prefix { prefix, case_insensitive: false }
+}
+
+fn exact(term: String) -> Matcher {
+    Matcher::Exact { term, case_insensitive: false }
+}
+
 fn fuzzy_or_exact(term: String, clause: &Match) -> Matcher {
     match clause.fuzziness {
-        None => Matcher::Exact { term, case_insensitive: false },
+        None => exact(term),
         Some(fuzziness) => Matcher::Fuzzy(FuzzyMatcher {
             edits: edits(fuzziness, &term),
             prefix_length: clause.prefix_length,

@@ -5,7 +5,8 @@ use tantivy::Term;
 use tantivy::schema::Field;
 
 use super::ast::{Match, MatchPhrase, MultiMatch, MultiMatchKind};
-use super::compile::{Compiled, Compiler};
+use super::compile::{Compiled, Compiler, union};
+use super::full_text::combine;
 use super::matcher::Matcher;
 use super::term_level::Target;
 use super::value::text;
@@ -50,7 +51,7 @@ impl Compiler<'_> {
         let sums = matches!(clause.kind, MultiMatchKind::MostFields | MultiMatchKind::BoolPrefix);
         let tie_breaker = clause.tie_breaker.unwrap_or(if sums { 1.0 } else { 0.0 });
         if (tie_breaker - 1.0).abs() < f32::EPSILON {
-            return Ok(self.union(queries));
+            return Ok(union(queries));
         }
         Ok(self.dis_max(queries, tie_breaker))
     }
@@ -85,15 +86,11 @@ impl Compiler<'_> {
     pub(super) fn paths(&self, clause: &MultiMatch) -> Vec<(String, f32)> {
         let mut paths: Vec<(String, f32)> = Vec::new();
         let mut places: FxHashMap<String, usize> = FxHashMap::default();
-        let mut add = |path: &str, boost: f32| match places.get(path) {
-            Some(&place) => {
-                if let Some(known) = paths.get_mut(place) {
-                    known.1 *= boost;
-                }
-            }
-            None => {
-                places.insert(path.to_owned(), paths.len());
-                paths.push((path.to_owned(), boost));
+        let mut add = |path: &str, boost: f32| {
+            let place = *places.entry(path.to_owned()).or_insert(paths.len());
+            match paths.get_mut(place) {
+                Some(known) => known.1 *= boost,
+                None => paths.push((path.to_owned(), boost)),
             }
         };
         let everything = [("*".to_owned(), 1.0)];
@@ -105,12 +102,9 @@ impl Compiler<'_> {
             }
             let pattern = Matcher::wildcard(name, false);
             let fields = self.snapshot.mapping().fields().iter();
-            for mapping in fields.filter(|mapping| mapping.index && pattern.matches(&mapping.path))
-            {
-                if mapping.kind.storage() == Storage::Text {
-                    add(&mapping.path, *boost);
-                }
-            }
+            let texts = fields.filter(|mapping| mapping.kind.storage() == Storage::Text);
+            let fitting = texts.filter(|mapping| mapping.index && pattern.matches(&mapping.path));
+            fitting.for_each(|mapping| add(&mapping.path, *boost));
         }
         paths
     }
@@ -183,6 +177,6 @@ impl Compiler<'_> {
                 .collect();
             queries.push(self.dis_max(in_fields?, tie_breaker));
         }
-        Ok(self.combine(queries, options))
+        Ok(combine(queries, options))
     }
 }

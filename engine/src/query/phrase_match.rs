@@ -154,13 +154,11 @@ impl PhraseScorer {
     /// Goes to the first document from `target` on where the phrase occurs.
     fn settle(&mut self, mut target: DocId) -> DocId {
         let mut buffer = Vec::new();
-        'candidates: while target < TERMINATED {
-            for place in &mut self.places {
-                let doc = place.seek(target);
-                if doc > target {
-                    target = doc;
-                    continue 'candidates;
-                }
+        while target < TERMINATED {
+            let later = self.places.iter_mut().map(|place| place.seek(target));
+            if let Some(doc) = later.into_iter().find(|doc| *doc > target) {
+                target = doc;
+                continue;
             }
             for (place, positions) in self.places.iter_mut().zip(&mut self.positions) {
                 place.read(target, &mut buffer, positions);

@@ -41,7 +41,7 @@ impl Compiler<'_> {
             )));
         }
         if clause.lower.is_none() && clause.upper.is_none() {
-            return self.exists(&clause.field, boost);
+            return Ok(self.exists(&clause.field, boost));
         }
         let Some((lower, upper)) = bounds(clause, field, mapping)? else {
             return Ok(Compiled::nothing());
@@ -116,15 +116,15 @@ fn bounds(clause: &Range, field: Field, mapping: &FieldMapping) -> Result<Option
     match mapping.kind.storage() {
         Storage::Text => {
             let term = |scalar: &Scalar| Ok(Term::from_field_text(field, &text(scalar)));
-            Ok(Some((bound(&clause.lower, term)?, bound(&clause.upper, term)?)))
+            Ok(Some((bound(clause.lower.as_ref(), term)?, bound(clause.upper.as_ref(), term)?)))
         }
         Storage::Bool => {
             let term = |scalar: &Scalar| Ok(Term::from_field_bool(field, boolean(scalar)?));
-            Ok(Some((bound(&clause.lower, term)?, bound(&clause.upper, term)?)))
+            Ok(Some((bound(clause.lower.as_ref(), term)?, bound(clause.upper.as_ref(), term)?)))
         }
         Storage::F64 => {
             let term = |scalar: &Scalar| Ok(Term::from_field_f64(field, number(scalar)?.to_f64()));
-            Ok(Some((bound(&clause.lower, term)?, bound(&clause.upper, term)?)))
+            Ok(Some((bound(clause.lower.as_ref(), term)?, bound(clause.upper.as_ref(), term)?)))
         }
         Storage::I64 => {
             let interval = interval(clause, i64::MIN.into(), i64::MAX.into())?;
@@ -143,7 +143,7 @@ fn bounds(clause: &Range, field: Field, mapping: &FieldMapping) -> Result<Option
 }
 
 fn bound(
-    end: &Option<(Scalar, bool)>,
+    end: Option<&(Scalar, bool)>,
     term: impl Fn(&Scalar) -> Result<Term>,
 ) -> Result<Bound<Term>> {
     Ok(match end {

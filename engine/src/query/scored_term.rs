@@ -145,19 +145,28 @@ impl Weight for Boosted {
     ) -> tantivy::Result<()> {
         let boost = self.boost;
         if boost <= 0.0 {
-            let mut scorer = self.scorer(reader, 1.0)?;
-            let (mut doc, mut threshold) = (scorer.doc(), threshold);
-            while doc != tantivy::TERMINATED {
-                let score = scorer.score();
-                if score > threshold {
-                    threshold = callback(doc, score);
-                }
-                doc = scorer.advance();
-            }
-            return Ok(());
+            return self.each_above(threshold, reader, callback);
         }
         self.weight.for_each_pruning(threshold / boost, reader, &mut |doc, score| {
             callback(doc, score * boost) / boost
+        })
+    }
+}
+
+impl Boosted {
+    /// Without pruning, for a boost of 0, which bounds cannot be divided by.
+    fn each_above(
+        &self,
+        threshold: Score,
+        reader: &SegmentReader,
+        callback: &mut dyn FnMut(DocId, Score) -> Score,
+    ) -> tantivy::Result<()> {
+        let mut least = threshold;
+        self.weight.for_each(reader, &mut |doc, score| {
+            let score = score * self.boost;
+            if score > least {
+                least = callback(doc, score);
+            }
         })
     }
 }

@@ -7,7 +7,7 @@ use tantivy::query::{ExistsQuery, TermQuery};
 use tantivy::schema::{Field, IndexRecordOption};
 
 use super::ast::Scalar;
-use super::compile::{Compiled, Compiler, as_f32, invalid};
+use super::compile::{Compiled, Compiler, as_f32, invalid, union};
 use super::exists::HasNorm;
 use super::matcher::Matcher;
 use super::range::not_searchable;
@@ -163,7 +163,10 @@ impl<'a> Compiler<'a> {
                 let named = values.iter().any(|value| text(value) == name);
                 Ok(if named { self.everything(boost) } else { Compiled::nothing() })
             }
-            Target::Id(field) => Ok(self.id_terms(field, values.iter().map(text).collect(), boost)),
+            Target::Id(field) => {
+                let ids: Vec<String> = values.iter().map(text).collect();
+                Ok(self.id_terms(field, &ids, boost))
+            }
             Target::Mapped(field, mapping) => self.any_of(field, mapping, values, boost),
         }
     }
@@ -178,7 +181,7 @@ impl<'a> Compiler<'a> {
         if mapping.kind.storage() == Storage::Date || !mapping.index {
             let queries: Result<Vec<_>> =
                 values.iter().map(|value| self.exact(field, mapping, value, 0.0)).collect();
-            let union = self.union(queries?);
+            let union = union(queries?);
             return Ok(self.constant(union, boost));
         }
         let mut terms = Vec::with_capacity(values.len());
@@ -210,14 +213,14 @@ impl<'a> Compiler<'a> {
 
     pub(super) fn ids(&self, values: &[String], boost: f32) -> Result<Compiled> {
         let field = self.snapshot.schema().get_field(ID)?;
-        Ok(self.id_terms(field, values.to_vec(), boost))
+        Ok(self.id_terms(field, values, boost))
     }
 
     fn one_id(&self, field: Field, id: &str, boost: f32) -> Compiled {
-        self.id_terms(field, vec![id.to_owned()], boost)
+        self.id_terms(field, &[id.to_owned()], boost)
     }
 
-    fn id_terms(&self, field: Field, ids: Vec<String>, boost: f32) -> Compiled {
+    fn id_terms(&self, field: Field, ids: &[String], boost: f32) -> Compiled {
         self.list(field, ids.iter().map(|id| Term::from_field_text(field, id)).collect(), boost)
     }
 
@@ -229,37 +232,33 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    pub(super) fn exists(&self, path: &str, boost: f32) -> Result<Compiled> {
+    pub(super) fn exists(&self, path: &str, boost: f32) -> Compiled {
         let compiled = match self.target(path) {
-            Target::Id(_) | Target::Index => return Ok(self.everything(boost)),
-            Target::Mapped(field, mapping) => self.has_value(field, mapping)?,
+            Target::Id(_) | Target::Index => return self.everything(boost),
+            Target::Mapped(field, mapping) => self.has_value(field, mapping),
             Target::Unmapped => {
-                let mut queries = Vec::new();
-                if self.snapshot.mapping().has_object(path) {
-                    for mapping in self.snapshot.mapping().fields_below(path) {
-                        if let Some((field, mapping)) = self.snapshot.field(&mapping.path) {
-                            queries.push(self.has_value(field, mapping)?);
-                        }
-                    }
-                }
-                self.union(queries)
+                let mapping = self.snapshot.mapping();
+                let below = mapping.fields_below(path).filter(|_| mapping.has_object(path));
+                let fields = below.filter_map(|mapping| self.snapshot.field(&mapping.path));
+                let queries = fields.map(|(field, mapping)| self.has_value(field, mapping));
+                union(queries.collect())
             }
         };
-        Ok(self.constant(compiled, boost))
+        self.constant(compiled, boost)
     }
 
-    fn has_value(&self, field: Field, mapping: &FieldMapping) -> Result<Compiled> {
+    fn has_value(&self, field: Field, mapping: &FieldMapping) -> Compiled {
         if mapping.doc_values {
-            return Ok(self.constant_query(ExistsQuery::new(mapping.path.clone(), false), 0.0));
+            return self.constant_query(ExistsQuery::new(mapping.path.clone(), false), 0.0);
         }
         if schema::has_norms(mapping) {
-            return Ok(self.constant_query(HasNorm { field }, 0.0));
+            return self.constant_query(HasNorm { field }, 0.0);
         }
         if !mapping.index {
-            return Ok(Compiled::nothing());
+            return Compiled::nothing();
         }
         let selection = Selection::Within(std::ops::Bound::Unbounded, std::ops::Bound::Unbounded);
-        Ok(self.constant_query(TermSelection { field, selection }, 0.0))
+        self.constant_query(TermSelection { field, selection }, 0.0)
     }
 
     pub(super) fn prefix(

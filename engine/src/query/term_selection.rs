@@ -67,9 +67,8 @@ impl TermSelection {
         match &self.selection {
             Selection::List(terms) => {
                 for term in terms.iter() {
-                    if let Some(info) = index.terms().get(term)? {
-                        visit(&info)?;
-                    }
+                    let info = index.terms().get(term)?;
+                    info.as_ref().map_or(Ok(()), &mut *visit)?;
                 }
             }
             Selection::Within(lower, upper) => {

@@ -232,13 +232,11 @@ impl<'a> Pass<'a> {
         let start = bound(self);
         run.weight.for_each_pruning(start, reader, &mut |doc, score| {
             if alive.is_none_or(|alive| alive.is_alive(doc)) {
-                if !run.count_known {
-                    self.counted += 1;
-                }
+                self.counted += u64::from(!run.count_known);
                 self.top.offer(score, Address { snapshot: run.ordinal, segment: place, doc });
             }
             seen = seen.wrapping_add(1);
-            if seen % 1024 == 0 && self.is_late() {
+            if seen.is_multiple_of(1024) && self.is_late() {
                 return f32::INFINITY;
             }
             bound(self)
@@ -285,7 +283,7 @@ impl<'a> Pass<'a> {
             if ended || run.left == 0 || self.is_settled(run, &sorted) {
                 break;
             }
-            if blocks % 16 == 0 && self.is_late() {
+            if blocks.is_multiple_of(16) && self.is_late() {
                 break;
             }
         }
@@ -320,20 +318,18 @@ impl<'a> Pass<'a> {
             {
                 continue;
             }
-            if !run.count_known {
-                self.counted += 1;
-            }
+            self.counted += u64::from(!run.count_known);
             if self.wanted == 0 {
                 continue;
             }
             if self.request.sort.is_empty() {
                 self.top.offer(score, Address { snapshot: run.ordinal, segment: place, doc });
-            } else {
-                if self.scored {
-                    self.max_score = Some(self.max_score.map_or(score, |max| max.max(score)));
-                }
-                sorted.offer(doc, score);
+                continue;
             }
+            if self.scored {
+                self.max_score = Some(self.max_score.map_or(score, |max| max.max(score)));
+            }
+            sorted.offer(doc, score);
         }
     }
 

@@ -110,7 +110,7 @@ impl<'a> SortPlan<'a> {
                     } else {
                         SortMode::Min
                     });
-                    KeySource::Column(column, mode)
+                    KeySource::Column(Box::new(column), mode)
                 }
                 None => KeySource::None,
             },
@@ -187,7 +187,7 @@ pub(super) struct KeyColumn {
 enum KeySource {
     Score,
     Doc(u64),
-    Column(FieldColumn, SortMode),
+    Column(Box<FieldColumn>, SortMode),
     None,
 }
 
@@ -245,16 +245,16 @@ impl KeyColumn {
             KeySource::Column(column, _) => {
                 return limit_key(Some(column), value, self.descending);
             }
-            KeySource::None => return self.limit_without_values(value),
+            KeySource::None => return Ok(self.limit_without_values(value)),
         };
         Ok(directed(raw, order, self.descending))
     }
 
     /// Where every document is missing, only the missing ones' place matters.
-    fn limit_without_values(&self, value: &SortValue) -> Result<(Key, Ordering)> {
-        let Some(missing) = &self.missing_value else { return Ok((VALUE, Ordering::Equal)) };
+    fn limit_without_values(&self, value: &SortValue) -> (Key, Ordering) {
+        let Some(missing) = &self.missing_value else { return (VALUE, Ordering::Equal) };
         let order = compare_values(value, missing);
-        Ok((self.missing, if self.descending { order.reverse() } else { order }))
+        (self.missing, if self.descending { order.reverse() } else { order })
     }
 }
 

@@ -68,18 +68,10 @@ impl PathPattern {
 
     /// Whether something below an object may match.
     fn may_match_below(&self, path: &str) -> bool {
-        let wild = self.pattern.find('*');
-        match wild {
-            Some(at) => {
-                let literal = self.pattern.get(..at).unwrap_or_default();
-                let below = format!("{path}.");
-                below.starts_with(literal) || literal.starts_with(&below)
-            }
-            None => {
-                let rest = self.pattern.strip_prefix(path);
-                rest.is_some_and(|rest| rest.starts_with('.'))
-            }
-        }
+        let below = format!("{path}.");
+        let literal = self.pattern.split('*').next().unwrap_or_default();
+        let wild = literal.len() < self.pattern.len();
+        literal.starts_with(&below) || wild && below.starts_with(literal)
     }
 }
 

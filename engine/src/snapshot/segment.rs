@@ -126,9 +126,7 @@ impl Segment {
             let mut postings =
                 index.read_block_postings_from_terminfo(info, IndexRecordOption::Basic)?;
             while !postings.docs().is_empty() {
-                for &doc in postings.docs() {
-                    docs.insert(doc);
-                }
+                insert_all(&mut docs, postings.docs());
                 postings.advance();
             }
         }
@@ -164,12 +162,11 @@ impl Segment {
 
     /// A document's id.
     pub fn document_id(&self, doc: DocId) -> Result<String> {
-        let ids = match self.cache.ids.get() {
-            Some(ids) => ids,
-            None => {
-                let ids = self.reader.fast_fields().str(ID)?.ok_or_else(|| self.lacks_id(doc))?;
-                self.cache.ids.get_or_init(|| ids)
-            }
+        let ids = if let Some(ids) = self.cache.ids.get() {
+            ids
+        } else {
+            let ids = self.reader.fast_fields().str(ID)?.ok_or_else(|| self.lacks_id(doc))?;
+            self.cache.ids.get_or_init(|| ids)
         };
         let ordinal = ids.ords().first(doc).ok_or_else(|| self.lacks_id(doc))?;
         let mut id = String::new();
@@ -191,6 +188,12 @@ impl Segment {
         }
         let sources = SourceReader::open(&self.reader)?;
         self.sources.get_or_init(|| sources).read(doc)
+    }
+}
+
+fn insert_all(into: &mut BitSet, docs: &[DocId]) {
+    for &doc in docs {
+        into.insert(doc);
     }
 }
 

@@ -130,13 +130,13 @@ fn kind(
         "range" => range(body)?,
         "filters" => filters(reader, body)?,
         "missing" => AggregationKind::Missing { field: only_field("missing", body)? },
-        "avg" => AggregationKind::Avg(metric(written, body)?),
-        "cardinality" => AggregationKind::Cardinality(metric(written, body)?),
-        "max" => AggregationKind::Max(metric(written, body)?),
-        "min" => AggregationKind::Min(metric(written, body)?),
-        "sum" => AggregationKind::Sum(metric(written, body)?),
-        "value_count" => AggregationKind::ValueCount(metric(written, body)?),
-        _ => AggregationKind::Stats(metric(written, body)?),
+        "avg" => AggregationKind::Avg(metric(name, written, body)?),
+        "cardinality" => AggregationKind::Cardinality(metric(name, written, body)?),
+        "max" => AggregationKind::Max(metric(name, written, body)?),
+        "min" => AggregationKind::Min(metric(name, written, body)?),
+        "sum" => AggregationKind::Sum(metric(name, written, body)?),
+        "value_count" => AggregationKind::ValueCount(metric(name, written, body)?),
+        _ => AggregationKind::Stats(metric(name, written, body)?),
     })
 }
 
@@ -148,18 +148,30 @@ fn required(kind: &str, field: Option<String>) -> Result<String> {
     })
 }
 
-fn metric(kind: &str, body: &Map<String, Value>) -> Result<MetricField> {
-    let mut name = None;
+fn metric(name: &str, kind: &str, body: &Map<String, Value>) -> Result<MetricField> {
+    let mut source = None;
     let mut missing = None;
     for (key, value) in body {
         let field = Field::new(kind, key, value);
         match key.as_str() {
-            "field" => name = Some(field.text()?),
+            "field" => source = Some(field.text()?),
             "missing" => missing = Some(field.scalar()?),
+            // A hint of what counting may cost; the engine's counts are as exact at any value.
+            "precision_threshold" if kind == "cardinality" => precision_threshold(&field, name)?,
             _ => return Err(unknown_field(kind, key, &["field", "missing"])),
         }
     }
-    Ok(MetricField { field: required(kind, name)?, missing })
+    Ok(MetricField { field: required(kind, source)?, missing })
+}
+
+fn precision_threshold(field: &Field<'_>, name: &str) -> Result<()> {
+    let threshold = field.integer()?;
+    if threshold >= 0 {
+        return Ok(());
+    }
+    Err(Error::argument(format!(
+        "[precisionThreshold] must be greater than or equal to 0. Found [{threshold}] in [{name}]"
+    )))
 }
 
 fn only_field(kind: &str, body: &Map<String, Value>) -> Result<String> {
@@ -412,6 +424,7 @@ fn filters(reader: &mut QueryReader<'_>, body: &Map<String, Value>) -> Result<Ag
     for (key, value) in body {
         let field = Field::new("filters", key, value);
         match key.as_str() {
+            "filters" if value.as_array().is_some_and(Vec::is_empty) => {}
             "filters" => {
                 for (name, query) in field.object()? {
                     named.push((name.clone(), reader.query(query)?));

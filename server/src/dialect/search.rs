@@ -46,6 +46,13 @@ pub(crate) fn read(body: &Map<String, Value>, fields: &dyn Fields) -> Result<Sea
             return Err(unknown_key(key, value));
         }
     }
+    // Who asks for stored fields gets the source only by name.
+    if let Some(names) = body.get("stored_fields")
+        && !body.contains_key("_source")
+        && !stored_fields(&Field::new("search", "stored_fields", names).texts()?)?
+    {
+        request.source = SourceFilter::None;
+    }
     Ok(request)
 }
 
@@ -108,7 +115,7 @@ fn options(field: &Field<'_>, request: &mut SearchRequest) -> Result<bool> {
             let count = field.count()?;
             request.terminate_after = (count > 0).then_some(count as u64);
         }
-        "stored_fields" => stored_fields(&field.texts()?, request)?,
+        "stored_fields" => drop(stored_fields(&field.texts()?)?),
         "explain" | "profile" => {
             if field.boolean()? {
                 return Err(Error::argument(format!("[{}] is not supported", field.key)));
@@ -157,6 +164,7 @@ fn docvalue_fields(field: &Field<'_>) -> Result<Vec<String>> {
             for (key, value) in object {
                 match key.as_str() {
                     "field" => name = Some(Field::new("docvalue_fields", key, value).text()?),
+                    "format" if value == "use_field_mapping" => {}
                     _ => {
                         return Err(Error::content(format!(
                             "[docvalue_fields] unknown field [{key}]"
@@ -182,21 +190,16 @@ fn docvalue_fields(field: &Field<'_>) -> Result<Vec<String>> {
     elements.iter().map(read).collect()
 }
 
-/// Egret stores the source and nothing beside it: `*` and `_source` mean the source, `_none_`
-/// leaves it out.
-pub(crate) fn stored_fields(names: &[String], request: &mut SearchRequest) -> Result<()> {
-    for name in names {
-        match name.as_str() {
-            "*" | "_source" => {}
-            "_none_" => request.source = SourceFilter::None,
-            _ => {
-                return Err(Error::argument(format!(
-                    "[stored_fields] [{name}] is not stored, only [_source] is"
-                )));
-            }
-        }
+/// Whether the source is among the stored fields that are asked for. Egret stores nothing beside it:
+/// `*` and `_none_` find nothing else.
+pub(crate) fn stored_fields(names: &[String]) -> Result<bool> {
+    let unknown = names.iter().find(|name| !matches!(name.as_str(), "*" | "_source" | "_none_"));
+    if let Some(name) = unknown {
+        return Err(Error::argument(format!(
+            "[stored_fields] [{name}] is not stored, only [_source] is"
+        )));
     }
-    Ok(())
+    Ok(names.iter().any(|name| name == "_source"))
 }
 
 /// Checks what only the whole request can tell, once parameters are merged into it.

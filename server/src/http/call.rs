@@ -68,7 +68,6 @@ impl FromRequest<Arc<App>> for Call {
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self> {
         let (parts, body) = request.into_parts();
-        let params = Params::read(parts.uri.path(), parts.uri.query().unwrap_or_default())?;
         let limits = &app.config.http;
         let declared = parts.headers.get(header::CONTENT_LENGTH);
         let declared = declared.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
@@ -90,6 +89,8 @@ impl FromRequest<Arc<App>> for Call {
             read.extend_from_slice(&data);
         }
         let mut body = read.freeze();
+        // Only now: who is refused earlier loses the connection with the unread body.
+        let params = Params::read(parts.uri.path(), parts.uri.query().unwrap_or_default())?;
         if body.is_empty() {
             if let Some(source) = params.text("source") {
                 body = Bytes::copy_from_slice(source.as_bytes());

@@ -6,7 +6,7 @@ use axum::extract::Request;
 use axum::http::{HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Limited};
 use serde_json::{Map, Value};
 
 use super::errors::Trace;
@@ -24,11 +24,21 @@ pub(crate) async fn shape(request: Request, next: Next) -> Response {
                 Err(error) => error.into_response(),
             }
         }
-        Err(error) => error.into_response(),
+        Err(error) => {
+            drain(request.into_body()).await;
+            error.into_response()
+        }
     };
     let product = HeaderValue::from_static("Elasticsearch");
     response.headers_mut().insert("x-elastic-product", product);
     response
+}
+
+/// Reads a body that nobody wants, unless it is long, so that the connection can go on.
+pub(crate) async fn drain(body: Body) {
+    const MOST: usize = 1 << 20;
+    // Whatever is wrong with it, the answer is written already.
+    let _ = Limited::new(body, MOST).collect().await;
 }
 
 /// What the request wishes of any answer.

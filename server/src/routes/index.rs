@@ -97,7 +97,7 @@ pub(super) async fn exists(
     Path(expression): Path<String>,
     call: Call,
 ) -> Result<Reply> {
-    call.params.allow(&[targets::PARAMS, &["flat_settings", "local"]].concat())?;
+    call.params.allow(&[PATIENCE, targets::PARAMS, &["flat_settings", "local"]].concat())?;
     let found = match named(&app, &expression, &call.params) {
         Err(error) if error.kind() == Kind::Engine(ErrorKind::IndexNotFound) => false,
         // A name that no index can have is not there either.

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::index::named;
 use super::targets;
 use crate::app::App;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::http::{Call, Reply};
 
 pub(super) async fn refresh_all(State(app): State<Arc<App>>, call: Call) -> Result<Reply> {
@@ -48,6 +48,10 @@ async fn run(
 ) -> Result<Reply> {
     call.params.allow(&[targets::PARAMS, known].concat())?;
     known.iter().try_for_each(|key| call.params.boolean(key).map(drop))?;
+    let waits = call.params.boolean("wait_if_ongoing")?.unwrap_or(true);
+    if call.params.is_true("force")? && !waits {
+        return Err(Error::validation("wait_if_ongoing must be true for a force flush"));
+    }
     let indexes = named(app, expression, &call.params)?;
     let count = indexes.len();
     let act = move || {

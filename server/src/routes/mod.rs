@@ -14,6 +14,7 @@ mod health;
 mod index;
 mod maintenance;
 mod mapping;
+mod metrics;
 mod mget;
 mod msearch;
 mod page;
@@ -28,6 +29,7 @@ mod write;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Body;
 use axum::http::{Method, Uri};
 use axum::middleware::from_fn;
 use axum::routing::{get, head, post, put};
@@ -90,7 +92,9 @@ fn indexes() -> Router<Arc<App>> {
         .route("/_mapping", get(mapping::read_all))
         .route("/{index}/_mapping", get(mapping::read).put(mapping::add).post(mapping::add))
         .route("/_settings", get(settings::read_all))
+        .route("/_settings/{name}", get(settings::read_named_all))
         .route("/{index}/_settings", get(settings::read))
+        .route("/{index}/_settings/{name}", get(settings::read_named))
         .route("/_alias", get(aliases::read_all))
         .route("/{index}/_alias", get(aliases::read))
         .route("/_alias/{name}", head(aliases::none).get(aliases::none))
@@ -116,17 +120,21 @@ fn server() -> Router<Arc<App>> {
         .route("/_cluster/stats", get(cluster::stats))
         .route("/_cdc", get(cdc::status))
         .route("/_cache/stats", get(cache::stats))
+        .route("/_metrics/series", get(metrics::series))
+        .route("/_metrics/query", get(metrics::query))
         .route("/metrics", get(prometheus::metrics))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
 }
 
-async fn no_handler(method: Method, uri: Uri) -> Error {
+async fn no_handler(method: Method, uri: Uri, body: Body) -> Error {
+    shape::drain(body).await;
     let reason = format!("no handler found for uri [{uri}] and method [{method}]");
     Error::new(Kind::NoHandler, reason)
 }
 
-async fn no_method(method: Method, uri: Uri) -> Error {
+async fn no_method(method: Method, uri: Uri, body: Body) -> Error {
+    shape::drain(body).await;
     let reason = format!("Incorrect HTTP method for uri [{uri}] and method [{method}]");
     Error::new(Kind::MethodNotAllowed, reason)
 }

@@ -11,6 +11,7 @@ use crate::app::App;
 use crate::error::Result;
 use crate::http::{Call, Reply};
 use crate::pools::Pool;
+use crate::statistics::seconds;
 
 pub(super) async fn metrics(State(app): State<Arc<App>>, call: Call) -> Result<Reply> {
     call.params.allow(&[])?;
@@ -53,13 +54,14 @@ fn server(app: &App, page: &mut Page) {
     let statistics = &app.statistics;
     let uptime = app.started.elapsed().as_secs_f64();
     page.one("egret_uptime_seconds", "gauge", "Seconds since the start.", uptime);
-    let searches = statistics.searches.counts();
-    page.head("egret_search_seconds", "histogram", "Searches and how long they took.");
-    for (bound, count) in searches.cumulative() {
-        page.sample("egret_search_seconds_bucket", &[("le", &bound.to_string())], count);
+    let searches = statistics.search_us.snapshot();
+    page.head("egret_search_seconds", "summary", "Searches and how long they took.");
+    for (name, quantile) in [("0.5", 0.5), ("0.9", 0.9), ("0.99", 0.99)] {
+        if let Some(latency) = searches.quantile(quantile) {
+            page.sample("egret_search_seconds", &[("quantile", name)], seconds(latency));
+        }
     }
-    page.sample("egret_search_seconds_bucket", &[("le", "+Inf")], searches.count());
-    page.sample("egret_search_seconds_sum", &[], searches.sum_seconds());
+    page.sample("egret_search_seconds_sum", &[], seconds(searches.sum()));
     page.sample("egret_search_seconds_count", &[], searches.count());
     for (name, help, counter) in [
         ("egret_search_failures_total", "Searches that failed.", &statistics.search_failures),
@@ -119,8 +121,8 @@ fn pipelines(app: &App, page: &mut Page) {
     }
     page.head("egret_cdc_lag_seconds", "gauge", "How old what is visible is.");
     for status in &all {
-        if let Some(seconds) = status.lag.seconds {
-            page.sample("egret_cdc_lag_seconds", &[("pipeline", &status.name)], seconds);
+        if let Some(lag) = status.lag.seconds {
+            page.sample("egret_cdc_lag_seconds", &[("pipeline", &status.name)], lag);
         }
     }
     page.head("egret_cdc_rows_total", "counter", "Rows by how they came.");

@@ -8,7 +8,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use egret_engine::mapping::{FieldKind as Kind, Mapping};
 use egret_engine::query::ast::{Operator, Query};
-use egret_engine::search::request::{SearchRequest, TrackTotalHits};
+use egret_engine::search::request::{SearchRequest, SourceFilter, TrackTotalHits};
 use egret_engine::{Checkpoint, Snapshot};
 use serde_json::{Map, Value};
 
@@ -93,7 +93,7 @@ pub(super) async fn run(
 ) -> Result<Found> {
     let started = Instant::now();
     let answer = found(app, params, body, expression, started).await;
-    app.statistics.searches.record(started.elapsed());
+    app.statistics.searched(started.elapsed());
     if answer.is_err() {
         app.statistics.search_failures.fetch_add(1, Relaxed);
     }
@@ -162,7 +162,10 @@ fn read(body: &Map<String, Value>, params: &Params, fields: &dyn Fields) -> Resu
     if let Some(count) = params.count("terminate_after")? {
         request.terminate_after = (count > 0).then_some(count as u64);
     }
-    dialect::stored_fields(&params.list("stored_fields"), &mut request)?;
+    let stored = params.list("stored_fields");
+    if !dialect::stored_fields(&stored)? && !stored.is_empty() && !params.has("_source") {
+        request.source = SourceFilter::None;
+    }
     request.docvalue_fields.extend(params.list("docvalue_fields"));
     if params.is_true("explain")? {
         return Err(Error::argument("[explain] is not supported"));

@@ -9,11 +9,12 @@ use serde_json::{Map, Value, json};
 use super::index::named;
 use super::{root, targets};
 use crate::app::App;
+use crate::dialect::source::matches;
 use crate::error::Result;
 use crate::http::{Call, Reply};
 
 pub(super) async fn read_all(State(app): State<Arc<App>>, call: Call) -> Result<Reply> {
-    show(&app, &call, "_all")
+    show(&app, &call, "_all", "_all")
 }
 
 pub(super) async fn read(
@@ -21,19 +22,63 @@ pub(super) async fn read(
     Path(expression): Path<String>,
     call: Call,
 ) -> Result<Reply> {
-    show(&app, &call, &expression)
+    show(&app, &call, &expression, "_all")
 }
 
-fn show(app: &App, call: &Call, expression: &str) -> Result<Reply> {
+pub(super) async fn read_named_all(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    call: Call,
+) -> Result<Reply> {
+    show(&app, &call, "_all", &name)
+}
+
+pub(super) async fn read_named(
+    State(app): State<Arc<App>>,
+    Path((expression, name)): Path<(String, String)>,
+    call: Call,
+) -> Result<Reply> {
+    show(&app, &call, &expression, &name)
+}
+
+/// Shows the settings whose flat names fit one of the patterns.
+fn show(app: &App, call: &Call, expression: &str, names: &str) -> Result<Reply> {
     let known = ["flat_settings", "local", "master_timeout"];
     call.params.allow(&[targets::PARAMS, &known].concat())?;
     call.params.duration("master_timeout")?;
     let flat = call.params.is_true("flat_settings")?;
+    let wanted =
+        |name: &str| names.split(',').any(|pattern| pattern == "_all" || matches(pattern, name));
     let mut all = Map::new();
     for index in named(app, expression, &call.params)? {
-        all.insert(index.name().into(), json!({"settings": of(&index, flat)}));
+        let settings = of(&index, true);
+        let kept = settings.as_object().into_iter().flatten().filter(|(name, _)| wanted(name));
+        let kept: Map<String, Value> =
+            kept.map(|(name, value)| (name.clone(), value.clone())).collect();
+        let shown = if flat { kept } else { nested(&kept) };
+        all.insert(index.name().into(), json!({"settings": shown}));
     }
     Ok(Reply::ok(&all))
+}
+
+/// Flat names as objects within objects.
+fn nested(flat: &Map<String, Value>) -> Map<String, Value> {
+    let mut all = Map::new();
+    for (name, value) in flat {
+        insert(&mut all, name, value);
+    }
+    all
+}
+
+fn insert(object: &mut Map<String, Value>, name: &str, value: &Value) {
+    let Some((first, rest)) = name.split_once('.') else {
+        object.insert(name.to_owned(), value.clone());
+        return;
+    };
+    let inner = object.entry(first).or_insert_with(|| json!({}));
+    if let Value::Object(inner) = inner {
+        insert(inner, rest, value);
+    }
 }
 
 /// An index's settings with what every index has, all values as texts.

@@ -96,8 +96,13 @@ fn shown(pattern: &str, name: &str) -> bool {
     matches(pattern, name) && (!name.starts_with('.') || pattern.starts_with('.'))
 }
 
-/// No index of this name.
+/// No index of this name. A name that begins with `_` is none that an index could have, rather a
+/// resource that Egret lacks.
 pub(super) fn missing(name: &str) -> Error {
+    if name.starts_with('_') {
+        let reason = format!("Invalid index name [{name}], must not start with '_', '-', or '+'");
+        return Error::new(Kind::Engine(ErrorKind::InvalidIndexName), reason).with_index(name);
+    }
     Error::new(Kind::Engine(ErrorKind::IndexNotFound), format!("no such index [{name}]"))
         .with_index(name)
 }

@@ -90,12 +90,14 @@ impl Aggregator for Filters {
         let mut scorers = std::mem::take(&mut self.scorers);
         let end = self.bucket(parent, scorers.len())? as usize;
         self.counts.resize(self.counts.len().max(end), 0);
+        let mut inside: Vec<bool> = Vec::with_capacity(scorers.len());
         // Document by document: what is within must see them in order.
         for &doc in docs {
-            for (place, scorer) in scorers.iter_mut().enumerate() {
-                if contains(scorer.as_mut(), doc) {
-                    self.add(self.bucket(parent, place)?, doc)?;
-                }
+            let has = |scorer: &mut Box<dyn Scorer>| contains(scorer.as_mut(), doc);
+            inside.clear();
+            inside.extend(scorers.iter_mut().map(has));
+            for (place, _) in inside.iter().enumerate().filter(|(_, inside)| **inside) {
+                self.add(self.bucket(parent, place)?, doc)?;
             }
         }
         self.scorers = scorers;

@@ -5,7 +5,7 @@ use tantivy::DocId;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::hyper_log_log::HashCounter;
-use super::{Aggregator, BucketId, Budget, SegmentContext, field_of, missing_value};
+use super::{Aggregator, BucketId, Budget, MetricValue, SegmentContext, field_of, missing_value};
 use crate::error::Result;
 use crate::mapping::field::Storage;
 use crate::search::column::{FieldColumn, decode};
@@ -90,16 +90,13 @@ impl Aggregator for Cardinality {
         };
         let storage = column.storage();
         for &doc in docs {
-            let mut found = false;
-            for raw in column.values(doc) {
-                found = true;
-                if storage == Storage::Text {
-                    self.seen.insert((parent, raw));
-                } else {
-                    self.insert(parent, hash(&decode(storage, raw)));
-                }
+            if storage == Storage::Text {
+                self.seen.extend(column.values(doc).map(|raw| (parent, raw)));
+            } else {
+                let hashes = column.values(doc).map(|raw| hash(&decode(storage, raw)));
+                hashes.for_each(|hash| self.insert(parent, hash));
             }
-            if let (Some(missing), false) = (self.missing, found) {
+            if let (Some(missing), false) = (self.missing, column.has_value(doc)) {
                 self.insert(parent, missing);
             }
         }
@@ -131,8 +128,8 @@ impl Aggregator for Cardinality {
         Ok(AggregationResult::Value { value, is_date: false })
     }
 
-    fn metric(&self, parent: BucketId, name: Option<&str>) -> Option<Option<f64>> {
+    fn metric(&self, parent: BucketId, name: Option<&str>) -> Option<MetricValue> {
         #[expect(clippy::cast_precision_loss, reason = "metrics are doubles")]
-        matches!(name, None | Some("value")).then(|| Some(self.count(parent) as f64))
+        matches!(name, None | Some("value")).then(|| MetricValue(Some(self.count(parent) as f64)))
     }
 }

@@ -2,6 +2,7 @@
 //! between where `min_doc_count` is 0.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use jiff::civil;
 use rustc_hash::FxHashMap;
@@ -157,25 +158,25 @@ impl Histogram {
     }
 
     fn add(&mut self, parent: BucketId, place: i64, doc: DocId) -> Result<()> {
-        let bucket = match self.buckets.get(&(parent, place)) {
-            Some(bucket) => *bucket,
-            None => {
-                let bucket = next_bucket(self.counts.len(), &self.limits)?;
-                self.counts.push(0);
-                self.buckets.insert((parent, place), bucket);
-                if self.children.len() <= parent as usize {
-                    self.children.resize_with(parent as usize + 1, BTreeMap::new);
-                }
-                if let Some(children) = self.children.get_mut(parent as usize) {
-                    children.insert(place, bucket);
-                }
-                bucket
-            }
-        };
+        let known = self.buckets.get(&(parent, place)).copied();
+        let bucket = known.map_or_else(|| self.new_bucket(parent, place), Ok)?;
         if let Some(count) = self.counts.get_mut(bucket as usize) {
             *count += 1;
         }
         if self.subs.is_empty() { Ok(()) } else { self.subs.collect(bucket, &[doc]) }
+    }
+
+    fn new_bucket(&mut self, parent: BucketId, place: i64) -> Result<BucketId> {
+        let bucket = next_bucket(self.counts.len(), &self.limits)?;
+        self.counts.push(0);
+        self.buckets.insert((parent, place), bucket);
+        if self.children.len() <= parent as usize {
+            self.children.resize_with(parent as usize + 1, BTreeMap::new);
+        }
+        if let Some(children) = self.children.get_mut(parent as usize) {
+            children.insert(place, bucket);
+        }
+        Ok(bucket)
     }
 
     fn bucket(&self, place: i64, doc_count: u64) -> Bucket {
@@ -185,6 +186,25 @@ impl Histogram {
             _ => None,
         };
         Bucket { key, key_as_string, from: None, to: None, doc_count, sub: Vec::new() }
+    }
+}
+
+impl Histogram {
+    /// The buckets between two that have documents.
+    fn fill(
+        &self,
+        places: Range<i64>,
+        buckets: &mut Vec<Bucket>,
+        budget: &mut Budget,
+    ) -> Result<()> {
+        let count = places.end.saturating_sub(places.start);
+        budget.take(usize::try_from(count).unwrap_or(usize::MAX))?;
+        for place in places {
+            let mut between = self.bucket(place, 0);
+            between.sub = self.subs.results(EMPTY, budget)?;
+            buckets.push(between);
+        }
+        Ok(())
     }
 }
 
@@ -209,16 +229,12 @@ impl Aggregator for Histogram {
         let storage = column.storage();
         let mut places: Vec<i64> = Vec::new();
         for &doc in docs {
-            if !column.is_multivalued() {
-                if let Some(raw) = column.first(doc) {
-                    self.add(parent, self.scale.place(storage, raw), doc)?;
-                }
-                continue;
-            }
             places.clear();
             places.extend(column.values(doc).map(|raw| self.scale.place(storage, raw)));
-            places.sort_unstable();
-            places.dedup();
+            if places.len() > 1 {
+                places.sort_unstable();
+                places.dedup();
+            }
             for &place in &places {
                 self.add(parent, place, doc)?;
             }
@@ -243,13 +259,7 @@ impl Aggregator for Histogram {
             if self.min_doc_count == 0
                 && let Some(next) = next
             {
-                let gap = usize::try_from(place.saturating_sub(next)).unwrap_or(usize::MAX);
-                budget.take(gap)?;
-                for empty in next..place {
-                    let mut between = self.bucket(empty, 0);
-                    between.sub = self.subs.results(EMPTY, budget)?;
-                    buckets.push(between);
-                }
+                self.fill(next..place, &mut buckets, budget)?;
             }
             budget.take(1)?;
             let mut full = self.bucket(place, count);

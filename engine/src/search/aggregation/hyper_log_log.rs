@@ -1,5 +1,5 @@
 //! How many different hashes: exactly for a few thousand, beyond that by `HyperLogLog` with Ertl's
-//! estimator ("New cardinality estimation algorithms for HyperLogLog sketches", 2017, algorithm 6),
+//! estimator ("New cardinality estimation algorithms for `HyperLogLog` sketches", 2017, algorithm 6),
 //! whose error here is about 0.8 %.
 
 use rustc_hash::FxHashSet;
@@ -30,9 +30,7 @@ impl HashCounter {
             Self::Exact(hashes) => {
                 hashes.insert(hash);
                 if hashes.len() > EXACT {
-                    let mut registers = vec![0; REGISTERS];
-                    hashes.iter().for_each(|hash| record(&mut registers, *hash));
-                    *self = Self::Registers(registers);
+                    *self = Self::Registers(registers(hashes));
                 }
             }
             Self::Registers(registers) => record(registers, hash),
@@ -45,6 +43,14 @@ impl HashCounter {
             Self::Registers(registers) => estimate(registers),
         }
     }
+}
+
+fn registers(hashes: &FxHashSet<u64>) -> Vec<u8> {
+    let mut registers = vec![0; REGISTERS];
+    for hash in hashes {
+        record(&mut registers, *hash);
+    }
+    registers
 }
 
 fn record(registers: &mut [u8], hash: u64) {
@@ -114,10 +120,8 @@ mod tests {
     fn few_are_counted_exactly_and_many_nearly() {
         for count in [0_u64, 1, 100, 4096, 5000, 20_000, 60_000, 300_000] {
             let mut counter = HashCounter::default();
-            for number in 0..count {
-                for _ in 0..2 {
-                    counter.insert(xxhash_rust::xxh3::xxh3_64(&number.to_le_bytes()));
-                }
+            for number in (0..count).chain(0..count) {
+                counter.insert(xxhash_rust::xxh3::xxh3_64(&number.to_le_bytes()));
             }
             let off = counter.count().abs_diff(count);
             assert!(off * 1000 <= count * 25, "{count}: {}", counter.count());

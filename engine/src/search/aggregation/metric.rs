@@ -2,7 +2,7 @@
 
 use tantivy::DocId;
 
-use super::{Aggregator, BucketId, Budget, SegmentContext, field_of, missing_value};
+use super::{Aggregator, BucketId, Budget, MetricValue, SegmentContext, field_of, missing_value};
 use crate::error::Result;
 use crate::mapping::field::{FieldMapping, Storage};
 use crate::search::column::{FieldColumn, to_f64};
@@ -138,24 +138,16 @@ impl Aggregator for Metric {
         }
         let Some(state) = self.states.get_mut(place) else { return Ok(()) };
         let Some(column) = &self.column else {
-            if let Some(missing) = self.missing {
-                docs.iter().for_each(|_| state.add(missing));
-            }
+            let missing = docs.iter().filter_map(|_| self.missing);
+            missing.for_each(|missing| state.add(missing));
             return Ok(());
         };
         let storage = column.storage();
         for &doc in docs {
-            if !column.is_multivalued() {
-                match column.first(doc) {
-                    Some(raw) => state.add(to_f64(storage, raw)),
-                    None => self.missing.into_iter().for_each(|missing| state.add(missing)),
-                }
-                continue;
-            }
             let before = state.count;
             column.values(doc).for_each(|raw| state.add(to_f64(storage, raw)));
-            if state.count == before {
-                self.missing.into_iter().for_each(|missing| state.add(missing));
+            if let (Some(missing), true) = (self.missing, state.count == before) {
+                state.add(missing);
             }
         }
         Ok(())
@@ -180,7 +172,7 @@ impl Aggregator for Metric {
         Ok(AggregationResult::Value { value: state.value(self.kind), is_date: self.is_date })
     }
 
-    fn metric(&self, parent: BucketId, name: Option<&str>) -> Option<Option<f64>> {
+    fn metric(&self, parent: BucketId, name: Option<&str>) -> Option<MetricValue> {
         let state = self.state(parent);
         let kind = match (self.kind, name) {
             (MetricKind::Stats, Some("min")) => MetricKind::Min,
@@ -192,6 +184,6 @@ impl Aggregator for Metric {
             (kind, None | Some("value")) => kind,
             _ => return None,
         };
-        Some(state.value(kind))
+        Some(MetricValue(state.value(kind)))
     }
 }

@@ -19,6 +19,7 @@ mod tests;
 
 use tantivy::DocId;
 
+use self::metric::MetricKind;
 use super::collect::Sink;
 use super::column::require_column;
 use super::request::{Aggregation, AggregationKind, SortValue};
@@ -35,6 +36,10 @@ pub(super) type BucketId = u32;
 /// A bucket that has no documents.
 pub(super) const EMPTY: BucketId = BucketId::MAX;
 
+/// A number that buckets can be ordered by; `None` over no values.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct MetricValue(pub(super) Option<f64>);
+
 /// One aggregation at work.
 pub(super) trait Aggregator {
     /// An index begins: what is asked must fit its mapping, even if nothing matches.
@@ -47,8 +52,8 @@ pub(super) trait Aggregator {
     fn close(&mut self) -> Result<()>;
     /// What was found in a bucket of the aggregation above.
     fn result(&self, parent: BucketId, budget: &mut Budget) -> Result<AggregationResult>;
-    /// A number that buckets can be ordered by; the outer `None` where there is no such number.
-    fn metric(&self, parent: BucketId, name: Option<&str>) -> Option<Option<f64>> {
+    /// A number that buckets can be ordered by; `None` where there is no such number.
+    fn metric(&self, parent: BucketId, name: Option<&str>) -> Option<MetricValue> {
         let _ = (parent, name);
         None
     }
@@ -213,7 +218,7 @@ impl Subs {
     }
 
     /// The number that a path names: `name`, or `name.property`.
-    pub(super) fn metric(&self, parent: BucketId, path: &str) -> Option<Option<f64>> {
+    pub(super) fn metric(&self, parent: BucketId, path: &str) -> Option<MetricValue> {
         let named = |wanted: &str| self.0.iter().find(|(name, _)| name == wanted);
         if let Some((_, aggregator)) = named(path) {
             return aggregator.metric(parent, None);
@@ -230,7 +235,6 @@ fn aggregator(
     depth: usize,
 ) -> Result<Box<dyn Aggregator>> {
     let subs = Subs::new(&aggregation.sub, limits, depth + 1)?;
-    use metric::MetricKind;
     let metric = |kind, field| metric::Metric::boxed(kind, field);
     let metric_name = match &aggregation.kind {
         AggregationKind::Stats(_) => "stats",

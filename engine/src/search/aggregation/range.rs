@@ -14,7 +14,7 @@ use crate::snapshot::Snapshot;
 /// Buckets by interval, `from` included and `to` not.
 pub(super) struct Ranges {
     field: String,
-    ranges: Vec<Interval>,
+    intervals: Vec<Interval>,
     keyed: bool,
     subs: Subs,
     limits: SearchLimits,
@@ -44,7 +44,7 @@ impl Ranges {
         limits: SearchLimits,
     ) -> Self {
         let end = |end: Option<f64>| end.map_or_else(|| "*".to_owned(), |end| format!("{end:?}"));
-        let mut ranges: Vec<Interval> = ranges
+        let mut intervals: Vec<Interval> = ranges
             .iter()
             .map(|(key, from, to)| Interval {
                 key: key.clone().unwrap_or_else(|| format!("{}-{}", end(*from), end(*to))),
@@ -54,13 +54,13 @@ impl Ranges {
             .collect();
         let least = |interval: &Interval| interval.from.unwrap_or(f64::NEG_INFINITY);
         let greatest = |interval: &Interval| interval.to.unwrap_or(f64::INFINITY);
-        ranges.sort_by(|left, right| {
+        intervals.sort_by(|left, right| {
             let from = least(left).total_cmp(&least(right));
             from.then_with(|| greatest(left).total_cmp(&greatest(right)))
         });
         Self {
             field: field.to_owned(),
-            ranges,
+            intervals,
             keyed,
             subs,
             limits,
@@ -73,8 +73,18 @@ impl Ranges {
         field_of(snapshot, &self.field, "range", |field| field.kind.storage() != Storage::Text)
     }
 
+    fn add(&mut self, bucket: BucketId, doc: DocId) -> Result<()> {
+        if self.counts.len() <= bucket as usize {
+            self.counts.resize(bucket as usize + 1, 0);
+        }
+        if let Some(count) = self.counts.get_mut(bucket as usize) {
+            *count += 1;
+        }
+        if self.subs.is_empty() { Ok(()) } else { self.subs.collect(bucket, &[doc]) }
+    }
+
     fn bucket(&self, parent: BucketId, place: usize) -> Result<BucketId> {
-        child_bucket(parent, self.ranges.len(), place, &self.limits)
+        child_bucket(parent, self.intervals.len(), place, &self.limits)
     }
 }
 
@@ -96,27 +106,15 @@ impl Aggregator for Ranges {
         let Some(column) = self.column.take() else { return Ok(()) };
         let storage = column.storage();
         let mut values: Vec<f64> = Vec::new();
+        let mut inside: Vec<bool> = Vec::new();
         for &doc in docs {
             values.clear();
             values.extend(column.values(doc).map(|raw| to_f64(storage, raw)));
-            for place in 0..self.ranges.len() {
-                let inside = self
-                    .ranges
-                    .get(place)
-                    .is_some_and(|range| values.iter().any(|value| range.has(*value)));
-                if !inside {
-                    continue;
-                }
-                let bucket = self.bucket(parent, place)?;
-                if self.counts.len() <= bucket as usize {
-                    self.counts.resize(bucket as usize + 1, 0);
-                }
-                if let Some(count) = self.counts.get_mut(bucket as usize) {
-                    *count += 1;
-                }
-                if !self.subs.is_empty() {
-                    self.subs.collect(bucket, &[doc])?;
-                }
+            inside.clear();
+            let has = |range: &Interval| values.iter().any(|value| range.has(*value));
+            inside.extend(self.intervals.iter().map(has));
+            for (place, _) in inside.iter().enumerate().filter(|(_, inside)| **inside) {
+                self.add(self.bucket(parent, place)?, doc)?;
             }
         }
         self.column = Some(column);
@@ -129,9 +127,9 @@ impl Aggregator for Ranges {
     }
 
     fn result(&self, parent: BucketId, budget: &mut Budget) -> Result<AggregationResult> {
-        budget.take(self.ranges.len())?;
-        let mut buckets = Vec::with_capacity(self.ranges.len());
-        for (place, range) in self.ranges.iter().enumerate() {
+        budget.take(self.intervals.len())?;
+        let mut buckets = Vec::with_capacity(self.intervals.len());
+        for (place, range) in self.intervals.iter().enumerate() {
             let bucket = self.bucket(parent, place)?;
             buckets.push(Bucket {
                 key: SortValue::Text(range.key.clone()),

@@ -10,7 +10,8 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use tantivy::DocId;
 
 use super::{
-    Aggregator, BucketId, Budget, EMPTY, SegmentContext, Subs, field_of, missing_value, next_bucket,
+    Aggregator, BucketId, Budget, EMPTY, MetricValue, SegmentContext, Subs, field_of,
+    missing_value, next_bucket,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::date::DateFormat;
@@ -27,7 +28,7 @@ pub(super) struct Terms {
     options: TermsAggregation,
     subs: Subs,
     limits: SearchLimits,
-    values: Values,
+    known: Values,
     buckets: FxHashMap<(BucketId, ValueId), BucketId>,
     counts: Vec<u64>,
     /// By bucket of the aggregation above.
@@ -55,7 +56,7 @@ type ValueId = u32;
 /// The values met so far.
 #[derive(Default)]
 struct Values {
-    values: Vec<SortValue>,
+    all: Vec<SortValue>,
     texts: FxHashMap<String, ValueId>,
     numbers: FxHashMap<(Storage, u64), ValueId>,
     /// All values of the index, where buckets without documents are wanted.
@@ -67,8 +68,8 @@ impl Values {
         if let Some(id) = self.texts.get(text) {
             return Ok(*id);
         }
-        let id = next_bucket(self.values.len(), limits)?;
-        self.values.push(SortValue::Text(text.to_owned()));
+        let id = next_bucket(self.all.len(), limits)?;
+        self.all.push(SortValue::Text(text.to_owned()));
         self.texts.insert(text.to_owned(), id);
         Ok(id)
     }
@@ -77,8 +78,8 @@ impl Values {
         if let Some(id) = self.numbers.get(&(storage, raw)) {
             return Ok(*id);
         }
-        let id = next_bucket(self.values.len(), limits)?;
-        self.values.push(decode(storage, raw));
+        let id = next_bucket(self.all.len(), limits)?;
+        self.all.push(decode(storage, raw));
         self.numbers.insert((storage, raw), id);
         Ok(id)
     }
@@ -87,12 +88,12 @@ impl Values {
         if let SortValue::Text(text) = value {
             return self.text(text, limits);
         }
-        let known = self.values.iter().position(|known| known == value);
+        let known = self.all.iter().position(|known| known == value);
         if let Some(place) = known {
             return next_bucket(place, limits);
         }
-        let id = next_bucket(self.values.len(), limits)?;
-        self.values.push(value.clone());
+        let id = next_bucket(self.all.len(), limits)?;
+        self.all.push(value.clone());
         for storage in [Storage::I64, Storage::U64, Storage::F64, Storage::Bool, Storage::Date] {
             if let Some((raw, Ordering::Equal)) = crate::search::column::encode(storage, value)
                 && decode(storage, raw) == *value
@@ -104,7 +105,7 @@ impl Values {
     }
 
     fn get(&self, id: ValueId) -> &SortValue {
-        self.values.get(id as usize).unwrap_or(&SortValue::Null)
+        self.all.get(id as usize).unwrap_or(&SortValue::Null)
     }
 }
 
@@ -146,7 +147,7 @@ impl Terms {
             options,
             subs,
             limits,
-            values: Values::default(),
+            known: Values::default(),
             buckets: FxHashMap::default(),
             counts: Vec::new(),
             children: Vec::new(),
@@ -164,31 +165,54 @@ impl Terms {
         if self.subs.is_empty() { Ok(()) } else { self.subs.collect(bucket, &[doc]) }
     }
 
+    fn new_bucket(&mut self, parent: BucketId, value: ValueId) -> Result<BucketId> {
+        let bucket = next_bucket(self.counts.len(), &self.limits)?;
+        self.counts.push(0);
+        self.buckets.insert((parent, value), bucket);
+        if self.children.len() <= parent as usize {
+            self.children.resize_with(parent as usize + 1, Vec::new);
+        }
+        if let Some(children) = self.children.get_mut(parent as usize) {
+            children.push((value, bucket));
+        }
+        Ok(bucket)
+    }
+
     fn count(&mut self, parent: BucketId, value: ValueId, docs: u64) -> Result<BucketId> {
-        let bucket = match self.buckets.get(&(parent, value)) {
-            Some(bucket) => *bucket,
-            None => {
-                let bucket = next_bucket(self.counts.len(), &self.limits)?;
-                self.counts.push(0);
-                self.buckets.insert((parent, value), bucket);
-                if self.children.len() <= parent as usize {
-                    self.children.resize_with(parent as usize + 1, Vec::new);
-                }
-                if let Some(children) = self.children.get_mut(parent as usize) {
-                    children.push((value, bucket));
-                }
-                bucket
-            }
-        };
+        let known = self.buckets.get(&(parent, value)).copied();
+        let bucket = known.map_or_else(|| self.new_bucket(parent, value), Ok)?;
         if let Some(count) = self.counts.get_mut(bucket as usize) {
             *count += docs;
         }
         Ok(bucket)
     }
 
+    fn add_numbers(
+        &mut self,
+        parent: BucketId,
+        storage: Storage,
+        raws: &[u64],
+        doc: DocId,
+    ) -> Result<()> {
+        for &raw in raws {
+            let value = self.known.number(storage, raw, &self.limits)?;
+            self.add(parent, value, doc)?;
+        }
+        Ok(())
+    }
+
+    fn count_ordinals(&mut self, ordinals: &[u64], doc: DocId) {
+        for &ordinal in ordinals {
+            match self.ordinal_counts.get_mut(place(ordinal)) {
+                Some(count) => *count += 1,
+                None => self.waiting.push(Waiting { parent: 0, doc, ordinal }),
+            }
+        }
+    }
+
     fn add_missing(&mut self, parent: BucketId, doc: DocId) -> Result<()> {
         let Some(missing) = self.missing.clone() else { return Ok(()) };
-        let value = self.values.value(&missing, &self.limits)?;
+        let value = self.known.value(&missing, &self.limits)?;
         self.add(parent, value, doc)
     }
 
@@ -208,7 +232,7 @@ impl Terms {
         }
         let values = self.values_of(column, &wanted)?;
         if everything {
-            self.values.everything.extend(values.iter().copied());
+            self.known.everything.extend(values.iter().copied());
         }
         for (value, count) in values.iter().zip(&counts).filter(|(_, count)| **count > 0) {
             self.count(0, *value, *count)?;
@@ -235,7 +259,7 @@ impl Terms {
         let mut result = Ok(());
         column.texts(&ordinals, |text| {
             let slot = next.next().and_then(|ordinal| values.get_mut(place(*ordinal)));
-            match (self.values.text(text, &self.limits), slot) {
+            match (self.known.text(text, &self.limits), slot) {
                 (Ok(value), Some(slot)) => *slot = value,
                 (Ok(_), None) => {}
                 (Err(error), _) => result = Err(error),
@@ -248,7 +272,7 @@ impl Terms {
         if self.options.include.is_none() && self.options.exclude.is_none() {
             return true;
         }
-        let key = self.key_text(self.values.get(value));
+        let key = self.key_text(self.known.get(value));
         let listed = |list: &Option<Vec<String>>| list.as_ref().map(|list| list.contains(&key));
         listed(&self.options.include).unwrap_or(true)
             && !listed(&self.options.exclude).unwrap_or(false)
@@ -283,7 +307,7 @@ impl Terms {
             .collect();
         if self.options.min_doc_count == 0 {
             let found: FxHashSet<ValueId> = found.iter().map(|(value, _)| *value).collect();
-            let others = self.values.everything.difference(&found);
+            let others = self.known.everything.difference(&found);
             candidates.extend(others.filter(|value| self.wanted(**value)).map(|value| Candidate {
                 value: *value,
                 bucket: EMPTY,
@@ -291,19 +315,21 @@ impl Terms {
                 metrics: Vec::new(),
             }));
         }
-        for candidate in &mut candidates {
-            for (order, _) in &self.options.order {
-                if let BucketOrder::Metric(path) = order {
-                    let metric = self.subs.metric(candidate.bucket, path).flatten();
-                    candidate.metrics.push(metric);
-                }
+        let orders = self.options.order.iter().filter_map(|(order, _)| match order {
+            BucketOrder::Metric(path) => Some(path),
+            BucketOrder::Count | BucketOrder::Key => None,
+        });
+        for path in orders {
+            for candidate in &mut candidates {
+                let metric = self.subs.metric(candidate.bucket, path);
+                candidate.metrics.push(metric.and_then(|MetricValue(value)| value));
             }
         }
         candidates
     }
 
     fn compare(&self, left: &Candidate, right: &Candidate) -> Ordering {
-        let keys = || compare_values(self.values.get(left.value), self.values.get(right.value));
+        let keys = || compare_values(self.known.get(left.value), self.known.get(right.value));
         let directed =
             |order: Ordering, descending| if descending { order.reverse() } else { order };
         if self.options.order.is_empty() {
@@ -362,11 +388,10 @@ impl Aggregator for Terms {
             && let Some(column) = &self.column
             && column.storage() != Storage::Text
         {
-            for doc in 0..segment.segment.reader().max_doc() {
-                for raw in column.values(doc) {
-                    let id = self.values.number(column.storage(), raw, &self.limits)?;
-                    self.values.everything.insert(id);
-                }
+            let docs = 0..segment.segment.reader().max_doc();
+            for raw in docs.flat_map(|doc| column.values(doc)) {
+                let id = self.known.number(column.storage(), raw, &self.limits)?;
+                self.known.everything.insert(id);
             }
         }
         self.subs.open(segment)
@@ -387,23 +412,17 @@ impl Aggregator for Terms {
                 raws.dedup();
             }
             if raws.is_empty() && self.missing.is_some() {
-                if is_text {
-                    self.waiting.push(Waiting { parent, doc, ordinal: MISSING });
-                } else {
-                    self.add_missing(parent, doc)?;
-                }
+                raws.push(MISSING);
             }
-            for &raw in &raws {
-                if parent == 0
-                    && let Some(count) = self.ordinal_counts.get_mut(place(raw))
-                {
-                    *count += 1;
-                } else if is_text {
-                    self.waiting.push(Waiting { parent, doc, ordinal: raw });
-                } else {
-                    let value = self.values.number(storage, raw, &self.limits)?;
-                    self.add(parent, value, doc)?;
-                }
+            if parent == 0 && !self.ordinal_counts.is_empty() {
+                self.count_ordinals(&raws, doc);
+            } else if is_text {
+                let waiting = raws.iter().map(|&ordinal| Waiting { parent, doc, ordinal });
+                self.waiting.extend(waiting);
+            } else if raws == [MISSING] && !column.has_value(doc) {
+                self.add_missing(parent, doc)?;
+            } else {
+                self.add_numbers(parent, storage, &raws, doc)?;
             }
         }
         self.column = Some(column);
@@ -427,7 +446,7 @@ impl Aggregator for Terms {
         budget.take(candidates.len())?;
         let mut buckets = Vec::with_capacity(candidates.len());
         for candidate in candidates {
-            let key = self.values.get(candidate.value).clone();
+            let key = self.known.get(candidate.value).clone();
             let shown = matches!(key, SortValue::Bool(_)) || self.is_date;
             buckets.push(Bucket {
                 key_as_string: shown.then(|| self.key_text(&key)),

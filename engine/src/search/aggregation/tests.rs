@@ -129,27 +129,7 @@ fn evaluate(
             AggregationResult::Buckets { buckets: buckets.collect(), keyed: *keyed }
         }
         AggregationKind::Histogram { field, interval, offset, min_doc_count } => {
-            let place = |value: &f64| ((value - offset) / interval).floor();
-            let key = |place: f64| place * interval + offset;
-            let groups = grouped(rows, |document| {
-                let values = numbers(document, field);
-                let keys: BTreeSet<i64> = values.iter().map(|value| place(value) as i64).collect();
-                keys.into_iter().map(|place| SortValue::F64(key(place as f64))).collect()
-            });
-            let mut buckets = Vec::new();
-            let mut next: Option<f64> = None;
-            for (start, rows) in groups {
-                let SortValue::F64(start) = start else { unreachable!() };
-                while *min_doc_count == 0 && next.is_some_and(|next| next < start) {
-                    buckets.push(bucket(SortValue::F64(next.unwrap()), &[], sub));
-                    next = next.map(|next| next + interval);
-                }
-                if rows.len() as u64 >= *min_doc_count {
-                    buckets.push(bucket(SortValue::F64(start), &rows, sub));
-                    next = Some(start + interval);
-                }
-            }
-            AggregationResult::Buckets { buckets, keyed: false }
+            histogram(rows, field, (*interval, *offset), *min_doc_count, sub)
         }
         AggregationKind::DateHistogram { field, interval, .. } => {
             let groups = grouped(rows, |document| {
@@ -169,6 +149,36 @@ fn evaluate(
         }
         metric => evaluate_metric(rows, metric),
     }
+}
+
+fn histogram(
+    rows: &[Row<'_>],
+    field: &str,
+    (interval, offset): (f64, f64),
+    min_doc_count: u64,
+    sub: &[(String, Aggregation)],
+) -> AggregationResult {
+    let groups = grouped(rows, |document| {
+        let start = |value: &f64| ((value - offset) / interval).floor() * interval + offset;
+        let mut starts: Vec<f64> = numbers(document, field).iter().map(start).collect();
+        starts.sort_by(f64::total_cmp);
+        starts.dedup();
+        starts.into_iter().map(SortValue::F64).collect()
+    });
+    let mut buckets = Vec::new();
+    let mut next: Option<f64> = None;
+    for (key, rows) in groups {
+        let SortValue::F64(start) = key else { unreachable!() };
+        while min_doc_count == 0 && next.is_some_and(|next| next < start) {
+            buckets.push(bucket(SortValue::F64(next.unwrap()), &[], sub));
+            next = next.map(|next| next + interval);
+        }
+        if rows.len() as u64 >= min_doc_count {
+            buckets.push(bucket(key, &rows, sub));
+            next = Some(start + interval);
+        }
+    }
+    AggregationResult::Buckets { buckets, keyed: false }
 }
 
 fn start_of(date: Date, interval: DateInterval) -> i64 {
@@ -273,7 +283,7 @@ fn terms(
         });
     }
     if options.order.is_empty() {
-        buckets.sort_by(|left, right| right.doc_count.cmp(&left.doc_count));
+        buckets.sort_by_key(|bucket| std::cmp::Reverse(bucket.doc_count));
     }
     let others = buckets.split_off(options.size.min(buckets.len()));
     AggregationResult::Terms {

@@ -23,6 +23,11 @@ pub(crate) fn fields_with_boosts(field: &Field<'_>) -> Result<Vec<(String, f32)>
             ))),
         },
     };
+    if field.value.as_array().is_some_and(|names| names.iter().any(Value::is_null)) {
+        let clause = field.clause;
+        let reason = format!("[{clause}] field name in [{}] cannot be null", field.key);
+        return Err(Error::parsing(reason));
+    }
     let fields: Vec<_> = field.texts()?.into_iter().map(read).collect::<Result<_>>()?;
     // `*` alone is what no fields at all mean.
     let everything =
