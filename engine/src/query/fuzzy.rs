@@ -94,8 +94,9 @@ impl Compiler<'_> {
         let mut found = Vec::with_capacity(ranked.len());
         for (similarity, term) in ranked {
             let term = Term::from_field_text(field, &term);
-            most_frequent = most_frequent.max(self.snapshot.doc_freq(&term)?);
-            found.push((similarity, term));
+            let doc_freq = self.snapshot.doc_freq(&term)?;
+            most_frequent = most_frequent.max(doc_freq);
+            found.push((similarity, (term, doc_freq)));
         }
         let queries: Result<Vec<_>> = found
             .into_iter()

@@ -26,6 +26,9 @@ mod term_level;
 mod term_selection;
 mod value;
 
+#[cfg(test)]
+mod tests;
+
 /// How much a query may ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueryLimits {

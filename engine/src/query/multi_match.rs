@@ -162,15 +162,20 @@ impl Compiler<'_> {
         }
         let mut queries = Vec::with_capacity(positions.len());
         for term in positions.iter().flat_map(|(_, terms)| terms) {
-            let mut most_frequent = 0;
-            for entry in fields {
-                let term = Term::from_field_text(entry.field, term);
-                most_frequent = most_frequent.max(self.snapshot.doc_freq(&term)?);
-            }
-            let in_fields: Result<Vec<_>> = fields
+            let counted: Result<Vec<_>> = fields
                 .iter()
                 .map(|entry| {
                     let term = Term::from_field_text(entry.field, term);
+                    let doc_freq = self.snapshot.doc_freq(&term)?;
+                    Ok((term, doc_freq))
+                })
+                .collect();
+            let counted = counted?;
+            let most_frequent = counted.iter().map(|(_, count)| *count).max().unwrap_or(0);
+            let in_fields: Result<Vec<_>> = fields
+                .iter()
+                .zip(counted)
+                .map(|(entry, term)| {
                     let (field, mapping) = (entry.field, entry.mapping);
                     self.scored_term_as(field, mapping, term, most_frequent, entry.boost)
                 })

@@ -110,20 +110,20 @@ impl<'a> Compiler<'a> {
         boost: f32,
     ) -> Result<Compiled> {
         let doc_freq = self.snapshot.doc_freq(&term)?;
-        self.scored_term_as(field, mapping, term, doc_freq, boost)
+        self.scored_term_as(field, mapping, (term, doc_freq), doc_freq, boost)
     }
 
-    /// As [`Self::scored_term`], scored as if so many documents had it.
+    /// As [`Self::scored_term`] for a term that so many documents have, scored as if it were as
+    /// frequent as `doc_freq` says.
     pub(super) fn scored_term_as(
         &self,
         field: Field,
         mapping: &FieldMapping,
-        term: Term,
+        (term, at_least): (Term, u64),
         doc_freq: u64,
         boost: f32,
     ) -> Result<Compiled> {
         self.count_clauses(1)?;
-        let at_least = self.snapshot.doc_freq(&term)?;
         if at_least == 0 {
             return Ok(Compiled::nothing());
         }

@@ -20,6 +20,8 @@ mod top;
 pub(crate) mod fixture;
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

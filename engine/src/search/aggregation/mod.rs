@@ -12,6 +12,8 @@ mod cardinality;
 mod histogram;
 mod hyper_log_log;
 mod metric;
+#[cfg(test)]
+mod option_tests;
 mod range;
 mod terms;
 #[cfg(test)]

@@ -17,7 +17,7 @@ use crate::search::sort_key::{compare, compare_values};
 use crate::search::{count, search};
 use crate::snapshot::Snapshot;
 
-fn close(left: f32, right: f32) -> bool {
+pub(super) fn close(left: f32, right: f32) -> bool {
     (left - right).abs() <= 1e-5 * left.abs().max(right.abs()).max(1.0)
 }
 

@@ -3,6 +3,7 @@
 
 mod checks;
 mod draw;
+mod pruning;
 
 use std::cell::RefCell;
 use std::cmp::Ordering;
