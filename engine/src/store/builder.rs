@@ -22,7 +22,7 @@ use crate::mapping::schema::SystemValues;
 
 /// Sizes tantivy's first hash table only. Larger ones cost a small commit more than they save a
 /// large one.
-const FIRST_TABLE_BUDGET_BYTES: usize = 1_000_000;
+const FIRST_TABLE_BUDGET_BYTES: usize = 200_000;
 
 /// A segment under construction.
 pub(super) struct Builder {

@@ -1,6 +1,8 @@
 //! Tests of the whole store through the engine's public face, on a simulated disk.
 
+mod faults;
 mod model;
+mod power;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -35,7 +35,8 @@ use crate::position::{Checkpoint, SeqNo};
 use crate::snapshot::StoredDocument;
 
 /// A writer that has had nothing to do for so long gives its thread back.
-const IDLE_BEFORE_PARKING: Duration = Duration::from_secs(10);
+const IDLE_BEFORE_PARKING: Duration =
+    if cfg!(test) { Duration::from_millis(5) } else { Duration::from_secs(10) };
 /// So many batches at most share one fsync and one publication.
 const GROUP_BATCHES: usize = 64;
 /// And so many bytes.

@@ -1,0 +1,191 @@
+//! Disks that fail, folders that are damaged, mappings that grow, readers that look all the time.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use egret_aof::disk::Disk;
+use egret_aof::disk::sim::Fault;
+
+use super::*;
+use crate::query::ast::Query;
+
+#[test]
+fn a_failed_sync_makes_the_index_read_only_until_a_flush_succeeds() {
+    let disk = SimDisk::new();
+    let engine = open(&disk);
+    let index = create(&engine, "a");
+    write_one(&index, upsert("1", &json!({"n": 1}))).unwrap();
+    index.flush().unwrap();
+    disk.fail_from(disk.operations(), Fault::SyncFailure);
+    let error = index.write(batch(vec![upsert("2", &json!({"n": 2}))])).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ReadOnly, "{error}");
+    let error = index.write(batch(vec![upsert("3", &json!({"n": 3}))])).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ReadOnly, "{error}");
+    assert!(index.document("1").unwrap().is_some());
+    disk.heal();
+    eventually("writes are taken again", || {
+        index.write(batch(vec![upsert("4", &json!({"n": 4}))])).is_ok()
+    });
+    let after = disk.power_cut(5);
+    drop((index, engine));
+    let engine = open(&after);
+    let index = engine.index("a").unwrap();
+    assert!(index.document("1").unwrap().is_some());
+    assert!(index.document("3").unwrap().is_none());
+    assert!(index.document("4").unwrap().is_some());
+}
+
+#[test]
+fn a_full_disk_is_survived() {
+    let disk = SimDisk::new();
+    let engine = open(&disk);
+    let index = create(&engine, "a");
+    write_one(&index, upsert("1", &json!({"n": 1}))).unwrap();
+    disk.fail_from(disk.operations(), Fault::NoSpace);
+    assert!(index.write(batch(vec![upsert("2", &json!({"n": 2}))])).is_err());
+    assert!(index.flush().is_err());
+    disk.heal();
+    eventually("writes are taken again", || {
+        index.write(batch(vec![upsert("3", &json!({"n": 3}))])).is_ok()
+    });
+    index.flush().unwrap();
+    engine.close().unwrap();
+    drop((index, engine));
+    let engine = open(&disk);
+    assert!(engine.index("a").unwrap().document("3").unwrap().is_some());
+}
+
+/// Damages one file of an index and expects the others to open.
+fn damaged(file: impl Fn(&str) -> bool, content: &[u8], expected: &str) {
+    let disk = SimDisk::new();
+    let engine = open(&disk);
+    let bad = create(&engine, "bad");
+    create(&engine, "good");
+    write(&bad, vec![upsert("1", &json!({"n": 1})), upsert("2", &json!({"n": 1}))]);
+    bad.flush().unwrap();
+    write_one(&bad, delete("1")).unwrap();
+    bad.flush().unwrap();
+    let folder = Path::new("/data/indexes").join(bad.uuid());
+    engine.close().unwrap();
+    drop((bad, engine));
+    let name = disk.list(&folder).unwrap().into_iter().find(|name| file(name)).unwrap();
+    disk.damage(&folder.join(name), content).unwrap();
+    let engine = open(&disk);
+    assert_eq!(engine.index("good").unwrap().name(), "good");
+    let reasons = engine.damaged();
+    assert_eq!(reasons.len(), 1);
+    assert!(reasons[0].1.contains(expected), "{reasons:?}");
+    assert_eq!(engine.index("bad").unwrap_err().kind(), ErrorKind::Corrupt);
+    let error = engine.create_index("bad", IndexDefinition::default()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::IndexAlreadyExists);
+    engine.delete_index("bad", false).unwrap();
+    assert!(!disk.exists(&folder).unwrap());
+    create(&engine, "bad");
+}
+
+#[test]
+fn one_damaged_index_does_not_stop_the_others() {
+    damaged(|name| name == "commit.json", b"{", "commit.json] is damaged");
+    damaged(|name| name == "commit.json", br#"{"format": 99}"#, "has format [99]");
+    let ends = |end: &'static str| move |name: &str| name.ends_with(end);
+    damaged(ends(".idx"), b"short", "bytes, not the committed");
+    damaged(ends(".del"), &[0; 12], "checksum differs");
+}
+
+#[test]
+fn a_newer_catalog_is_refused() {
+    let disk = SimDisk::new();
+    drop(create(&open(&disk), "a"));
+    disk.damage(Path::new("/data/catalog.json"), br#"{"format": 2}"#).unwrap();
+    let options = EngineOptions {
+        disk: Arc::new(disk),
+        folder: PathBuf::from("/data"),
+        indexing_budget_bytes: 1 << 20,
+    };
+    let error = Engine::open(options).unwrap_err();
+    assert!(error.message().contains("format Some(2)"), "{error}");
+}
+
+#[test]
+fn mappings_are_durable_and_what_is_deleted_is_gone() {
+    let disk = SimDisk::new();
+    let engine = open(&disk);
+    let index = create(&engine, "a");
+    index.put_mapping(&json!({"properties": {"tag": {"type": "keyword"}}})).unwrap();
+    let error = index.put_mapping(&json!({"properties": {"tag": {"type": "long"}}})).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
+    create(&engine, "b");
+    engine.delete_index("b", false).unwrap();
+    let after = disk.power_cut(9);
+    drop((index, engine));
+    let engine = open(&after);
+    assert!(engine.index("a").unwrap().mapping().field("tag").is_some());
+    assert_eq!(engine.indexes().len(), 1);
+    assert_eq!(after.list(Path::new("/data/indexes")).unwrap().len(), 1);
+}
+
+#[test]
+fn segments_with_and_without_a_field_are_searched_and_merged() {
+    let disk = SimDisk::new();
+    let engine = open(&disk);
+    let index = create(&engine, "a");
+    let exists = |field: &str| {
+        let query = Query::Exists { field: field.to_owned(), boost: 1.0 };
+        crate::search::count(&[index.snapshot()], &query).unwrap()
+    };
+    for n in 0..60 {
+        let field = format!("text_{}", n / 10);
+        let ops = vec![upsert(&n.to_string(), &json!({field: "some words", "all": n}))];
+        index.write(Batch { ops, refresh: Refresh::Now, ..Batch::default() }).unwrap();
+        assert_eq!(exists("all"), n + 1);
+        assert_eq!(exists(&format!("text_{}", n / 10)), n % 10 + 1);
+    }
+    eventually("merges", || {
+        index.write(batch(vec![delete("none")])).unwrap();
+        index.flush().unwrap();
+        index.stats().segment_count < 12
+    });
+    (0..6).for_each(|k| assert_eq!(exists(&format!("text_{k}")), 10, "text_{k}"));
+}
+
+#[test]
+fn transactions_are_seen_whole() {
+    let disk = SimDisk::new();
+    let engine = open(&disk);
+    let index = follow(&engine, "ledger");
+    let row = |id: &str, amount: i64| upsert(id, &json!({"amount": amount}));
+    let write = |lsn: u64, a: i64| {
+        let ops = vec![row("a", a), row("b", 1000 - a)];
+        let checkpoint = Some(checkpoint(lsn));
+        index.submit(Batch { ops, checkpoint, ..Batch::default() }).unwrap()
+    };
+    write(1, 0).blocking_recv().unwrap().unwrap();
+    index.refresh().unwrap();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let (mut looks, mut last) = (0, 0);
+            while !done.load(Ordering::Relaxed) {
+                let snapshot = index.snapshot();
+                let amount = |id: &str| {
+                    let document = snapshot.document(id).unwrap().unwrap();
+                    let source: Value = serde_json::from_slice(&document.source).unwrap();
+                    source["amount"].as_i64().unwrap()
+                };
+                assert_eq!(amount("a") + amount("b"), 1000);
+                let lsn = snapshot.checkpoint().unwrap().lsn.0;
+                assert!(lsn >= last);
+                assert_eq!(amount("a").unsigned_abs(), lsn - 1);
+                last = lsn;
+                looks += 1;
+            }
+            looks
+        });
+        let receipts: Vec<_> = (1..800_i64).map(|n| write(n.unsigned_abs() + 1, n)).collect();
+        for receipt in receipts {
+            receipt.blocking_recv().unwrap().unwrap();
+        }
+        done.store(true, Ordering::Relaxed);
+        assert!(reader.join().unwrap() > 0);
+    });
+}
