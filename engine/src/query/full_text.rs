@@ -288,7 +288,7 @@ pub(super) fn combine(queries: Vec<Compiled>, clause: &Match) -> Compiled {
 }
 
 /// The first terms of a segment that fit.
-fn first_matches(
+pub(super) fn first_matches(
     index: &InvertedIndexReader,
     matcher: &Matcher,
     limit: usize,

@@ -5,17 +5,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tantivy::Term;
-use tantivy::query::FuzzyTermQuery;
+use tantivy::index::InvertedIndexReader;
+use tantivy::query::{DfaWrapper, FuzzyTermQuery};
 use tantivy::schema::Field;
 
 use super::ast::{Fuzziness, Query};
 use super::compile::{Compiled, Compiler, invalid, union};
-use super::full_text::not_fuzzy;
-use super::matcher::FuzzyMatcher;
+use super::full_text::{first_matches, not_fuzzy};
+use super::matcher::{FuzzyMatcher, Matcher};
 use super::range::not_searchable;
 use super::term_level::Target;
 use crate::error::Result;
 use crate::mapping::field::{FieldMapping, Storage};
+
+/// Longer terms are compared one by one: an automaton takes about 70 KB a character.
+const AUTOMATON_CHARACTERS: usize = 64;
 
 /// A term with its options.
 pub(super) struct FuzzyTerm<'a> {
@@ -120,20 +124,35 @@ impl Compiler<'_> {
             found.insert(matcher.term, 0);
             return Ok(found);
         }
-        let term = Term::from_field_text(field, fuzzy.term);
-        let query = FuzzyTermQuery::new(term, matcher.edits, matcher.transpositions);
         let mut similar = BTreeSet::new();
-        for segment in self.snapshot.segments() {
-            let index = segment.reader().inverted_index(field)?;
-            let mut terms = index.terms().search(query.automaton()?).into_stream()?;
-            while terms.advance() {
-                similar.extend(std::str::from_utf8(terms.key()).map(str::to_owned));
+        if fuzzy.term.chars().nth(AUTOMATON_CHARACTERS).is_some() {
+            let matcher = Matcher::Fuzzy(matcher.clone());
+            for segment in self.snapshot.segments() {
+                let index = segment.reader().inverted_index(field)?;
+                similar.extend(first_matches(&index, &matcher, usize::MAX)?);
+            }
+        } else {
+            let term = Term::from_field_text(field, fuzzy.term);
+            let query = FuzzyTermQuery::new(term, matcher.edits, matcher.transpositions);
+            let automaton = query.automaton()?;
+            for segment in self.snapshot.segments() {
+                let index = segment.reader().inverted_index(field)?;
+                similar.extend(accepted_terms(&index, &automaton)?);
             }
         }
         let near = similar.into_iter().filter_map(|term| Some((matcher.distance(&term)?, term)));
         found.extend(near.map(|(distance, term)| (term, distance)));
         Ok(found)
     }
+}
+
+fn accepted_terms(index: &InvertedIndexReader, automaton: &DfaWrapper) -> Result<Vec<String>> {
+    let mut accepted = Vec::new();
+    let mut terms = index.terms().search(automaton).into_stream()?;
+    while terms.advance() {
+        accepted.extend(std::str::from_utf8(terms.key()).map(str::to_owned));
+    }
+    Ok(accepted)
 }
 
 /// 1 for the term itself, less for every edit, the more the shorter the terms are.

@@ -89,7 +89,8 @@ impl Bm25StatisticsProvider for ScoredPhrase {
     }
 
     fn total_num_docs(&self) -> tantivy::Result<u64> {
-        Ok(self.statistics.first().map_or(0, |(_, statistics)| statistics.doc_count))
+        let counts = self.statistics.iter().map(|(_, statistics)| statistics.doc_count);
+        Ok(counts.max().unwrap_or(0))
     }
 
     fn doc_freq(&self, term: &Term) -> tantivy::Result<u64> {

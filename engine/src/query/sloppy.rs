@@ -5,6 +5,8 @@
 //! choice of one position a term, its distance the greatest shifted position minus the least, and
 //! it counts `1 / (1 + distance)`.
 
+use rustc_hash::{FxHashMap, FxHashSet};
+
 /// Where the terms of one place of the phrase are in a document.
 #[derive(Debug, Default)]
 pub(super) struct PlacePositions {
@@ -87,37 +89,58 @@ fn with_repeats(places: &[PlacePositions], slop: u32) -> f32 {
     starts.dedup();
     let mut frequency = 0.0;
     for start in starts {
-        let nearest = (0..=slop).find(|distance| {
-            let mut taken = Vec::with_capacity(places.len());
-            can_choose(places, start, start + distance, false, &mut taken)
-        });
-        if let Some(distance) = nearest {
-            frequency += weight(distance, slop);
+        if !can_choose(places, start, start + slop) {
+            continue;
         }
+        let (mut near, mut far) = (0, slop);
+        while near < far {
+            let middle = near + (far - near) / 2;
+            if can_choose(places, start, start + middle) { far = middle } else { near = middle + 1 }
+        }
+        frequency += weight(near, slop);
     }
     frequency
 }
 
 /// Whether every place can take a position of its own within the interval, one of them its start.
-fn can_choose(
+fn can_choose(places: &[PlacePositions], start: i64, end: i64) -> bool {
+    (0..places.len()).any(|first| {
+        let starts = places.get(first).filter(|place| place.shifted.binary_search(&start).is_ok());
+        let Some(place) = starts else { return false };
+        let mut taken = FxHashMap::default();
+        taken.insert(start + place.offset, first);
+        let mut others = (0..places.len()).filter(|other| *other != first);
+        others.all(|other| {
+            let mut tried = FxHashSet::default();
+            tried.insert(start + place.offset);
+            take(places, other, (start, end), &mut taken, &mut tried)
+        })
+    })
+}
+
+/// Finds a position for a place, moving others where they have another (Kuhn's matching).
+fn take(
     places: &[PlacePositions],
-    start: i64,
-    end: i64,
-    started: bool,
-    taken: &mut Vec<i64>,
+    place: usize,
+    (start, end): (i64, i64),
+    taken: &mut FxHashMap<i64, usize>,
+    tried: &mut FxHashSet<i64>,
 ) -> bool {
-    let Some((place, rest)) = places.split_first() else { return started };
-    let from = place.shifted.partition_point(|position| *position < start);
-    for &position in place.shifted.iter().skip(from).take_while(|position| **position <= end) {
-        let original = position + place.offset;
-        if taken.contains(&original) {
+    let Some(own) = places.get(place) else { return false };
+    let from = own.shifted.partition_point(|position| *position < start);
+    for position in own.shifted.iter().skip(from).take_while(|position| **position <= end) {
+        let original = position + own.offset;
+        if !tried.insert(original) {
             continue;
         }
-        taken.push(original);
-        if can_choose(rest, start, end, started || position == start, taken) {
+        let free = match taken.get(&original) {
+            None => true,
+            Some(&other) => take(places, other, (start, end), taken, tried),
+        };
+        if free {
+            taken.insert(original, place);
             return true;
         }
-        taken.pop();
     }
     false
 }
@@ -173,6 +196,10 @@ mod tests {
         check(&[&[0], &[0]], 3, 0.0);
         check(&[&[0, 1], &[0, 1]], 1, 1.0);
         check(&[&[0, 2], &[0, 2]], 1, 0.5);
+        // Too few positions for many places, within any distance.
+        let few: Vec<i64> = (0..19).collect();
+        let many = vec![few.as_slice(); 20];
+        check(&many, u32::MAX, 0.0);
     }
 
     proptest::proptest! {

@@ -473,6 +473,19 @@ fn scores_of_what_is_not_a_plain_term() {
 }
 
 #[test]
+fn long_terms_may_be_misspelled() {
+    let long = "abcdefghij".repeat(30);
+    let mapping = json!({"properties": {"tag": {"type": "keyword"}}});
+    let snapshot = fixture::one_segment(&mapping, &[json!({"tag": long}), json!({"tag": "x"})]);
+    let wrong = long.replacen('j', "J", 2);
+    let fuzzy = |edits| {
+        Query::Match(Match { fuzziness: Some(Fuzziness::Edits(edits)), ..matching("tag", &wrong) })
+    };
+    assert_eq!(found(&snapshot, fuzzy(2)).unwrap(), "1");
+    assert_eq!(found(&snapshot, fuzzy(1)).unwrap(), "");
+}
+
+#[test]
 fn prefixes_have_no_cap() {
     let documents: Vec<Value> =
         (0..3000).map(|number| json!({"tag": format!("word{number}")})).collect();
