@@ -15,7 +15,6 @@ use crate::acknowledge::Acknowledgements;
 use crate::backoff::Backoff;
 use crate::catalog::{self, Fingerprint, Table};
 use crate::connect::{Control, within};
-use crate::copy::{self, Job, Snapshot};
 use crate::dead_letters::DeadLetters;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::Pipeline;
@@ -37,12 +36,12 @@ const FREE_ATTEMPTS: u32 = 50;
 const FREE_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// One attempt's view of the database.
-struct Connected {
-    control: Arc<Control>,
+pub(crate) struct Connected {
+    pub(crate) control: Arc<Control>,
     session: ReplicationClient,
-    server: Server,
+    pub(crate) server: Server,
     verdict: Verdict,
-    followed: Vec<Followed>,
+    pub(crate) followed: Vec<Followed>,
     fingerprints: Vec<Fingerprint>,
 }
 
@@ -207,104 +206,6 @@ impl Pipeline {
         Ok(followed)
     }
 
-    /// Makes the slot, and copies every table as it stood then.
-    async fn first_copy(&self, connected: &Connected, letters: &LetterBox) -> Result<Lsn> {
-        let name = self.config.slot_name();
-        slot::drop_slot(&connected.control, &name).await?;
-        self.board.set_state(PipelineState::Copying, None);
-        let snapshot = self.make_slot(&name, "", connected.server).await?;
-        self.copy_tables(connected, &snapshot, connected.followed.clone(), letters).await?;
-        let position = Position::new(&name, snapshot.0.checkpoint);
-        position.store(&*self.disk, &self.folder)?;
-        Ok(snapshot.0.checkpoint.lsn)
-    }
-
-    /// Copies tables whose indexes are not filled, from a snapshot of their own. The stream waits
-    /// meanwhile: it goes on from before that snapshot, and each new index skips what it holds.
-    async fn copy_new_tables(&self, connected: &Connected, letters: &LetterBox) -> Result<bool> {
-        let new = |followed: &&Followed| followed.index.needs_copy;
-        let followed: Vec<Followed> = connected.followed.iter().filter(new).cloned().collect();
-        if followed.is_empty() {
-            return Ok(false);
-        }
-        self.board.set_state(PipelineState::Copying, None);
-        let mut name = self.config.slot_name();
-        name.truncate(MAX_NAME_BYTES - COPY_SUFFIX.len());
-        name.push_str(COPY_SUFFIX);
-        let snapshot = self.make_slot(&name, " TEMPORARY", connected.server).await?;
-        self.copy_tables(connected, &snapshot, followed, letters).await?;
-        Ok(true)
-    }
-
-    /// Makes a slot on a session of its own, which keeps the snapshot while it lives.
-    async fn make_slot(
-        &self,
-        name: &str,
-        temporary: &str,
-        server: Server,
-    ) -> Result<(Snapshot, ReplicationClient)> {
-        let mut session = self.source.replication(Lsn::default()).await?;
-        let create =
-            format!("CREATE_REPLICATION_SLOT {name}{temporary} LOGICAL pgoutput EXPORT_SNAPSHOT");
-        let rows = session.simple_query(&create).await?;
-        let column = |at: usize| {
-            let value = rows.first()?.get(at)?.as_ref()?;
-            Some(String::from_utf8_lossy(value).into_owned())
-        };
-        let (Some(lsn), Some(snapshot)) = (column(1), column(2)) else {
-            let message = format!("making slot [{name}] gave no position or no snapshot");
-            return Err(Error::new(ErrorKind::Protocol, message));
-        };
-        let checkpoint = Checkpoint {
-            system_identifier: server.system_identifier,
-            timeline: server.timeline,
-            lsn: slot::lsn(&lsn)?,
-        };
-        Ok((Snapshot { name: snapshot, checkpoint }, session))
-    }
-
-    async fn copy_tables(
-        &self,
-        connected: &Connected,
-        snapshot: &(Snapshot, ReplicationClient),
-        followed: Vec<Followed>,
-        letters: &LetterBox,
-    ) -> Result<()> {
-        self.board.copies.fetch_add(1, Ordering::Relaxed);
-        let mut jobs = Vec::new();
-        for Followed { table, index } in followed {
-            let title = table.title();
-            let Some(format) = table.row_format() else { continue };
-            self.board.set_table_state(&title, TableState::Copying, None);
-            let counters = self.board.counters(&title);
-            let format = Arc::new(format);
-            jobs.push(Job { table, title: title.into(), format, sink: index.sink, counters });
-        }
-        let (source, config) = (&self.source, &self.config);
-        let copying = copy::copy(source, config, &snapshot.0, jobs, letters, &self.threads);
-        tokio::select! {
-            copied = Box::pin(copying) => copied,
-            // A copy must not let the slot fill the database's disk.
-            guarded = self.guard(&connected.control) => guarded,
-        }
-    }
-
-    /// Looks at the slot while a copy runs; returns only when the copy must not go on.
-    async fn guard(&self, control: &Control) -> Result<()> {
-        let name = self.config.slot_name();
-        loop {
-            sleep(self.config.watch_interval()).await;
-            let (server, slot) = slot::read(control, &name).await?;
-            self.board.server.store(server.0, Ordering::Relaxed);
-            let Some(slot) = slot else {
-                let message = format!("slot [{name}] is gone");
-                return Err(Error::new(ErrorKind::ChangesLost, message));
-            };
-            self.board.set_wal_status(slot.wal_status.clone(), slot.retained_bytes);
-            check_retained(&slot, &name, self.config.max_retained_wal_bytes)?;
-        }
-    }
-
     /// Follows from `position` on.
     async fn stream(
         &self,
@@ -365,10 +266,6 @@ impl Pipeline {
         Box::pin(stream.run()).await.map_err(publication_lost)
     }
 }
-
-/// The longest name that PostgreSQL keeps, and what marks a slot that lives for one copy.
-const MAX_NAME_BYTES: usize = 63;
-const COPY_SUFFIX: &str = "_copy";
 
 /// The server's version, where it is one that can be followed.
 async fn check_server(control: &Control) -> Result<u32> {

@@ -18,6 +18,7 @@ mod dead_letters;
 mod decode;
 mod document;
 pub mod error;
+mod fill;
 mod follow;
 pub mod pipeline;
 mod position;

@@ -68,33 +68,55 @@ struct Copying {
     stop: CancellationToken,
 }
 
-/// Empties the indexes of `jobs` and fills them from the snapshot. When this returns, they hold it
-/// durably. Must run on a thread that may block.
+/// A copy that can begin: its tables are locked against being rewritten while this lives.
+pub(crate) struct Prepared {
+    control: Control,
+    jobs: Vec<Job>,
+    ranges: Ranges,
+}
+
+/// Locks the tables of `jobs` and cuts them into ranges. `None` where one was rewritten or truncated
+/// since the snapshot was taken.
+pub(crate) async fn prepare(
+    source: &Source,
+    snapshot: &Snapshot,
+    jobs: Vec<Job>,
+    range_blocks: u32,
+) -> Result<Option<Prepared>> {
+    let control = source.control().await?;
+    import(&control, &snapshot.name).await?;
+    let mut ranges = Ranges::default();
+    for (place, job) in jobs.iter().enumerate() {
+        if !ranges::plan(&control, &job.table, place, range_blocks, &mut ranges).await? {
+            control.end();
+            return Ok(None);
+        }
+    }
+    Ok(Some(Prepared { control, jobs, ranges }))
+}
+
+/// Empties the indexes of the prepared tables and fills them from the snapshot. When this returns,
+/// they hold it durably. Must run on a thread that may block.
 pub(crate) async fn copy(
     source: &Source,
     config: &PipelineConfig,
     snapshot: &Snapshot,
-    jobs: Vec<Job>,
+    prepared: Prepared,
     letters: &LetterBox,
     threads: &TaskTracker,
 ) -> Result<()> {
-    let control = source.control().await?;
-    import(&control, &snapshot.name).await?;
-    let mut all = Ranges::default();
-    for (place, job) in jobs.iter().enumerate() {
-        ranges::plan(&control, &job.table, place, config.copy_range_blocks, &mut all).await?;
-    }
+    let Prepared { control, jobs, ranges } = prepared;
     for job in &jobs {
         empty(job, snapshot.checkpoint.lsn, letters).await?;
     }
     let stop = CancellationToken::new();
     let _stop_when_dropped = stop.clone().drop_guard();
-    let workers = config.copy_workers.min(all.len()).max(1);
+    let workers = config.copy_workers.min(ranges.len()).max(1);
     let copying = Copying {
         source: source.clone(),
         snapshot: snapshot.clone(),
         jobs: jobs.into(),
-        ranges: Arc::new(Mutex::new(all)),
+        ranges: Arc::new(Mutex::new(ranges)),
         letters: letters.clone(),
         batch_bytes: config.copy_batch_bytes,
         outstanding_bytes: config.outstanding_bytes / workers,

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::catalog::Table;
 use crate::connect::{Control, quote_identifier};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 
 /// Some blocks of one table, or of one partition of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,14 +67,15 @@ const MEASURE: &str = "
 
 /// Adds the ranges of a table. Asked on a session that reads in the snapshot: rows that it shows lie
 /// in blocks that exist by now, and the last range has no end besides. Locks the table against being
-/// rewritten, which would move rows between ranges, until the session ends.
+/// rewritten, which would move rows between ranges, until the session ends. False where it was
+/// rewritten or truncated since the snapshot was taken.
 pub(super) async fn plan(
     control: &Control,
     table: &Table,
     job: usize,
     blocks: u32,
     ranges: &mut RangeQueue,
-) -> Result<()> {
+) -> Result<bool> {
     for row in control.rows("listing partitions", HOLDERS, &[&table.oid]).await? {
         let oid: u32 = row.try_get(0)?;
         let (schema, name): (String, String) = (row.try_get(1)?, row.try_get(2)?);
@@ -83,8 +84,7 @@ pub(super) async fn plan(
         control.execute("locking the table against rewrites", &lock).await?;
         let row = control.row("measuring the table", MEASURE, &[&oid]).await?;
         if row.try_get::<_, Option<bool>>(1)? != Some(true) {
-            let message = format!("[{holder}] was rewritten while its copy began");
-            return Err(Error::new(ErrorKind::Server, message));
+            return Ok(false);
         }
         let size = u32::try_from(row.try_get::<_, i64>(0)?).unwrap_or(u32::MAX);
         ranges.0.extend(cut(size, blocks).map(|(first_block, end_block)| Range {
@@ -94,7 +94,7 @@ pub(super) async fn plan(
             end_block,
         }));
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Cuts `size` blocks into pieces of `blocks`, the last without an end.
