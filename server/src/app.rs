@@ -15,6 +15,7 @@ use crate::cached_search::{self, Cache};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::http::call::Bodies;
+use crate::http::listener::BoundedListener;
 use crate::identity::Identity;
 use crate::pools::Pools;
 use crate::sampler;
@@ -186,6 +187,7 @@ async fn serve_until_stopped(config: Config) -> Result<()> {
         tracing::info!("stopping on {name}");
         let _ = stopping.send(true);
     };
+    let listener = BoundedListener::new(listener, app.config.http.max_connections);
     let server = axum::serve(listener, crate::routes::router(Arc::clone(&app)))
         .with_graceful_shutdown(signal)
         .into_future();

@@ -47,6 +47,8 @@ pub struct HttpConfig {
     pub cluster_name: String,
     /// The node's name.
     pub node_name: String,
+    /// Connections at once; others wait to be accepted.
+    pub max_connections: usize,
     /// Bytes of one request's body.
     pub max_body_bytes: usize,
     /// Bytes of all bodies in progress.
@@ -178,6 +180,7 @@ impl Default for HttpConfig {
             listen: "127.0.0.1:9200".into(),
             cluster_name: "egret".into(),
             node_name: "egret-1".into(),
+            max_connections: 10_000,
             max_body_bytes: 100 << 20,
             max_bodies_bytes: 512 << 20,
             shutdown_timeout_ms: 10_000,
@@ -274,6 +277,7 @@ impl Config {
     /// Refuses what cannot work, with the option's name.
     pub fn validate(&self) -> Result<()> {
         let positive = [
+            ("http.max_connections", self.http.max_connections),
             ("http.max_body_bytes", self.http.max_body_bytes),
             ("http.max_bodies_bytes", self.http.max_bodies_bytes),
             ("pools.write_threads", self.pools.write_threads),

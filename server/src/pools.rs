@@ -47,9 +47,6 @@ pub(crate) struct Pool {
     rejected: AtomicUsize,
 }
 
-/// The right to do one piece of work, held while it is done.
-pub(crate) type Permit = OwnedSemaphorePermit;
-
 impl Pool {
     fn new(name: &'static str, threads: usize, queue: usize) -> Self {
         let permits = Arc::new(Semaphore::new(threads));
@@ -58,7 +55,7 @@ impl Pool {
     }
 
     /// Waits for the right to work, unless too many wait already.
-    pub(crate) async fn enter(&self) -> Result<Permit> {
+    async fn enter(&self) -> Result<OwnedSemaphorePermit> {
         if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
             return Ok(permit);
         }
@@ -74,7 +71,18 @@ impl Pool {
         work: impl FnOnce() -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let permit = self.enter().await?;
-        run_with(permit, work).await.map(|(result, _)| result)
+        let work = move || {
+            // Moved into the thread: who stops waiting does not free it early.
+            let _permit = permit;
+            work()
+        };
+        match tokio::task::spawn_blocking(work).await {
+            Ok(result) => result,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => Err(Error::new(Kind::Unavailable, "Egret is stopping")),
+            },
+        }
     }
 
     /// Its name, how many work, wait, and were refused.
@@ -82,22 +90,6 @@ impl Pool {
         let active = self.threads - self.permits.available_permits().min(self.threads);
         let waiting = self.waiting.load(Ordering::Relaxed);
         (self.name, active, waiting, self.rejected.load(Ordering::Relaxed))
-    }
-}
-
-/// Runs work that blocks under a permit, and gives the permit back with the result.
-pub(crate) async fn run_with<T: Send + 'static>(
-    permit: Permit,
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<(T, Permit)> {
-    // The permit moves into the thread: who stops waiting does not free it early.
-    let done = tokio::task::spawn_blocking(move || (work(), permit)).await;
-    match done {
-        Ok((result, permit)) => Ok((result?, permit)),
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => Err(Error::new(Kind::Unavailable, "Egret is stopping")),
-        },
     }
 }
 

@@ -3,6 +3,7 @@
 
 pub(crate) mod call;
 pub(crate) mod errors;
+pub(crate) mod listener;
 pub(crate) mod media;
 pub(crate) mod params;
 pub(crate) mod reply;

@@ -15,7 +15,6 @@ use crate::dialect::bulk::{Action, Defaults, operation, read};
 use crate::error::{Error, Result};
 use crate::http::{Call, Reply, errors};
 use crate::identity::new_id;
-use crate::pools::run_with;
 
 pub(super) async fn bulk(State(app): State<Arc<App>>, call: Call) -> Result<Reply> {
     run(&app, call, None).await
@@ -61,7 +60,6 @@ async fn run(app: &App, call: Call, index: Option<String>) -> Result<Reply> {
             return Err(Error::argument(format!("[{unsupported}] of [_bulk] is not supported")));
         }
     }
-    let permit = app.pools.write.enter().await?;
     let engine = Arc::clone(&app.engine);
     let body = call.body.clone();
     let submit = move || {
@@ -82,15 +80,13 @@ async fn run(app: &App, call: Call, index: Option<String>) -> Result<Reply> {
         }
         Ok((slots, submitted))
     };
-    let ((mut slots, submitted), permit) = run_with(permit, submit).await?;
+    let (mut slots, submitted) = app.pools.write.run(submit).await?;
     for Submitted { index, receipt, items } in submitted {
-        let closed = |_| egret_engine::Error::new(ErrorKind::Closed, "the index was closed");
-        match receipt.await.map_err(closed).flatten() {
+        match write::said(receipt).await {
             Ok(outcome) => settle(&mut slots, &items, outcome.ops, &index),
-            Err(error) => fail(&mut slots, &items, &Error::from(error)),
+            Err(error) => fail(&mut slots, &items, &error),
         }
     }
-    drop(permit);
     Ok(answer(app, &slots, refresh, started))
 }
 

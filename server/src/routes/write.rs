@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use egret_engine::batch::{Applied, Batch, BatchOutcome, OpResult, Refresh, WriteOp};
+use egret_engine::index::Receipt;
 use egret_engine::{Engine, ErrorKind, Index, IndexDefinition};
 use serde_json::{Map, Value, json};
 
 use crate::app::App;
 use crate::error::{Error, Kind, Result};
 use crate::http::Params;
-use crate::pools::{Permit, run_with};
 
 /// Parameters of every write. One node always has its one shard active, and writes never wait for
 /// longer than a queue's turn.
@@ -74,7 +74,6 @@ pub(super) async fn one(
     op: WriteOp,
     refresh: Refresh,
 ) -> Result<(Arc<Index>, Applied)> {
-    let permit = app.pools.write.enter().await?;
     let (engine, name) = (Arc::clone(&app.engine), name.to_owned());
     let make = !matches!(op, WriteOp::Delete { .. });
     let resolve = move || {
@@ -84,8 +83,8 @@ pub(super) async fn one(
         let receipt = index.submit(batch)?;
         Ok((index, receipt))
     };
-    let ((index, receipt), permit) = run_with(permit, resolve).await?;
-    let outcome = await_receipt(receipt, permit).await;
+    let (index, receipt) = app.pools.write.run(resolve).await?;
+    let outcome = said(receipt).await;
     let statistics = &app.statistics;
     count(
         statistics,
@@ -101,15 +100,11 @@ pub(super) async fn one(
     }
 }
 
-/// Waits for what the writer says, holding the write's permit until then.
-pub(super) async fn await_receipt(
-    receipt: egret_engine::index::Receipt,
-    permit: Permit,
-) -> Result<BatchOutcome> {
-    let outcome = receipt.await;
-    drop(permit);
+/// Waits for what the writer says. No thread waits with it: what is in the writer's hands is bounded
+/// by its queue.
+pub(super) async fn said(receipt: Receipt) -> Result<BatchOutcome> {
     let closed = |_| egret_engine::Error::new(ErrorKind::Closed, "the index was closed");
-    Ok(outcome.map_err(closed)??)
+    Ok(receipt.await.map_err(closed).flatten()?)
 }
 
 /// Counts operations.
