@@ -87,9 +87,9 @@ fn fill(index: &Index, lines: &[Bytes], followed: bool) {
     index.flush().unwrap();
     let stats = index.stats();
     println!(
-        "{}: {:.0} documents/s in batches of {BATCH}, flushed after {:.1} s, {} segments, {} MB",
+        "{}: {} documents/s in batches of {BATCH}, flushed after {:.1} s, {} segments, {} MB",
         index.name(),
-        lines.len() as f64 / written.as_secs_f64(),
+        lines.len() * 1000 / usize::try_from(written.as_millis()).unwrap().max(1),
         began.elapsed().as_secs_f64(),
         stats.segment_count,
         stats.size_bytes >> 20,
@@ -123,13 +123,13 @@ fn trickle(index: &Index, lines: &[Bytes], rate: u32, followed: bool) {
     drop(sender);
     let mut took = collector.join().unwrap();
     took.sort();
-    let quantile = |q: f64| took[((took.len() - 1) as f64 * q) as usize].as_secs_f64() * 1000.0;
+    let percentile = |p: usize| took[(took.len() - 1) * p / 100].as_secs_f64() * 1000.0;
     println!(
         "{} at {rate}/s: p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms, {} segments, {} publications",
         index.name(),
-        quantile(0.5),
-        quantile(0.99),
-        quantile(1.0),
+        percentile(50),
+        percentile(99),
+        percentile(100),
         index.stats().segment_count,
         index.snapshot().generation().number,
     );

@@ -201,10 +201,10 @@ impl Trial {
             }
             88..93 => self.index.flush().unwrap(),
             93..96 => {
-                if self.history.is_some() {
+                if let Some(history) = &mut self.history {
                     self.lsn += 5;
                     self.index.advance(checkpoint(self.lsn)).unwrap();
-                    self.history.as_mut().unwrap().insert(self.lsn, self.model.clone());
+                    history.insert(self.lsn, self.model.clone());
                 }
             }
             96..98 => self.restart(context),

@@ -8,11 +8,11 @@
 mod flush;
 mod publish;
 mod recover;
+mod thread;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Sender, select};
+use crossbeam_channel::Sender;
 use rustc_hash::FxHashMap;
 use serde_json::Value;
 use tantivy::index::SegmentId;
@@ -22,11 +22,13 @@ pub(super) use self::flush::FinishedFlush;
 use self::flush::Flushing;
 use self::publish::Publishing;
 pub(crate) use self::recover::{Home, Recovered, create, open};
+pub(crate) use self::thread::Slot;
+use self::thread::Then;
 use super::background::Lane;
 use super::budget::Share;
 use super::builder::guarded;
 use super::plan::{AppliedBatch, Change, Circumstances, apply};
-use super::shared::{Event, Message, Shared, closed, source_bytes};
+use super::shared::{Event, Message, Shared, source_bytes};
 use super::state::{FinishedMerge, Store};
 use super::translog::Translog;
 use crate::batch::{Applied, Batch, BatchOutcome, Refresh};
@@ -34,23 +36,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::position::{Checkpoint, SeqNo};
 use crate::snapshot::StoredDocument;
 
-/// A writer that has had nothing to do for so long gives its thread back.
-const IDLE_BEFORE_PARKING: Duration =
-    if cfg!(test) { Duration::from_millis(5) } else { Duration::from_secs(10) };
 /// So many batches at most share one fsync and one publication.
 const GROUP_BATCHES: usize = 64;
 /// And so many bytes.
 const GROUP_BYTES: usize = 16 << 20;
-
-/// Where the writer of an index is.
-pub(crate) enum Slot {
-    /// Without a thread.
-    Parked(Box<Writer>),
-    /// On its thread.
-    Running,
-    /// Nowhere: the index is closed.
-    Closed,
-}
 
 /// Who waits for a batch.
 type Reply = oneshot::Sender<Result<BatchOutcome>>;
@@ -80,200 +69,7 @@ pub(crate) struct Writer {
     failed: Option<String>,
 }
 
-/// Whether a writer goes on.
-#[derive(PartialEq, Eq)]
-enum Then {
-    Continue,
-    End,
-}
-
-impl Shared {
-    /// Hands a message to the writer and sees that it runs.
-    pub(crate) fn send(self: &Arc<Self>, message: Message) -> Result<()> {
-        // Before: a full queue must be drained. After: the writer may have parked meanwhile.
-        self.wake()?;
-        self.queue.send(message)?;
-        self.wake()
-    }
-
-    /// Hands a batch to the writer. Waits while its queue is full.
-    pub(crate) fn submit(self: &Arc<Self>, batch: Batch) -> Result<crate::index::Receipt> {
-        self.wake()?;
-        self.queue.reserve(source_bytes(&batch))?;
-        let (reply, receipt) = oneshot::channel();
-        self.send(Message::Write(batch, reply))?;
-        Ok(receipt)
-    }
-
-    /// Sends a message that is answered, and waits.
-    pub(crate) fn ask(
-        self: &Arc<Self>,
-        message: impl FnOnce(Sender<Result<()>>) -> Message,
-    ) -> Result<()> {
-        let (reply, answer) = crossbeam_channel::bounded(1);
-        self.send(message(reply))?;
-        answer.recv().map_err(|_| closed())?
-    }
-
-    fn tell(self: &Arc<Self>, event: Event) {
-        // The receiver lives in the same structure; a closed index ignores what comes.
-        if self.queue.events.0.send(event).is_ok() && self.wake().is_err() {
-            tracing::debug!(index = %self.identity.name, "an event came after the close");
-        }
-    }
-
-    /// Sees that the writer has a thread.
-    fn wake(self: &Arc<Self>) -> Result<()> {
-        let mut slot = self.slot.lock();
-        match std::mem::replace(&mut *slot, Slot::Running) {
-            Slot::Running => Ok(()),
-            Slot::Closed => {
-                *slot = Slot::Closed;
-                Err(closed())
-            }
-            Slot::Parked(writer) => {
-                let shared = Arc::clone(self);
-                let name = format!("egret-write-{}", self.identity.name);
-                let thread = std::thread::Builder::new().name(name);
-                match thread.spawn(move || writer.run(&shared)) {
-                    Ok(_) => Ok(()),
-                    Err(error) => {
-                        // The writer went with the closure; a reopened engine has it again.
-                        *slot = Slot::Closed;
-                        Err(Error::from(error))
-                    }
-                }
-            }
-        }
-    }
-
-    /// Ends the writer. Further messages are refused.
-    pub(crate) fn close(self: &Arc<Self>, flush: bool) -> Result<()> {
-        if !flush {
-            let mut slot = self.slot.lock();
-            if matches!(*slot, Slot::Parked(_)) {
-                *slot = Slot::Closed;
-                self.queue.close();
-                return Ok(());
-            }
-        }
-        match self.ask(|reply| Message::Close { flush, reply }) {
-            Err(error) if error.kind() == ErrorKind::Closed => Ok(()),
-            other => other,
-        }
-    }
-}
-
 impl Writer {
-    fn run(mut self: Box<Self>, shared: &Arc<Shared>) {
-        let mut idle_since = Instant::now();
-        loop {
-            let deadline = self.deadline(shared, idle_since + IDLE_BEFORE_PARKING);
-            let (receiver, events) = (&shared.queue.receiver, &shared.queue.events.1);
-            let (mut message, mut event) = (None, None);
-            select! {
-                recv(receiver) -> received => message = received.ok(),
-                recv(events) -> received => event = received.ok(),
-                default(deadline.saturating_duration_since(Instant::now())) => {}
-            }
-            if message.is_some() || event.is_some() {
-                idle_since = Instant::now();
-            }
-            match guarded(|| Ok(self.step(shared, message, event))) {
-                Ok(Then::Continue) => {}
-                Ok(Then::End) => {
-                    *shared.slot.lock() = Slot::Closed;
-                    shared.queue.close();
-                    Self::refuse_the_rest(shared);
-                    return;
-                }
-                Err(error) => self.fail(shared, &error.to_string()),
-            }
-            if self.is_at_rest() && idle_since.elapsed() >= IDLE_BEFORE_PARKING {
-                let mut slot = shared.slot.lock();
-                if shared.queue.is_empty() {
-                    *slot = Slot::Parked(self);
-                    return;
-                }
-            }
-        }
-    }
-
-    fn step(
-        &mut self,
-        shared: &Arc<Shared>,
-        message: Option<Message>,
-        event: Option<Event>,
-    ) -> Then {
-        if let Some(event) = event {
-            self.handle_event(shared, event);
-        }
-        let then = message.map_or(Then::Continue, |message| self.handle(shared, message));
-        if then == Then::Continue {
-            self.do_what_is_due(shared);
-        }
-        then
-    }
-
-    /// Answers what came after the close.
-    fn refuse_the_rest(shared: &Arc<Shared>) {
-        for message in shared.queue.receiver.try_iter() {
-            match message {
-                Message::Write(batch, reply) => {
-                    shared.queue.release(source_bytes(&batch));
-                    answer(reply, Err(closed()));
-                }
-                Message::Advance(_) => {}
-                Message::PutMapping(_, reply)
-                | Message::Refresh(reply)
-                | Message::Flush(reply)
-                | Message::Resume(reply)
-                | Message::Close { reply, .. } => tell(&reply, Err(closed())),
-            }
-        }
-    }
-
-    fn deadline(&self, shared: &Shared, parking: Instant) -> Instant {
-        let quiet = shared.queue.is_empty();
-        let interval = shared.identity.settings.refresh_interval;
-        let publish = self.publishing.due(interval, quiet, Instant::now());
-        let flush = self.flush_due(shared);
-        let sync = self.log.as_ref().and_then(Translog::sync_due);
-        let due = publish.into_iter().chain(flush).chain(sync).min();
-        if self.is_at_rest() {
-            due.map_or(parking, |due| due.min(parking))
-        } else {
-            due.unwrap_or_else(|| Instant::now() + IDLE_BEFORE_PARKING)
-        }
-    }
-
-    fn is_at_rest(&self) -> bool {
-        !self.publishing.is_pending()
-            && !self.flushing.is_running()
-            && !self.store.is_merging()
-            && self.log.as_ref().is_none_or(|log| log.sync_due().is_none())
-            && (self.changes == self.flushing.flushed_changes || self.failed.is_some())
-    }
-
-    fn do_what_is_due(&mut self, shared: &Arc<Shared>) {
-        let now = Instant::now();
-        let quiet = shared.queue.is_empty();
-        let interval = shared.identity.settings.refresh_interval;
-        let publish = self.publishing.due(interval, quiet, now);
-        if publish.is_some_and(|due| due <= now) {
-            // A failure has been told to whoever waits, and the writer has begun anew.
-            drop(self.publish_or_recover(shared));
-        }
-        if let Some(log) =
-            self.log.as_mut().filter(|log| log.sync_due().is_some_and(|due| due <= now))
-        {
-            log.sync();
-        }
-        if self.flush_due(shared).is_some_and(|due| due <= now) {
-            self.start_flush(shared);
-        }
-    }
-
     fn handle(&mut self, shared: &Arc<Shared>, message: Message) -> Then {
         match message {
             Message::Write(batch, reply) => return self.handle_writes(shared, batch, reply),
