@@ -39,7 +39,7 @@ fn cluster() -> Arc<Cluster> {
 #[derive(Debug)]
 enum Hit {
     Copy { rows_copied: u64 },
-    BigTransaction { committed: String, received: String, visible: String, after: Duration },
+    BigTransaction { handed_over: bool, after: Duration, usual: Duration },
     Anywhere { after: Duration },
 }
 
@@ -49,11 +49,11 @@ impl fmt::Display for Hit {
             Self::Copy { rows_copied } => {
                 write!(f, "in the copy, {rows_copied} of {} rows copied", SIZE.accounts)
             }
-            Self::BigTransaction { committed, received, visible, after } => write!(
-                f,
-                "inside a {BIG}-row transaction, {after:?} after its commit at {committed}: \
-                 received {received}, visible {visible}"
-            ),
+            Self::BigTransaction { handed_over, after, usual } => {
+                let part = if *handed_over { "applied" } else { "gathered" };
+                write!(f, "inside a {BIG}-row transaction while it is {part}, ")?;
+                write!(f, "{after:.0?} after its commit (it usually takes {usual:.0?})")
+            }
             Self::Anywhere { after } => write!(f, "while following, after {after:?}"),
         }
     }
@@ -94,15 +94,19 @@ async fn kill_in_big_transaction(
     let usual = begin.elapsed();
     for _ in 0..TRIES {
         let pause = usual.mul_f64(random.random_range(0.0..0.9));
+        let before = database.flush_lsn().await;
+        wait_until_visible(egret, &before).await;
         let committed = big_transaction(database.client(), BIG).await;
         let begin = Instant::now();
         tokio::time::sleep(pause).await;
         let status = status(egret).await.unwrap();
-        let lsn = |name: &str| status["lsn"][name].as_str().unwrap_or("0/0").to_owned();
-        if position(&lsn("visible")) < position(&committed) {
+        let lsn = |name: &str| position(status["lsn"][name].as_str().unwrap_or("0/0"));
+        let seen = lsn("visible");
+        // What came before it is seen, and it is not: Egret is inside it.
+        if position(&before) <= seen && seen < position(&committed) {
             block_in_place(|| egret.kill());
-            let (received, visible) = (lsn("received"), lsn("visible"));
-            return Hit::BigTransaction { committed, received, visible, after: begin.elapsed() };
+            let handed_over = lsn("received") >= position(&committed);
+            return Hit::BigTransaction { handed_over, after: begin.elapsed(), usual };
         }
         wait_until_visible(egret, &committed).await;
     }
@@ -132,19 +136,21 @@ async fn run(cluster: Arc<Cluster>, seed: u64) -> Vec<Hit> {
     ledger::create(&database, SIZE).await;
     let load = Load::start(&database, SIZE.accounts, seed, 2).await;
     let mut egret = block_in_place(|| Egret::start(ledger::following(&database)));
-    let mut hits = vec![kill_in_copy(&mut egret, &mut random).await];
+    let mut hits = Vec::new();
+    note(seed, &mut hits, kill_in_copy(&mut egret, &mut random).await);
     block_in_place(|| egret.resume());
-    ledger::wait_until_streaming(&egret).await;
+    ledger::wait_until_streaming(&database, &egret).await;
     let prober = Prober::start(SIZE);
     prober.watch(&egret);
     let mut inside = [true, false];
     inside.shuffle(&mut random);
     for inside in inside {
-        hits.push(if inside {
+        let hit = if inside {
             kill_in_big_transaction(&database, &mut egret, &mut random).await
         } else {
             kill_anywhere(&mut egret, &mut random).await
-        });
+        };
+        note(seed, &mut hits, hit);
         block_in_place(|| egret.resume());
         prober.watch(&egret);
     }
@@ -155,13 +161,17 @@ async fn run(cluster: Arc<Cluster>, seed: u64) -> Vec<Hit> {
     let status = status(&egret).await.unwrap();
     assert_eq!(status["copies"], 0, "a restart after the copy copies again: {status}");
     assert_eq!(status["dead_letters"], 0, "{status}");
-    for (at, hit) in hits.iter().enumerate() {
-        poll::report(&format!("seed {seed}, kill {}: {hit}", at + 1));
-    }
     poll::report(&format!(
         "seed {seed}: {counts}; the sums were right {probes} times; {rows} rows are equal"
     ));
     hits
+}
+
+/// Says where a kill hit, and keeps it.
+fn note(seed: u64, hits: &mut Vec<Hit>, hit: Hit) {
+    hits.push(hit);
+    let hit = &hits[hits.len() - 1];
+    poll::report(&format!("seed {seed}, kill {}: {hit}", hits.len()));
 }
 
 fn setting(name: &str, default: u64) -> u64 {
@@ -175,7 +185,6 @@ async fn the_index_equals_the_tables_after_every_kill() {
     let cluster = block_in_place(cluster);
     let mut hits = Vec::new();
     for seed in first..first + runs {
-        println!("seed {seed} begins");
         hits.extend(run(Arc::clone(&cluster), seed).await);
     }
     let copies = hits.iter().filter(|hit| matches!(hit, Hit::Copy { .. })).count();

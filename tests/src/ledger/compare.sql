@@ -30,7 +30,9 @@ WITH expected AS (
                    (fields#>>'{changes,0}')::int, fields#>>'{kind.keyword,0}',
                    (fields#>>'{weight,0}')::double precision, (fields#>>'{serial,0}')::bigint,
                    (fields#>>'{active,0}')::boolean,
-                   date_trunc('milliseconds', (fields#>>'{at,0}')::timestamptz))::text)
+                   CASE jsonb_typeof(fields#>'{at,0}')
+                       WHEN 'number' THEN to_timestamp((fields#>>'{at,0}')::numeric / 1000)
+                       ELSE (fields#>>'{at,0}')::timestamptz END)::text)
       FROM hits WHERE index = 'accounts'
     UNION ALL
     SELECT 'journal _source', key,

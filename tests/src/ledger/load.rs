@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -16,6 +17,10 @@ const NEW_IDS: i32 = 1_000_001;
 
 /// How many new ids there may be: as far as picks among them look.
 const NEW_ID_RANGE: i32 = 5_000;
+
+/// A task's rest between two transactions: so the load does not run away from a debug build, and what
+/// a test looks at is what it has just done.
+const PACE: Duration = Duration::from_millis(8);
 
 /// Running transactions.
 #[derive(Debug)]
@@ -69,6 +74,7 @@ async fn work(client: Client, mut random: StdRng, accounts: u32, stop: Arc<Atomi
     let mut counts = Counts::default();
     client.batch_execute("SET deadlock_timeout = '20ms'").await.unwrap();
     while !stop.load(Ordering::Relaxed) {
+        tokio::time::sleep(PACE).await;
         let (statements, commits) = transaction(&mut random, accounts);
         // A deadlock with another task undoes the transaction, as in any application.
         match client.batch_execute(&statements).await {

@@ -75,10 +75,17 @@ pub fn streams(status: &serde_json::Value) -> bool {
     tables.is_some_and(|tables| tables.len() == 2 && tables.iter().all(streaming))
 }
 
-/// Waits until the copies are done.
-pub async fn wait_until_streaming(egret: &Egret) {
+/// Waits until the copies are done and the stream has caught up with them. PostgreSQL shows a table
+/// that was truncated as empty even to older snapshots, so a copy may have read nothing from the
+/// journal; the stream then brings its rows.
+pub async fn wait_until_streaming(database: &Database, egret: &Egret) {
     poll::until("the tables are followed", async || {
         status(egret).await.filter(streams).map(|_| ())
     })
     .await;
+    let lsn = database.flush_lsn().await;
+    for index in ["accounts", "journal"] {
+        let path = format!("/{index}/_search?size=0&wait_for_lsn={lsn}&wait_for_timeout=60s");
+        egret.get(&path).await.ok();
+    }
 }

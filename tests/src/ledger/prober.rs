@@ -1,11 +1,16 @@
 //! Asks the index for the sums, over and over, while it is written, killed and started again.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::Size;
 use crate::egret::Egret;
+
+/// The rest between two questions: often enough to meet every publication, and no load by itself.
+const PACE: Duration = Duration::from_millis(5);
 
 /// The task that asks.
 #[derive(Debug)]
@@ -63,11 +68,9 @@ async fn ask(mut place: watch::Receiver<Where>, size: Size) -> u64 {
             assert_eq!(amounts["total"]["sum"].as_f64(), as_f64(size.amounts()), "{amounts}");
             assert_eq!(amounts["total"]["count"], size.journal, "{amounts}");
             right += 1;
-        } else {
-            // The server is gone or comes back: rest until told where to ask, or a moment.
-            let moment = std::time::Duration::from_millis(20);
-            let _ = tokio::time::timeout(moment, place.changed()).await;
         }
+        // Also where the server is gone or comes back.
+        let _ = tokio::time::timeout(PACE, place.changed()).await;
     }
 }
 
