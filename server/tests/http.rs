@@ -314,6 +314,7 @@ async fn clients_find_what_they_look_for() {
         Request::builder().uri("/").header("accept", "text/html").body(Body::empty()).unwrap();
     let page = server.send(request).await;
     assert!(page.text.starts_with("<!doctype html>"), "{}", page.text);
+    assert_eq!(server.get("/favicon.ico").await.status, 204);
     assert!(server.get("/?pretty").await.text.contains("\n  \"name\""));
     check(&server.get("/_cluster/health").await, 200, &json!({"status": "green"}));
     check(&server.get("/health/live").await, 200, &json!({"live": true}));

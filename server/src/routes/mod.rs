@@ -107,6 +107,7 @@ fn indexes() -> Router<Arc<App>> {
 fn server() -> Router<Arc<App>> {
     Router::new()
         .route("/", get(root::root))
+        .route("/favicon.ico", get(page::icon))
         .route("/_ui/search.css", get(page::style))
         .route("/_ui/search.js", get(page::script))
         .route("/_cat", get(cat::help))

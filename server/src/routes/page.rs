@@ -28,6 +28,12 @@ pub(super) async fn script(call: Call) -> Result<Reply> {
     Ok(asset("text/javascript; charset=utf-8", SCRIPT))
 }
 
+/// Browsers ask for an icon whatever the page says; there is none.
+pub(super) async fn icon(call: Call) -> Result<Reply> {
+    call.params.allow(&[])?;
+    Ok(Reply::of_type(StatusCode::NO_CONTENT, "image/x-icon", ""))
+}
+
 fn asset(media_type: &'static str, text: &'static str) -> Reply {
     Reply::of_type(StatusCode::OK, media_type, text)
         .with("content-security-policy", POLICY)
