@@ -249,7 +249,7 @@ fi
 propose
 while :; do
     status=0
-    wait "$egret" || status=$?
+    wait "$egret" 2>/dev/null || status=$?
     # 137: ended by signal 9, as proposed.
     [ "$status" = 137 ] || fail "egret ended with status $status: $(tail -n 20 "$work/egret.log")"
     revive
