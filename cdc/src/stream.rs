@@ -70,9 +70,12 @@ impl Feed {
         counters: Arc<TableCounters>,
     ) -> Self {
         let positions = sink.positions();
-        let reached = positions.borrow().applied.map(|at| at.lsn).unwrap_or_default();
+        let Positions { applied, durable, .. } = *positions.borrow();
+        let reached = applied.map(|at| at.lsn).unwrap_or_default();
+        // What an earlier connection handed over may not be durable yet.
+        let submitted = applied.map(|at| at.lsn).filter(|_| applied != durable);
         let title = table.title().into();
-        Self { table, title, sink, positions, counters, reached, submitted: None }
+        Self { table, title, sink, positions, counters, reached, submitted }
     }
 }
 
