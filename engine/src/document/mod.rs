@@ -34,7 +34,7 @@ use tantivy::schema::{Field, Schema};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::Mapping;
-use crate::mapping::schema::{self, SYSTEM_FIELD_COUNT, SystemFields, SystemValues};
+use crate::mapping::schema::{SYSTEM_FIELD_COUNT, SystemFields, SystemValues};
 
 /// How many bytes an id may have.
 pub const ID_LIMIT_BYTES: usize = 512;
@@ -147,11 +147,10 @@ impl ParsedDocument {
                 Parsed::Text { start, end } => {
                     document.add_text(field, self.texts.get(start..end).unwrap_or_default());
                 }
-                Parsed::I64(value) => document.add_i64(field, value),
+                Parsed::I64(value) | Parsed::Date(value) => document.add_i64(field, value),
                 Parsed::U64(value) => document.add_u64(field, value),
                 Parsed::F64(value) => document.add_f64(field, value),
                 Parsed::Bool(value) => document.add_bool(field, value),
-                Parsed::Date(micros) => document.add_date(field, schema::date(micros)),
             }
         }
         document

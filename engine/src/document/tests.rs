@@ -394,7 +394,7 @@ proptest! {
             prop_assert_eq!(mapping.has_object(path), *kind == "object");
         }
         prop_assert_eq!(&Mapping::from_json(&mapping.to_json()).unwrap(), &mapping);
-        let schema = schema::build(&mapping);
+        let schema = crate::mapping::schema::build(&mapping);
         for parsed in accepted {
             let values = parsed.values.len();
             let document = parsed.into_tantivy(&schema, SystemValues::default());

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use rustc_hash::FxHashMap;
 
-use super::date::{DateFormat, SLASHED_FORMAT, in_range};
+use super::date::{DateFormat, SLASHED_FORMAT};
 use super::value::Raw;
 use super::{
     DEPTH_LIMIT, FIELD_NAME_LENGTH_LIMIT, FieldKind, FieldMapping, MULTI_FIELDS_LIMIT, Mapping,
@@ -143,7 +143,7 @@ impl Mapping {
             return None;
         }
         let mut formats = [DateFormat::default(), SLASHED.clone()].into_iter();
-        formats.find(|format| format.parse(text).and_then(in_range).is_some())
+        formats.find(|format| format.parse(text).is_some())
     }
 
     fn new_path(&self, parent: usize, name: &str) -> Result<String> {

@@ -9,15 +9,17 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::sync::{Arc, LazyLock};
 
-use jiff::civil;
 use jiff::tz::TimeZone;
 
+use self::calendar::Day;
 use self::pattern::{Item, Part};
 
+pub(crate) mod calendar;
 mod pattern;
 
-/// What can be indexed, in microseconds since 1970: tantivy counts nanoseconds in an `i64`.
-pub const MICROS: RangeInclusive<i64> = i64::MIN / 1000..=i64::MAX / 1000;
+/// What can be indexed, in microseconds since 1970: from the year -290308 to 294247. It begins with
+/// a whole millisecond.
+pub const MICROS: RangeInclusive<i64> = i64::MIN / 1000 * 1000..=i64::MAX;
 
 /// The format of date fields that name none.
 pub const DEFAULT_FORMAT: &str = "strict_date_optional_time||epoch_millis";
@@ -52,6 +54,8 @@ pub struct Reading {
     pub zone: Option<TimeZone>,
     /// Whether missing parts are filled with their greatest values.
     pub round_up: bool,
+    /// Whether microseconds are missing where a fraction has only milliseconds.
+    pub by_milli: bool,
 }
 
 impl FromStr for DateFormat {
@@ -108,16 +112,26 @@ impl Eq for DateFormat {}
 
 impl DateFormat {
     /// The instant that a text names, in microseconds since 1970, missing parts at their least and
-    /// UTC where it names no zone. It may lie outside [`MICROS`].
+    /// UTC where it names no zone; `None` if it is none that can be indexed.
     pub fn parse(&self, text: &str) -> Option<i64> {
-        self.read(text, &Reading::default())
+        self.read(text, &Reading::default()).and_then(in_range)
     }
 
-    /// As [`parse`](Self::parse), with a say in what is missing.
-    pub fn read(&self, text: &str, reading: &Reading) -> Option<i64> {
-        self.0.alternatives.iter().find_map(|alternative| match alternative {
+    /// As [`parse`](Self::parse), with a say in what is missing, and for any instant.
+    pub fn read(&self, text: &str, reading: &Reading) -> Option<i128> {
+        let alternatives = &self.0.alternatives;
+        // A negative number is a count, if it can be, rather than a year.
+        let negative = text
+            .strip_prefix('-')
+            .is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
+        let counts = negative
+            && alternatives
+                .iter()
+                .any(|alternative| !matches!(alternative, Alternative::Pattern(_)));
+        alternatives.iter().find_map(|alternative| match alternative {
             Alternative::EpochMillis => epoch(text, 3, reading.round_up),
             Alternative::EpochSecond => epoch(text, 0, reading.round_up),
+            Alternative::Pattern(_) if counts => None,
             Alternative::Pattern(items) => {
                 let mut parts = Parts::default();
                 let rest = pattern::read(items, text.as_bytes(), &mut parts)?;
@@ -128,18 +142,29 @@ impl DateFormat {
 
     /// The instant in the first of the ways, in UTC.
     pub fn print(&self, micros: i64) -> String {
+        self.print_parts(micros.div_euclid(1_000_000), micros.rem_euclid(1_000_000))
+    }
+
+    /// As [`print`](Self::print), for an instant in milliseconds.
+    pub fn print_millis(&self, millis: i64) -> String {
+        self.print_parts(millis.div_euclid(1000), millis.rem_euclid(1000) * 1000)
+    }
+
+    fn print_parts(&self, seconds: i64, micros: i64) -> String {
         match self.0.alternatives.first() {
-            Some(Alternative::EpochMillis) => micros.div_euclid(1000).to_string(),
-            Some(Alternative::EpochSecond) => micros.div_euclid(1_000_000).to_string(),
-            Some(Alternative::Pattern(items)) => pattern::print(items, &Parts::of(micros)),
+            Some(Alternative::EpochMillis) => {
+                (i128::from(seconds) * 1000 + i128::from(micros / 1000)).to_string()
+            }
+            Some(Alternative::EpochSecond) => seconds.to_string(),
+            Some(Alternative::Pattern(items)) => pattern::print(items, &Parts::of(seconds, micros)),
             None => String::new(),
         }
     }
 }
 
 /// Keeps an instant that can be indexed.
-pub fn in_range(micros: i64) -> Option<i64> {
-    MICROS.contains(&micros).then_some(micros)
+pub fn in_range(micros: i128) -> Option<i64> {
+    i64::try_from(micros).ok().filter(|micros| MICROS.contains(micros))
 }
 
 /// The parts of a date that a text gives.
@@ -152,6 +177,8 @@ pub(crate) struct Parts {
     minute: Option<i64>,
     second: Option<i64>,
     micros: Option<i64>,
+    /// Whether the fraction has no more than milliseconds.
+    only_millis: bool,
     offset_seconds: Option<i64>,
 }
 
@@ -167,70 +194,49 @@ impl Parts {
         }
     }
 
-    fn of(micros: i64) -> Self {
-        let date_time = civil_of(micros).unwrap_or_default();
+    fn of(seconds: i64, micros: i64) -> Self {
+        let Day { year, month, day_of_month } = Day::of(seconds.div_euclid(86_400));
+        let second = seconds.rem_euclid(86_400);
         Self {
-            year: Some(date_time.year().into()),
-            month: Some(date_time.month().into()),
-            day: Some(date_time.day().into()),
-            hour: Some(date_time.hour().into()),
-            minute: Some(date_time.minute().into()),
-            second: Some(date_time.second().into()),
-            micros: Some(micros.rem_euclid(1_000_000)),
+            year: Some(year),
+            month: Some(month),
+            day: Some(day_of_month),
+            hour: Some(second / 3600),
+            minute: Some(second / 60 % 60),
+            second: Some(second % 60),
+            micros: Some(micros),
+            only_millis: false,
             offset_seconds: Some(0),
         }
     }
 
-    fn to_micros(self, reading: &Reading) -> Option<i64> {
+    fn to_micros(self, reading: &Reading) -> Option<i128> {
         let up = reading.round_up;
         let fill = |part: Option<i64>, least: i64, greatest: i64| {
-            part.unwrap_or(if up { greatest } else { least })
+            let value = part.unwrap_or(if up { greatest } else { least });
+            (least..=greatest).contains(&value).then_some(value)
         };
-        let year = i16::try_from(self.year.unwrap_or(1970)).ok()?;
-        let month = i8::try_from(fill(self.month, 1, 12)).ok()?;
-        let first = civil::Date::new(year, month, 1).ok()?;
-        let day = i8::try_from(fill(self.day, 1, first.days_in_month().into())).ok()?;
-        let time = civil::Time::new(
-            i8::try_from(fill(self.hour, 0, 23)).ok()?,
-            i8::try_from(fill(self.minute, 0, 59)).ok()?,
-            i8::try_from(fill(self.second, 0, 59)).ok()?,
-            0,
-        )
-        .ok()?;
-        let date_time = civil::Date::new(year, month, day).ok()?.to_datetime(time);
-        let micros = fill(self.micros, 0, 999_999);
+        let year = self.year.unwrap_or(1970);
+        let month = fill(self.month, 1, 12)?;
+        let day_of_month = fill(self.day, 1, calendar::days_in_month(year, month))?;
+        let minutes = fill(self.hour, 0, 23)? * 60 + fill(self.minute, 0, 59)?;
+        let second = fill(self.second, 0, 59)?;
+        let mut micros = fill(self.micros, 0, 999_999)?;
+        if up && reading.by_milli && self.only_millis {
+            micros += 999;
+        }
+        let local = Day { year, month, day_of_month }.days() * 86_400 + minutes * 60 + second;
         let seconds = match (self.offset_seconds, &reading.zone) {
-            (Some(offset), _) => seconds_of(date_time) - offset,
-            (None, None) => seconds_of(date_time),
-            (None, Some(zone)) => {
-                zone.to_ambiguous_timestamp(date_time).compatible().ok()?.as_second()
-            }
+            (Some(offset), _) => local - offset,
+            (None, None) => local,
+            (None, Some(zone)) => calendar::instant_in(zone, local)?,
         };
-        Some(seconds * 1_000_000 + micros)
+        Some(i128::from(seconds) * 1_000_000 + i128::from(micros))
     }
 }
 
-/// The date and time in UTC; `None` far outside of what can be indexed.
-pub(crate) fn civil_of(micros: i64) -> Option<civil::DateTime> {
-    let timestamp = jiff::Timestamp::from_microsecond(micros).ok()?;
-    Some(TimeZone::UTC.to_datetime(timestamp))
-}
-
-/// Seconds since 1970 of a date and time in UTC (H. Hinnant, "days from civil").
-pub(crate) fn seconds_of(date_time: civil::DateTime) -> i64 {
-    let (month, day) = (i64::from(date_time.month()), i64::from(date_time.day()));
-    let year = i64::from(date_time.year()) - i64::from(month <= 2);
-    let era = year.div_euclid(400);
-    let year_of_era = year.rem_euclid(400);
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    let days = era * 146_097 + day_of_era - 719_468;
-    let hours = days * 24 + i64::from(date_time.hour());
-    (hours * 60 + i64::from(date_time.minute())) * 60 + i64::from(date_time.second())
-}
-
 /// A count since 1970 in units of `10^-digits` seconds, perhaps with a fraction.
-fn epoch(text: &str, digits: usize, round_up: bool) -> Option<i64> {
+fn epoch(text: &str, digits: usize, round_up: bool) -> Option<i128> {
     let (negative, text) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
         None => (false, text),
@@ -244,17 +250,19 @@ fn epoch(text: &str, digits: usize, round_up: bool) -> Option<i64> {
     if !plain(whole) || !fraction.is_none_or(plain) {
         return None;
     }
-    let unit_micros = if digits == 3 { 1000 } else { 1_000_000 };
-    let whole = whole.parse::<i64>().ok()?.checked_mul(unit_micros)?;
+    let unit_micros: i128 = if digits == 3 { 1000 } else { 1_000_000 };
+    let whole = i128::from(whole.parse::<i64>().ok()?) * unit_micros;
     let below = match fraction {
         None if round_up => unit_micros - 1,
         None => 0,
-        Some(fraction) => pattern::micros_of(fraction.as_bytes()) * unit_micros / 1_000_000,
+        Some(fraction) => {
+            i128::from(pattern::micros_of(fraction.as_bytes())) * unit_micros / 1_000_000
+        }
     };
     if negative && fraction.is_some() {
-        return (-whole).checked_sub(below);
+        return Some(-whole - below);
     }
-    (if negative { -whole } else { whole }).checked_add(below)
+    Some(if negative { -whole } else { whole } + below)
 }
 
 #[cfg(test)]
@@ -345,7 +353,9 @@ mod tests {
 
     #[test]
     fn missing_parts_are_filled() {
+        let instant = |text| i128::from(instant(text));
         let up = Reading { round_up: true, ..Reading::default() };
+        let by_milli = Reading { by_milli: true, ..up.clone() };
         for (text, expected) in [
             ("2024", "2024-12-31T23:59:59.999999Z"),
             ("2024-02", "2024-02-29T23:59:59.999999Z"),
@@ -356,8 +366,16 @@ mod tests {
         ] {
             assert_eq!(DateFormat::default().read(text, &up), Some(instant(expected)), "{text}");
         }
+        for (text, expected) in [
+            ("2024-02-03T04:05", "2024-02-03T04:05:59.999999Z"),
+            ("2024-02-03T04:05:06.7", "2024-02-03T04:05:06.700999Z"),
+            ("2024-02-03T04:05:06.7000", "2024-02-03T04:05:06.7Z"),
+        ] {
+            let found = DateFormat::default().read(text, &by_milli);
+            assert_eq!(found, Some(instant(expected)), "{text}");
+        }
         let berlin = TimeZone::get("Europe/Berlin").unwrap();
-        let local = Reading { zone: Some(berlin), round_up: false };
+        let local = Reading { zone: Some(berlin), ..Reading::default() };
         for (text, expected) in [
             ("2024-07-01", "2024-06-30T22:00:00Z"),
             ("2024-07-01T00:00:00Z", "2024-07-01T00:00:00Z"),
@@ -382,13 +400,52 @@ mod tests {
         }
     }
 
+    /// Years of more than four digits have a sign, as have those before the year 0, which is 1 BC.
+    #[test]
+    fn years_of_any_length() {
+        const DAY: i64 = 86_400_000_000;
+        let check = |pattern: &str, text: &str, micros: i64| {
+            let format = format(pattern);
+            assert_eq!(format.parse(text), Some(micros), "{text}");
+            assert_eq!(format.print(micros), text);
+        };
+        check(DEFAULT_FORMAT, "9999-12-31T00:00:00.000Z", 2_932_896 * DAY);
+        check(DEFAULT_FORMAT, "+10000-01-01T00:00:00.000Z", 2_932_897 * DAY);
+        check(DEFAULT_FORMAT, "0001-01-01T00:00:00.000Z", -719_162 * DAY);
+        check(DEFAULT_FORMAT, "0000-12-31T00:00:00.000Z", -719_163 * DAY);
+        check(DEFAULT_FORMAT, "-4712-01-01T00:00:00.000Z", -2_440_550 * DAY);
+        check(DEFAULT_FORMAT, "-0043-03-15T12:00:00.000001Z", -735_160 * DAY + DAY / 2 + 1);
+        check(DEFAULT_FORMAT, "+294247-01-10T04:00:54.775807Z", *MICROS.end());
+        check(DEFAULT_FORMAT, "-290308-12-21T19:59:05.225Z", *MICROS.start());
+        check("yyyyMMdd", "+100000101", 2_932_897 * DAY);
+        check("yyyy", "+10000", 2_932_897 * DAY);
+        check("d.M.y", "1.1.-4712", -2_440_550 * DAY);
+        let read = |text| DateFormat::default().parse(text);
+        assert_eq!(read("+010000-01-01"), Some(2_932_897 * DAY));
+        assert_eq!(read("-000043-03-15"), read("-0043-03-15"));
+        // A lone negative number counts milliseconds.
+        assert_eq!(read("-2024"), Some(-2_024_000));
+        for text in ["10000-01-01", "+2024-01-01", "-43-03-15", "+294247-01-11", "-290308-12-20"] {
+            assert_eq!(read(text), None, "{text}");
+        }
+        let outside = DateFormat::default().read("+294247-01-11", &Reading::default());
+        assert_eq!(outside, Some(106_751_992 * i128::from(DAY)));
+        let berlin = TimeZone::get("Europe/Berlin").unwrap();
+        let local = Reading { zone: Some(berlin), ..Reading::default() };
+        let summer = DateFormat::default().read("+20024-07-01", &local);
+        assert_eq!(summer, read("+20024-06-30T22:00:00Z").map(i128::from));
+        assert_eq!(DateFormat::default().print_millis(i64::MIN), "-292275055-05-16T16:47:04.192Z");
+    }
+
     proptest! {
         #[test]
         fn what_is_printed_reads_the_same(micros in MICROS, text in "\\PC{0,20}") {
             let format = DateFormat::default();
             let printed = format.print(micros);
             prop_assert_eq!(format.parse(&printed), Some(micros));
-            prop_assert_eq!(instant(&printed), micros);
+            if let Ok(known) = printed.parse::<jiff::Timestamp>() {
+                prop_assert_eq!(known.as_microsecond(), micros);
+            }
             // Any pattern and any text may be refused, but never panic.
             if let Ok(odd) = text.parse::<DateFormat>() {
                 odd.parse(&printed);

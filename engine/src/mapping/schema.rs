@@ -4,10 +4,8 @@
 //! so after a restart the schema on disk, not the mapping's JSON, says which field has which
 //! number. Look fields up by name.
 
-use tantivy::DateTime;
 use tantivy::schema::{
-    DateOptions, DateTimePrecision, Field, IndexRecordOption, NumericOptions, Schema,
-    TextFieldIndexing, TextOptions,
+    Field, IndexRecordOption, NumericOptions, Schema, TextFieldIndexing, TextOptions,
 };
 
 use super::Mapping;
@@ -114,11 +112,6 @@ pub fn has_norms(field: &FieldMapping) -> bool {
     field.kind == FieldKind::Text && field.index && field.norms
 }
 
-/// Microseconds since 1970 as tantivy's date. They lie within [`super::date::MICROS`].
-pub fn date(micros: i64) -> DateTime {
-    DateTime::from_timestamp_micros(micros)
-}
-
 /// One term a value, no frequencies and no norms.
 fn raw_indexing() -> TextOptions {
     TextOptions::default().set_indexing_options(
@@ -140,20 +133,11 @@ fn add(builder: &mut tantivy::schema::SchemaBuilder, field: &FieldMapping) {
     }
     match field.kind.storage() {
         Storage::Text => builder.add_text_field(name, text_options(field)),
-        Storage::I64 => builder.add_i64_field(name, numeric),
+        // Dates are microseconds: tantivy's own have nanoseconds in 64 bits, too few centuries.
+        Storage::I64 | Storage::Date => builder.add_i64_field(name, numeric),
         Storage::U64 => builder.add_u64_field(name, numeric),
         Storage::F64 => builder.add_f64_field(name, numeric),
         Storage::Bool => builder.add_bool_field(name, numeric),
-        Storage::Date => {
-            let mut options = DateOptions::default().set_precision(DateTimePrecision::Microseconds);
-            if field.index {
-                options = options.set_indexed();
-            }
-            if field.doc_values {
-                options = options.set_fast();
-            }
-            builder.add_date_field(name, options)
-        }
     };
 }
 

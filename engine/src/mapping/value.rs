@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use super::date::Reading;
 use super::field::{FieldKind, FieldMapping, FieldValue, Storage};
 
 /// A JSON scalar as it was written.
@@ -65,14 +66,14 @@ fn date(field: &FieldMapping, raw: Raw<'_>) -> Result<i64, String> {
     let text = raw.as_str();
     let parsed = match raw {
         Raw::Bool(_) => None,
-        Raw::Text(_) | Raw::Number(_) => field.format.parse(text),
+        Raw::Text(_) | Raw::Number(_) => field.format.read(text, &Reading::default()),
     };
     let micros = parsed.ok_or_else(|| {
         format!("failed to parse date field [{}] with format [{}]", shortened(text), field.format)
     })?;
     super::date::in_range(micros).ok_or_else(|| {
         format!(
-            "date [{}] is outside the range that can be indexed, 1677-09-21 to 2262-04-11",
+            "date [{}] is outside the range that can be indexed, -290308-12-21 to +294247-01-10",
             shortened(text)
         )
     })
@@ -296,15 +297,15 @@ mod tests {
         );
         check(
             FieldKind::Date,
-            Raw::Text("2263-01-01"),
-            &Err("date [2263-01-01] is outside the range that can be indexed, 1677-09-21 to \
-                 2262-04-11"),
+            Raw::Text("+294248-01-01"),
+            &Err("date [+294248-01-01] is outside the range that can be indexed, -290308-12-21 \
+                 to +294247-01-10"),
         );
         check(
             FieldKind::Date,
             Raw::Number("9223372036854775807"),
-            &Err("failed to parse date field [9223372036854775807] with format \
-                 [strict_date_optional_time||epoch_millis]"),
+            &Err("date [9223372036854775807] is outside the range that can be indexed, \
+                 -290308-12-21 to +294247-01-10"),
         );
     }
 

@@ -6,38 +6,41 @@ use jiff::{Timestamp, ToSpan, Unit, Zoned};
 
 use super::compile::invalid;
 use crate::error::Result;
+use crate::mapping::date::calendar::{CYCLE_SECONDS, known_cycle};
 use crate::mapping::date::{DateFormat, Reading};
 
-/// The instant that a text means, in microseconds since 1970. `round_up` fills what is missing, or
-/// rounded off, with the greatest values.
-pub(super) fn instant(
-    text: &str,
-    format: &DateFormat,
-    zone: Option<&TimeZone>,
-    round_up: bool,
-) -> Result<i64> {
+/// The instant that a text means, in microseconds since 1970; it may lie outside of what can be
+/// indexed. What is rounded off is filled as what is missing.
+pub(super) fn instant(text: &str, format: &DateFormat, reading: &Reading) -> Result<i128> {
     let (start, math) = if let Some(math) = text.strip_prefix("now") {
-        (Timestamp::now().as_microsecond(), math)
+        (Timestamp::now().as_microsecond().into(), math)
     } else {
         let (date, math) = text.split_once("||").unwrap_or((text, ""));
         // With math behind it a date stands for its beginning.
-        let reading = Reading { zone: zone.cloned(), round_up: round_up && math.is_empty() };
-        let start = format.read(date, &reading).ok_or_else(|| unreadable(text, format))?;
-        (start, math)
+        let round_up = reading.round_up && math.is_empty();
+        let start = format.read(date, &Reading { round_up, ..reading.clone() });
+        let start = start.ok_or_else(|| {
+            invalid(format!("failed to parse date field [{text}] with format [{format}]"))
+        });
+        (start?, math)
     };
     if math.is_empty() {
         return Ok(start);
     }
-    let zone = zone.cloned().unwrap_or(TimeZone::UTC);
-    let start = Timestamp::from_microsecond(start).map_err(|_| unreadable(text, format))?;
-    let end = calculate(start.to_zoned(zone), math, round_up);
-    end.map(|end| end.timestamp().as_microsecond()).ok_or_else(|| {
+    let zone = reading.zone.clone().unwrap_or(TimeZone::UTC);
+    calculate_from(start, zone, math, reading.round_up).ok_or_else(|| {
         invalid(format!("failed to parse date field [{text}]: invalid date math [{math}]"))
     })
 }
 
-fn unreadable(text: &str, format: &DateFormat) -> crate::error::Error {
-    invalid(format!("failed to parse date field [{text}] with format [{format}]"))
+/// Calculates at the same place of a cycle of years that jiff knows.
+fn calculate_from(start: i128, zone: TimeZone, math: &str, round_up: bool) -> Option<i128> {
+    let seconds = i64::try_from(start.div_euclid(1_000_000)).ok()?;
+    let micros = i64::try_from(start.rem_euclid(1_000_000)).ok()?;
+    let (known, moved) = known_cycle(seconds);
+    let known = Timestamp::from_microsecond(known * 1_000_000 + micros).ok()?;
+    let end = calculate(known.to_zoned(zone), math, round_up)?.timestamp().as_microsecond();
+    Some(i128::from(end) + i128::from(moved) * i128::from(CYCLE_SECONDS) * 1_000_000)
 }
 
 /// Applies `+1d`, `-2M`, `/d` one after another.
@@ -111,9 +114,10 @@ mod tests {
     fn dates_and_math() {
         let check = |text: &str, zone: Option<&str>, round_up, expected: &str| {
             let zone = zone.map(|name| TimeZone::get(name).unwrap());
-            let micros = instant(text, &DateFormat::default(), zone.as_ref(), round_up).unwrap();
-            let expected: Timestamp = expected.parse().unwrap();
-            assert_eq!(Timestamp::from_microsecond(micros).unwrap(), expected, "{text}");
+            let reading = Reading { zone, round_up, by_milli: false };
+            let format = DateFormat::default();
+            let micros = instant(text, &format, &reading).unwrap();
+            assert_eq!(format.read(expected, &Reading::default()), Some(micros), "{text}");
         };
         check("2024-01", None, false, "2024-01-01T00:00:00Z");
         check("2024-01", None, true, "2024-01-31T23:59:59.999999Z");
@@ -125,20 +129,23 @@ mod tests {
         check("2024-01-17T15:04:05||/w", None, false, "2024-01-15T00:00:00Z");
         check("2024-07-01T15:34:05||/h", None, true, "2024-07-01T15:59:59.999999Z");
         check("2024-07-01", Some("Europe/Berlin"), false, "2024-06-30T22:00:00Z");
+        check("9999-12-31||+1d", None, false, "+10000-01-01T00:00:00Z");
+        check("+12345-01-15||/M", None, true, "+12345-01-31T23:59:59.999999Z");
+        check("-9999-01-01||-1y", None, false, "-10000-01-01T00:00:00Z");
     }
 
     #[test]
     fn now_is_now() {
-        let now = || instant("now", &DateFormat::default(), None, false).unwrap();
-        let (first, hour_ago) = (now(), instant("now-1h", &DateFormat::default(), None, false));
-        let passed = first - hour_ago.unwrap();
+        let read = |text| instant(text, &DateFormat::default(), &Reading::default()).unwrap();
+        let (first, hour_ago) = (read("now"), read("now-1h"));
+        let passed = first - hour_ago;
         assert!((3_599_000_000..=3_600_000_000).contains(&passed), "{passed}");
     }
 
     #[test]
     fn what_is_no_date_is_refused() {
         for text in ["foo", "now+", "now+1", "now+1x", "now/2d", "2024-01-01||*1d", "2024||+é"] {
-            let result = instant(text, &DateFormat::default(), None, false);
+            let result = instant(text, &DateFormat::default(), &Reading::default());
             assert!(result.is_err(), "{text}");
         }
     }

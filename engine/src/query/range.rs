@@ -14,9 +14,8 @@ use super::term_level::Target;
 use super::term_selection::{Selection, TermSelection};
 use super::value::{Number, boolean, number, text, whole_interval};
 use crate::error::Result;
-use crate::mapping::date::{DateFormat, MICROS};
+use crate::mapping::date::{DateFormat, MICROS, Reading};
 use crate::mapping::field::{FieldMapping, Storage};
-use crate::mapping::schema;
 
 impl Compiler<'_> {
     pub(super) fn range(&self, clause: &Range, boost: f32) -> Result<Compiled> {
@@ -67,20 +66,13 @@ impl Compiler<'_> {
         if !mapping.index {
             return Err(not_searchable(mapping));
         }
-        let bytes = |bound: Bound<Term>| {
-            bound.map(|term| match term.value().as_date() {
-                // Terms hold dates by the second.
-                Some(date) => Term::from_field_date_for_search(field, date)
-                    .serialized_value_bytes()
-                    .to_owned(),
-                None => term.serialized_value_bytes().to_owned(),
-            })
-        };
+        let bytes = |bound: Bound<Term>| bound.map(|term| term.serialized_value_bytes().to_owned());
         let selection = Selection::Within(bytes(lower), bytes(upper));
         Ok(self.constant_query(TermSelection { field, selection }, 0.0))
     }
 
-    /// The documents with a date that a text means: an instant, or a whole day, month or year.
+    /// The documents with a date that a text means: an instant, a millisecond, or a whole day,
+    /// month or year.
     pub(super) fn date(
         &self,
         field: Field,
@@ -90,8 +82,9 @@ impl Compiler<'_> {
     ) -> Result<Compiled> {
         let format = &mapping.format;
         let text = text(value);
-        let lower = instant(&text, format, None, false)?;
-        let upper = instant(&text, format, None, true)?;
+        let lower = instant(&text, format, &Reading::default())?;
+        let up = Reading { round_up: true, by_milli: true, ..Reading::default() };
+        let upper = instant(&text, format, &up)?;
         let Some((lower, upper)) = date_terms(field, lower, upper) else {
             return Ok(Compiled::nothing());
         };
@@ -174,25 +167,25 @@ fn date_bounds(clause: &Range, field: Field, mapping: &FieldMapping) -> Result<O
         })?,
     };
     let zone = clause.time_zone.as_deref().map(time_zone).transpose()?;
-    let end = |end: &Option<(Scalar, bool)>, round_up: bool| -> Result<Option<i64>> {
-        end.as_ref()
-            .map(|(scalar, _)| instant(&text(scalar), &format, zone.as_ref(), round_up))
-            .transpose()
+    let end = |end: &Option<(Scalar, bool)>, round_up: bool| -> Result<Option<i128>> {
+        let reading = Reading { zone: zone.clone(), round_up, by_milli: false };
+        end.as_ref().map(|(scalar, _)| instant(&text(scalar), &format, &reading)).transpose()
     };
     let above = matches!(clause.lower, Some((_, false)));
     let below = matches!(clause.upper, Some((_, false)));
-    let lower = end(&clause.lower, above)?.unwrap_or(i64::MIN).saturating_add(above.into());
-    let upper = end(&clause.upper, !below)?.unwrap_or(i64::MAX).saturating_sub(below.into());
+    let least = i128::from(*MICROS.start());
+    let lower = end(&clause.lower, above)?.map_or(least, |lower| lower + i128::from(above));
+    let greatest = i128::from(*MICROS.end());
+    let upper = end(&clause.upper, !below)?.map_or(greatest, |upper| upper - i128::from(below));
     Ok(date_terms(field, lower, upper))
 }
 
-fn date_terms(field: Field, lower: i64, upper: i64) -> Option<Bounds> {
-    let (lower, upper) = (lower.max(*MICROS.start()), upper.min(*MICROS.end()));
-    if lower > upper {
-        return None;
-    }
-    let term = |micros| Bound::Included(Term::from_field_date(field, schema::date(micros)));
-    Some((term(lower), term(upper)))
+fn date_terms(field: Field, lower: i128, upper: i128) -> Option<Bounds> {
+    let (least, greatest) = ((*MICROS.start()).into(), (*MICROS.end()).into());
+    let interval = (lower.max(least), upper.min(greatest));
+    included((interval.0 <= interval.1).then_some(interval), |micros| {
+        i64::try_from(micros).ok().map(|micros| Term::from_field_i64(field, micros))
+    })
 }
 
 /// `+01:00`, `Z` or an IANA name.

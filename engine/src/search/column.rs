@@ -1,6 +1,7 @@
 //! A field's column in one segment: its values as order-preserving integers, and what they mean.
 //!
-//! Dates count in milliseconds here, as everywhere in Elasticsearch, though columns are finer.
+//! Columns of dates count microseconds, and so hits are sorted by them. Everywhere else dates count
+//! in whole milliseconds, as in Elasticsearch.
 
 use std::cmp::Ordering;
 
@@ -9,10 +10,9 @@ use tantivy::{DocId, SegmentReader, f64_to_u64, i64_to_u64, u64_to_f64, u64_to_i
 
 use super::request::SortValue;
 use crate::error::{Error, ErrorKind, Result};
+use crate::mapping::date::{DateFormat, Reading};
 use crate::mapping::field::{FieldMapping, Storage};
 use crate::query::ast::Scalar;
-
-const NANOS_PER_MILLI: i64 = 1_000_000;
 
 /// The column of a field in one segment.
 pub(super) struct FieldColumn {
@@ -36,8 +36,7 @@ impl FieldColumn {
                 Storage::U64 => ColumnType::U64,
                 Storage::F64 => ColumnType::F64,
                 Storage::Bool => ColumnType::Bool,
-                Storage::Date => ColumnType::DateTime,
-                Storage::I64 | Storage::Text => ColumnType::I64,
+                Storage::I64 | Storage::Date | Storage::Text => ColumnType::I64,
             };
             let Some((column, _)) = fast.u64_lenient_for_type(Some(&[kind]), &mapping.path)? else {
                 return Ok(None);
@@ -58,14 +57,20 @@ impl FieldColumn {
         self.multivalued
     }
 
-    /// A document's first value: its only one where the column is not multivalued.
-    pub(super) fn first(&self, doc: DocId) -> Option<u64> {
-        self.column.first(doc).map(|raw| self.whole_millis(raw))
-    }
-
     /// A document's values, in the order of the document.
     pub(super) fn values(&self, doc: DocId) -> impl Iterator<Item = u64> + '_ {
         self.column.values_for_doc(doc).map(|raw| self.whole_millis(raw))
+    }
+
+    /// A document's first value, its only one where the column is not multivalued; dates in
+    /// microseconds.
+    pub(super) fn first_exact(&self, doc: DocId) -> Option<u64> {
+        self.column.first(doc)
+    }
+
+    /// As [`Self::values`], dates in microseconds.
+    pub(super) fn exact_values(&self, doc: DocId) -> impl Iterator<Item = u64> + '_ {
+        self.column.values_for_doc(doc)
     }
 
     /// Whether a document has a value.
@@ -118,7 +123,7 @@ impl FieldColumn {
 
     fn whole_millis(&self, raw: u64) -> u64 {
         if self.storage == Storage::Date {
-            return i64_to_u64(u64_to_i64(raw).div_euclid(NANOS_PER_MILLI));
+            return i64_to_u64(u64_to_i64(raw).div_euclid(1000));
         }
         raw
     }
@@ -131,6 +136,15 @@ pub(super) fn decode(storage: Storage, raw: u64) -> SortValue {
         Storage::U64 | Storage::Text => SortValue::U64(raw),
         Storage::F64 => SortValue::F64(u64_to_f64(raw)),
         Storage::Bool => SortValue::Bool(raw > 0),
+    }
+}
+
+/// A date in microseconds as the value that hits are sorted by.
+pub(super) fn date_value(micros: i64) -> SortValue {
+    if micros.rem_euclid(1000) == 0 {
+        SortValue::I64(micros.div_euclid(1000))
+    } else {
+        SortValue::Micros(micros)
     }
 }
 
@@ -158,6 +172,11 @@ pub(super) fn encode(storage: Storage, value: &SortValue) -> Option<(u64, Orderi
         SortValue::Bool(value) => i128::from(*value),
         SortValue::I64(value) => i128::from(*value),
         SortValue::U64(value) => i128::from(*value),
+        SortValue::Micros(micros) => {
+            let millis = i128::from(micros.div_euclid(1000));
+            return encode_whole(storage, millis, whole)
+                .map(|(raw, order)| (raw, order.then(Ordering::Greater)));
+        }
         SortValue::F64(value) => {
             if storage == Storage::F64 {
                 return Some((f64_to_u64(*value), Ordering::Equal));
@@ -172,6 +191,24 @@ pub(super) fn encode(storage: Storage, value: &SortValue) -> Option<(u64, Orderi
         return Some((f64_to_u64(number as f64), Ordering::Equal));
     }
     encode_whole(storage, number, whole)
+}
+
+/// The bits of a value in a column of dates, exact to the microsecond, as [`encode`] has them. A
+/// text is a date in the default format.
+#[expect(clippy::cast_possible_truncation, reason = "casts of floats saturate")]
+pub(super) fn encode_date(value: &SortValue) -> Option<(u64, Ordering)> {
+    let micros = match value {
+        SortValue::Null => return None,
+        SortValue::Bool(value) => i128::from(*value) * 1000,
+        SortValue::I64(value) => i128::from(*value) * 1000,
+        SortValue::U64(value) => i128::from(*value) * 1000,
+        SortValue::Micros(micros) => i128::from(*micros),
+        // A double that was printed with three decimals is that many microseconds.
+        SortValue::F64(value) => (value * 1000.0).round() as i128,
+        SortValue::Text(text) => DateFormat::default().read(text, &Reading::default())?,
+    };
+    let held = micros.clamp(i64::MIN.into(), i64::MAX.into());
+    Some((i64_to_u64(i64::try_from(held).ok()?), micros.cmp(&held)))
 }
 
 fn encode_whole(
@@ -217,7 +254,7 @@ pub(super) fn scalar_value(mapping: &FieldMapping, scalar: &Scalar) -> Result<So
         Storage::Text => Ok(SortValue::Text(text(scalar))),
         Storage::Date => {
             let micros = mapping.format.parse(&text(scalar)).ok_or_else(unfit)?;
-            Ok(SortValue::I64(micros.div_euclid(1000)))
+            Ok(date_value(micros))
         }
         Storage::Bool => match scalar {
             Scalar::Bool(value) => Ok(SortValue::Bool(*value)),

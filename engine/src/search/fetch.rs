@@ -10,7 +10,7 @@ use super::sort_key::compare_values;
 use super::source_filter::PreparedFilter;
 use super::top::Candidate;
 use crate::error::{Error, ErrorKind, Result};
-use crate::mapping::field::FieldMapping;
+use crate::mapping::field::{FieldKind, FieldMapping};
 use crate::query::QueryLimits;
 use crate::query::matcher::Matcher;
 use crate::snapshot::{Segment, Snapshot};
@@ -114,5 +114,12 @@ fn column_values(
     let values: Result<Vec<_>> = column.values(doc).map(|raw| column.decode(raw)).collect();
     let mut values = values?;
     values.sort_by(compare_values);
+    if mapping.kind == FieldKind::Date {
+        for value in &mut values {
+            if let SortValue::I64(millis) = value {
+                *value = SortValue::Text(mapping.format.print_millis(*millis));
+            }
+        }
+    }
     Ok(values)
 }

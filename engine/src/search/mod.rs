@@ -17,6 +17,8 @@ mod source_filter;
 mod top;
 
 #[cfg(test)]
+mod dates;
+#[cfg(test)]
 pub(crate) mod fixture;
 #[cfg(test)]
 mod model;

@@ -147,15 +147,17 @@ pub enum SortMode {
     Median,
 }
 
-/// A value that a hit was sorted by. Dates are milliseconds since 1970.
+/// A value that a hit was sorted by. Dates count milliseconds since 1970.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SortValue {
     /// No value.
     Null,
     /// A boolean, as Elasticsearch sorts it: 0 or 1 in comparisons.
     Bool(bool),
-    /// A whole number or date.
+    /// A whole number, or a date of a whole millisecond.
     I64(i64),
+    /// Any other date, in microseconds since 1970.
+    Micros(i64),
     /// A whole number past `i64`.
     U64(u64),
     /// A number, or a score.

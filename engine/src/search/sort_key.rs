@@ -10,7 +10,9 @@ use std::cmp::Ordering;
 use tantivy::columnar::TermOrdHit;
 use tantivy::{DocId, f64_to_u64, i64_to_u64, u64_to_f64, u64_to_i64};
 
-use super::column::{FieldColumn, decode, encode, require_column, scalar_value};
+use super::column::{
+    FieldColumn, date_value, decode, encode, encode_date, require_column, scalar_value,
+};
 use super::request::{Missing, Sort, SortBy, SortMode, SortValue};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::field::{FieldKind, FieldMapping, Storage};
@@ -148,10 +150,12 @@ pub(super) fn compare(sort: &Sort, left: &SortValue, right: &SortValue) -> Order
 
 /// The natural order of values: numbers before texts.
 pub(super) fn compare_values(left: &SortValue, right: &SortValue) -> Ordering {
+    // In thousandths: dates are milliseconds.
     let whole = |value: &SortValue| match value {
-        SortValue::Bool(value) => Some(i128::from(*value)),
-        SortValue::I64(value) => Some(i128::from(*value)),
-        SortValue::U64(value) => Some(i128::from(*value)),
+        SortValue::Bool(value) => Some(i128::from(*value) * 1000),
+        SortValue::I64(value) => Some(i128::from(*value) * 1000),
+        SortValue::U64(value) => Some(i128::from(*value) * 1000),
+        SortValue::Micros(value) => Some(i128::from(*value)),
         _ => None,
     };
     match (left, right) {
@@ -171,6 +175,7 @@ pub(super) fn double(value: &SortValue) -> f64 {
         SortValue::Bool(value) => f64::from(u8::from(*value)),
         SortValue::I64(value) => *value as f64,
         SortValue::U64(value) => *value as f64,
+        SortValue::Micros(value) => *value as f64 / 1000.0,
         SortValue::F64(value) => *value,
         SortValue::Null | SortValue::Text(_) => f64::NAN,
     }
@@ -222,6 +227,9 @@ impl KeyColumn {
             KeySource::Column(column, _) if column.storage() == Storage::Text => {
                 // An even number is a place between two texts: that of the missing value.
                 if raw % 2 == 0 { Ok(missing()) } else { column.decode(raw / 2) }
+            }
+            KeySource::Column(column, _) if column.storage() == Storage::Date => {
+                Ok(date_value(u64_to_i64(raw)))
             }
             KeySource::Column(column, _) => Ok(decode(column.storage(), raw)),
         }
@@ -278,7 +286,11 @@ fn limit_key(
         };
         return Ok(directed(raw, Ordering::Equal, descending));
     }
-    let (raw, order) = encode(column.storage(), value).ok_or_else(unfit)?;
+    let encoded = match column.storage() {
+        Storage::Date => encode_date(value),
+        storage => encode(storage, value),
+    };
+    let (raw, order) = encoded.ok_or_else(unfit)?;
     Ok(directed(raw, order, descending))
 }
 
@@ -293,18 +305,18 @@ fn directed(raw: u64, order: Ordering, descending: bool) -> (Key, Ordering) {
 /// The value that counts of a document's several.
 fn pick(column: &FieldColumn, mode: SortMode, doc: DocId) -> Option<u64> {
     if !column.is_multivalued() {
-        return column.first(doc);
+        return column.first_exact(doc);
     }
     match mode {
-        SortMode::Min => column.values(doc).min(),
-        SortMode::Max => column.values(doc).max(),
+        SortMode::Min => column.exact_values(doc).min(),
+        SortMode::Max => column.exact_values(doc).max(),
         SortMode::Sum | SortMode::Avg | SortMode::Median => combine(column, mode, doc),
     }
 }
 
 fn combine(column: &FieldColumn, mode: SortMode, doc: DocId) -> Option<u64> {
     let storage = column.storage();
-    let mut values: Vec<u64> = column.values(doc).collect();
+    let mut values: Vec<u64> = column.exact_values(doc).collect();
     values.sort_unstable();
     let count = values.len();
     let middle = [values.get(count.checked_sub(1)? / 2)?, values.get(count / 2)?];

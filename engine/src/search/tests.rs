@@ -184,7 +184,7 @@ fn what_hits_consist_of() {
     assert_eq!((hit.index.as_str(), hit.id.as_str()), ("test", "7"));
     assert_eq!(hit.source.as_deref(), Some(&b"{\"n\":7}"[..]));
     let texts = vec![SortValue::Text("all".into()), SortValue::Text("t7".into())];
-    let at = vec![SortValue::I64(1_700_000_000_007)];
+    let at = vec![SortValue::Text("2023-11-14T22:13:20.007Z".into())];
     assert_eq!(hit.fields, [("tag".to_owned(), texts), ("at".to_owned(), at)]);
     assert_eq!((hit.version, hit.seq_no), (Some(8), Some((SeqNo(7), 1))));
     let bare = run(&SearchRequest { source: SourceFilter::None, size: 1, ..all() });

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::io::Write;
 
+use egret_engine::mapping::date::DateFormat;
 use egret_engine::search::request::{Aggregation, AggregationKind, SearchRequest, SortValue};
 use egret_engine::search::response::{AggregationResult, Bucket, Hit, SearchResponse};
 use serde::Serialize;
@@ -139,6 +140,7 @@ impl Out {
             SortValue::Null => self.raw("null"),
             SortValue::Bool(value) => self.json(value),
             SortValue::I64(value) => self.json(value),
+            SortValue::Micros(value) => self.raw(millis(*value)),
             SortValue::U64(value) => self.json(value),
             SortValue::F64(value) => self.json(value),
             SortValue::Text(value) => self.json(value),
@@ -283,6 +285,7 @@ fn key_text(bucket: &Bucket) -> String {
         _ if bucket.key_as_string.is_some() => bucket.key_as_string.clone().unwrap_or_default(),
         SortValue::Text(text) => text.clone(),
         SortValue::I64(value) => value.to_string(),
+        SortValue::Micros(value) => millis(*value),
         SortValue::U64(value) => value.to_string(),
         SortValue::F64(value) => format!("{value:?}"),
         SortValue::Bool(value) => value.to_string(),
@@ -293,11 +296,17 @@ fn key_text(bucket: &Bucket) -> String {
 /// A date in milliseconds as Elasticsearch shows it.
 fn date(milliseconds: f64) -> String {
     #[expect(clippy::cast_possible_truncation, reason = "the engine's dates are whole i64")]
-    let timestamp = jiff::Timestamp::from_millisecond(milliseconds as i64);
-    timestamp.map_or_else(
-        |_| milliseconds.to_string(),
-        |timestamp| timestamp.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string(),
-    )
+    DateFormat::default().print_millis(milliseconds as i64)
+}
+
+/// Microseconds as milliseconds, in digits that are read back exactly: as a JSON number while a
+/// double can tell them apart, else as a text.
+fn millis(micros: i64) -> String {
+    const EXACT_IN_DOUBLES: u64 = 1 << 53;
+    let sign = if micros < 0 { "-" } else { "" };
+    let (whole, part) = (micros.unsigned_abs() / 1000, micros.unsigned_abs() % 1000);
+    let quote = if micros.unsigned_abs() < EXACT_IN_DOUBLES { "" } else { "\"" };
+    format!("{quote}{sign}{whole}.{part:03}{quote}")
 }
 
 /// The type that `typed_keys` puts before a name.

@@ -127,6 +127,21 @@ fn aggregations_have_their_shapes() {
         "max#a",
         json!({"value": 86_400_000.0, "value_as_string": "1970-01-02T00:00:00.000Z"}),
     );
+    check(
+        AggregationKind::Max(field("d")),
+        AggregationResult::Value { value: Some(253_402_300_800_000.0), is_date: true },
+        "max#a",
+        json!({
+            "value": 253_402_300_800_000.0,
+            "value_as_string": "+10000-01-01T00:00:00.000Z",
+        }),
+    );
+    check(
+        AggregationKind::Min(field("d")),
+        AggregationResult::Value { value: Some(-1e300), is_date: true },
+        "min#a",
+        json!({"value": -1e300, "value_as_string": "-292275055-05-16T16:47:04.192Z"}),
+    );
     let range = |keyed| AggregationKind::Range { field: "n".into(), ranges: Vec::new(), keyed };
     let open = Bucket { to: Some(5.0), ..bucket(SortValue::Null, None, 1) };
     check(
@@ -141,4 +156,15 @@ fn aggregations_have_their_shapes() {
         "range#a",
         json!({"buckets": {"*-5.0": {"to": 5.0, "doc_count": 1}}}),
     );
+}
+
+/// Search after a sort value begins where it ends, so no digit may be lost.
+#[test]
+fn microseconds_are_kept_in_sort_values() {
+    let check = |micros: i64, expected: &str| assert_eq!(millis(micros), expected);
+    check(1_709_208_000_123_456, "1709208000123.456");
+    check(-1, "-0.001");
+    check(-1_001_000, "-1001.000");
+    check(253_402_300_799_999_999, "\"253402300799999.999\"");
+    check(i64::MIN, "\"-9223372036854775.808\"");
 }

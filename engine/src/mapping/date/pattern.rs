@@ -182,16 +182,24 @@ impl Compiler<'_> {
     }
 }
 
+/// How many digits the year of a date can have: more than any that can be indexed.
+const YEAR_DIGITS_LIMIT: usize = 9;
+
 /// Reads a text; returns what is left of it.
 pub(super) fn read<'t>(items: &[Item], text: &'t [u8], parts: &mut Parts) -> Option<&'t [u8]> {
     let mut rest = text;
-    for item in items {
+    for (place, item) in items.iter().enumerate() {
         match item {
             Item::Literal(byte) => rest = rest.strip_prefix(&[*byte])?,
+            Item::Number { part: Part::Year, least, most, .. } => {
+                let packed = items.get(place + 1..).map_or(0, packed_width);
+                let (year, after) = year(rest, *least, *most, packed)?;
+                parts.year = Some(year);
+                rest = after;
+            }
             Item::Number { part, least, most, .. } => {
                 let (digits, after) = digits(rest, *least, *most)?;
-                let value = digits.iter().fold(0, |sum, digit| sum * 10 + i64::from(digit - b'0'));
-                *parts.slot(*part) = Some(value);
+                *parts.slot(*part) = Some(number(digits));
                 rest = after;
             }
             Item::Fraction { least, most, dot } => {
@@ -202,6 +210,7 @@ pub(super) fn read<'t>(items: &[Item], text: &'t [u8], parts: &mut Parts) -> Opt
                 };
                 let (digits, after) = digits(from, *least, *most)?;
                 parts.micros = Some(micros_of(digits));
+                parts.only_millis = digits.len() <= 3;
                 rest = after;
             }
             Item::Offset => {
@@ -219,6 +228,35 @@ pub(super) fn read<'t>(items: &[Item], text: &'t [u8], parts: &mut Parts) -> Opt
         }
     }
     Some(rest)
+}
+
+/// The digits that follow a year without anything between.
+fn packed_width(items: &[Item]) -> usize {
+    let numbers = items.iter().map_while(|item| match item {
+        Item::Number { most, .. } | Item::Fraction { most, dot: false, .. } => Some(*most),
+        _ => None,
+    });
+    numbers.sum()
+}
+
+/// A year. One that is negative, or has more digits than usual, has a sign.
+fn year(text: &[u8], least: usize, most: usize, packed: usize) -> Option<(i64, &[u8])> {
+    let (sign, least, unsigned) = match text.split_first()? {
+        (b'+', rest) => (1, most + 1, rest),
+        (b'-', rest) => (-1, least, rest),
+        _ => {
+            let (digits, after) = digits(text, least, most)?;
+            return Some((number(digits), after));
+        }
+    };
+    let found = unsigned.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let count = found.checked_sub(packed).filter(|count| *count <= YEAR_DIGITS_LIMIT)?;
+    let (digits, after) = digits(unsigned, least, count)?;
+    Some((sign * number(digits), after))
+}
+
+fn number(digits: &[u8]) -> i64 {
+    digits.iter().fold(0, |sum, digit| sum * 10 + i64::from(digit - b'0'))
 }
 
 fn digits(text: &[u8], least: usize, most: usize) -> Option<(&[u8], &[u8])> {
@@ -240,8 +278,6 @@ fn offset(text: &[u8]) -> Option<(i64, &[u8])> {
         b'-' => -1,
         _ => return None,
     };
-    let number =
-        |digits: &[u8]| digits.iter().fold(0, |sum, digit| sum * 10 + i64::from(digit - b'0'));
     let (hours, rest) = digits(rest, 2, 2)?;
     let colon = rest.strip_prefix(b":");
     let (minutes, rest) = match (digits(colon.unwrap_or(rest), 2, 2), colon) {
@@ -268,7 +304,12 @@ fn print_into(items: &[Item], parts: &Parts, text: &mut Vec<u8>) {
             Item::Number { part, width, .. } => {
                 let mut parts = *parts;
                 let value = parts.slot(*part).unwrap_or_default();
-                text.extend(format!("{value:0width$}").bytes());
+                let sign = match value {
+                    ..0 => "-",
+                    10_000.. if *part == Part::Year => "+",
+                    _ => "",
+                };
+                text.extend(format!("{sign}{:0width$}", value.unsigned_abs()).bytes());
             }
             Item::Fraction { most, dot, .. } => {
                 let micros = parts.micros.unwrap_or_default();

@@ -4,16 +4,16 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use jiff::civil;
 use rustc_hash::FxHashMap;
 use tantivy::DocId;
 
 use super::{Aggregator, BucketId, Budget, EMPTY, SegmentContext, Subs, field_of, next_bucket};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::date::DateFormat;
+use crate::mapping::date::calendar::Day;
 use crate::mapping::field::{FieldMapping, Storage};
 use crate::search::SearchLimits;
-use crate::search::column::{FieldColumn, to_f64};
+use crate::search::column::{FieldColumn, decode, to_f64};
 use crate::search::request::{DateInterval, SortValue};
 use crate::search::response::{AggregationResult, Bucket};
 use crate::snapshot::Snapshot;
@@ -51,18 +51,17 @@ impl Scale {
     /// The interval that a value falls into.
     #[expect(clippy::cast_possible_truncation, reason = "casts of floats saturate")]
     fn place(&self, storage: Storage, raw: u64) -> i64 {
-        let value = to_f64(storage, raw);
         let interval = match self {
             Self::Number { interval, offset } => {
+                let value = to_f64(storage, raw);
                 return ((value - offset) / interval).floor() as i64;
             }
             Self::Date(interval) => interval,
         };
-        // Dates are whole milliseconds, far below where doubles lose them.
-        let millis = value as i64;
+        let SortValue::I64(millis) = decode(storage, raw) else { return 0 };
         let months = || {
-            let date = date_of(millis);
-            i64::from(date.year()) * 12 + i64::from(date.month()) - 1
+            let day = Day::of(millis.div_euclid(DAY_MS));
+            day.year * 12 + day.month - 1
         };
         match interval {
             DateInterval::Fixed(width) => millis.div_euclid(*width),
@@ -97,17 +96,10 @@ impl Scale {
     }
 }
 
-fn date_of(millis: i64) -> civil::Date {
-    let timestamp = jiff::Timestamp::from_millisecond(millis).unwrap_or_default();
-    timestamp.to_zoned(jiff::tz::TimeZone::UTC).date()
-}
-
 /// The beginning of a month, counted from year 0.
 fn millis_of(month: i64) -> i64 {
-    let year = i16::try_from(month.div_euclid(12)).unwrap_or(0);
-    let month = i8::try_from(month.rem_euclid(12) + 1).unwrap_or(1);
-    let date = civil::Date::new(year, month, 1).unwrap_or_default();
-    date.to_zoned(jiff::tz::TimeZone::UTC).map_or(0, |start| start.timestamp().as_millisecond())
+    let (year, month) = (month.div_euclid(12), month.rem_euclid(12) + 1);
+    Day { year, month, day_of_month: 1 }.days() * DAY_MS
 }
 
 /// Buckets by interval.
@@ -182,7 +174,7 @@ impl Histogram {
     fn bucket(&self, place: i64, doc_count: u64) -> Bucket {
         let key = self.scale.key(place);
         let key_as_string = match &key {
-            SortValue::I64(millis) => Some(self.format.print(millis.saturating_mul(1000))),
+            SortValue::I64(millis) => Some(self.format.print_millis(*millis)),
             _ => None,
         };
         Bucket { key, key_as_string, from: None, to: None, doc_count, sub: Vec::new() }

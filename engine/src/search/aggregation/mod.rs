@@ -319,7 +319,10 @@ fn missing_value(
     missing: Option<&Scalar>,
 ) -> Result<Option<SortValue>> {
     match (mapping, missing) {
-        (Some(mapping), Some(scalar)) => column::scalar_value(mapping, scalar).map(Some),
+        (Some(mapping), Some(scalar)) => Ok(Some(match column::scalar_value(mapping, scalar)? {
+            SortValue::Micros(micros) => SortValue::I64(micros.div_euclid(1000)),
+            value => value,
+        })),
         (None, Some(scalar)) => Ok(Some(match scalar {
             Scalar::Bool(value) => SortValue::Bool(*value),
             Scalar::I64(value) => SortValue::I64(*value),

@@ -282,10 +282,8 @@ impl Terms {
         match key {
             SortValue::Null => String::new(),
             SortValue::Bool(value) => value.to_string(),
-            SortValue::I64(millis) if self.is_date => {
-                self.format.print(millis.saturating_mul(1000))
-            }
-            SortValue::I64(value) => value.to_string(),
+            SortValue::I64(millis) if self.is_date => self.format.print_millis(*millis),
+            SortValue::I64(value) | SortValue::Micros(value) => value.to_string(),
             SortValue::U64(value) => value.to_string(),
             SortValue::F64(value) => format!("{value:?}"),
             SortValue::Text(value) => value.clone(),
