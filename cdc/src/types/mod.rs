@@ -19,8 +19,9 @@
 //! | domains | as their base type | as their base type |
 //! | all others (uuid, enum, time, interval, inet, ranges, bits, ...) | string | keyword |
 //!
-//! JSON has no NaN and no infinity, ISO 8601 no infinite date and no year past 9999 or before 1:
-//! such a value becomes null, as does a `numeric` past the range of a double.
+//! JSON has no NaN and no infinity, ISO 8601 no infinite date, and an index no year past 294246: such
+//! a value becomes null, as does a `numeric` past the range of a double. Years before 1 and past 9999
+//! have a sign, as ISO 8601 expands them: `-0043-03-15` is in 44 BC, `+10000-01-01` follows 9999.
 
 mod array;
 mod datetime;

@@ -77,18 +77,27 @@ fn dates() {
     check(&Kind::TimestampTz, "2024-02-29 12:34:56.1+00", "\"2024-02-29T12:34:56.1Z\"");
     check(&Kind::TimestampTz, "2024-02-29 12:34:56-05", "\"2024-02-29T12:34:56-05:00\"");
     check(&Kind::TimestampTz, "2024-02-29 12:34:56+05:30", "\"2024-02-29T12:34:56+05:30\"");
+    check(&Kind::Date, "0001-01-01", "\"0001-01-01\"");
+    check(&Kind::Date, "9999-12-31", "\"9999-12-31\"");
+    check(&Kind::Date, "10000-01-01", "\"+10000-01-01\"");
+    check(&Kind::Date, "0044-03-15 BC", "\"-0043-03-15\"");
+    check(&Kind::Date, "4714-11-24 BC", "\"-4713-11-24\"");
+    check(&Kind::Timestamp, "294246-12-31 23:59:59.9", "\"+294246-12-31T23:59:59.9\"");
+    check(&Kind::TimestampTz, "0001-01-01 00:00:00+00 BC", "\"0000-01-01T00:00:00Z\"");
     for (kind, outside) in [
         (Kind::Date, "infinity"),
         (Kind::Date, "-infinity"),
-        (Kind::Date, "0044-03-15 BC"),
-        (Kind::Date, "10000-01-01"),
+        (Kind::Date, "5874897-12-31"),
         (Kind::Timestamp, "294276-12-31 23:59:59"),
-        (Kind::TimestampTz, "0001-01-01 00:00:00+00 BC"),
+        (Kind::TimestampTz, "294247-01-01 00:00:00+00"),
         (Kind::TimestampTz, "infinity"),
     ] {
         check(&kind, outside, "null");
     }
     refused(&Kind::Date, "29/02/2024");
+    refused(&Kind::Date, "2024-02-29 12:34:56");
+    refused(&Kind::Date, "24-02-29");
+    refused(&Kind::Date, "0044-03-15 AC");
     refused(&Kind::Timestamp, "2024-02-29");
     refused(&Kind::TimestampTz, "2024-02-29 12:34:56");
 }
