@@ -15,12 +15,11 @@ use crate::store::shared::{Identity, Shared};
 use crate::store::state::Store;
 use crate::store::translog::Translog;
 
-/// While writes keep coming, publications take at most one part in this many of the writer's time,
-const SHARE_UNDER_LOAD: u32 = 8;
-/// and while its queue runs empty, one in this many.
-const SHARE_WHEN_QUIET: u32 = 2;
-/// Even an expensive publication is not put off for longer than this.
-const LONGEST_DELAY: Duration = Duration::from_millis(250);
+/// While the queue runs empty, a publication waits for this many times what one takes lately, but
+/// no longer than that.
+const WHEN_QUIET: (u32, Duration) = (2, Duration::from_millis(50));
+/// While writes keep waiting, larger segments pay: each is indexed, sorted and merged as a whole.
+const UNDER_LOAD: (u32, Duration) = (8, Duration::from_secs(1));
 
 /// What is published, and what waits for it.
 pub(super) struct Publishing {
@@ -114,8 +113,8 @@ impl Publishing {
             RefreshInterval::Off => (self.urgency == Urgency::Awaited).then_some(now),
             RefreshInterval::AtMostEvery(interval) => Some(ended + interval),
             RefreshInterval::Adaptive => {
-                let share = if quiet { SHARE_WHEN_QUIET } else { SHARE_UNDER_LOAD };
-                Some(ended + (self.cost * share).min(LONGEST_DELAY))
+                let (times, longest) = if quiet { WHEN_QUIET } else { UNDER_LOAD };
+                Some(ended + (self.cost * times).min(longest))
             }
         }
     }
