@@ -9,7 +9,7 @@ use pgwire_replication::ReplicationClient;
 use tokio::time::sleep;
 
 use crate::connect::Control;
-use crate::copy::{self, Job, Prepared, Snapshot};
+use crate::copy::{self, Job, Snapshot};
 use crate::error::{Error, ErrorKind, Result};
 use crate::follow::Connected;
 use crate::pipeline::Pipeline;
@@ -24,7 +24,7 @@ use crate::watcher::check_retained;
 const MAX_NAME_BYTES: usize = 63;
 const COPY_SUFFIX: &str = "_copy";
 
-/// Snapshots taken for one copy, where tables are rewritten or truncated just as it begins.
+/// Snapshots taken for one copy, where tables are truncated or rewritten while it runs.
 const SNAPSHOT_ATTEMPTS: usize = 20;
 
 /// A slot that a copy is made with.
@@ -79,12 +79,31 @@ impl Pipeline {
         self.board.set_state(PipelineState::Copying, None);
         self.board.copies.fetch_add(1, Ordering::Relaxed);
         let jobs = self.jobs(followed);
+        for _ in 0..SNAPSHOT_ATTEMPTS {
+            match self.copy_once(connected, slot, jobs.clone(), letters).await {
+                Err(error) if error.kind() == ErrorKind::TableRewritten => {
+                    tracing::info!(%error, pipeline = self.config.name, "the copy begins anew");
+                }
+                copied => return copied,
+            }
+        }
+        let message = "tables are truncated or rewritten so often that no copy can end";
+        Err(Error::new(ErrorKind::Server, message))
+    }
+
+    /// Copies from one snapshot.
+    async fn copy_once(
+        &self,
+        connected: &Connected,
+        slot: &CopySlot,
+        jobs: Vec<Job>,
+        letters: &LetterBox,
+    ) -> Result<Checkpoint> {
         let control = &connected.control;
         // The session keeps the snapshot while it lives.
-        let (snapshot, prepared, _session) =
-            self.prepare(control, slot, connected.server, jobs).await?;
+        let (snapshot, _session) = self.make_slot(control, slot, connected.server).await?;
         let (source, config) = (&self.source, &self.config);
-        let copying = copy::copy(source, config, &snapshot, prepared, letters, &self.threads);
+        let copying = copy::copy(source, config, &snapshot, jobs, letters, &self.threads);
         tokio::select! {
             copied = Box::pin(copying) => copied?,
             // A copy must not let the slot fill the database's disk.
@@ -102,27 +121,6 @@ impl Pipeline {
             Some(Job { table, title: title.into(), format, sink: index.sink, counters })
         };
         followed.into_iter().filter_map(job).collect()
-    }
-
-    /// Makes slots until none of the tables was rewritten between the slot's snapshot and the lock
-    /// on it: rows that the snapshot shows could then be gone.
-    async fn prepare(
-        &self,
-        control: &Control,
-        slot: &CopySlot,
-        server: Server,
-        jobs: Vec<Job>,
-    ) -> Result<(Snapshot, Prepared, ReplicationClient)> {
-        for _ in 0..SNAPSHOT_ATTEMPTS {
-            let (snapshot, session) = self.make_slot(control, slot, server).await?;
-            let blocks = self.config.copy_range_blocks;
-            let prepared = copy::prepare(&self.source, &snapshot, jobs.clone(), blocks).await?;
-            if let Some(prepared) = prepared {
-                return Ok((snapshot, prepared, session));
-            }
-        }
-        let message = "tables are truncated or rewritten so often that no copy can begin";
-        Err(Error::new(ErrorKind::Server, message))
     }
 
     /// Makes a slot on a session of its own, which keeps the snapshot while it lives.

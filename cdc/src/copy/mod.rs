@@ -68,44 +68,26 @@ struct Copying {
     stop: CancellationToken,
 }
 
-/// A copy that can begin: its tables are locked against being rewritten while this lives.
-pub(crate) struct Prepared {
-    control: Control,
-    jobs: Vec<Job>,
-    ranges: Ranges,
-}
-
-/// Locks the tables of `jobs` and cuts them into ranges. `None` where one was rewritten or truncated
-/// since the snapshot was taken.
-pub(crate) async fn prepare(
-    source: &Source,
-    snapshot: &Snapshot,
-    jobs: Vec<Job>,
-    range_blocks: u32,
-) -> Result<Option<Prepared>> {
-    let control = source.control().await?;
-    import(&control, &snapshot.name).await?;
-    let mut ranges = Ranges::default();
-    for (place, job) in jobs.iter().enumerate() {
-        if !ranges::plan(&control, &job.table, place, range_blocks, &mut ranges).await? {
-            control.end();
-            return Ok(None);
-        }
-    }
-    Ok(Some(Prepared { control, jobs, ranges }))
-}
-
-/// Empties the indexes of the prepared tables and fills them from the snapshot. When this returns,
-/// they hold it durably. Must run on a thread that may block.
+/// Empties the indexes of `jobs` and fills them from the snapshot. When this returns, they hold it
+/// durably. Must run on a thread that may block. Fails with [`ErrorKind::TableRewritten`] where a
+/// table's rows moved or vanished meanwhile: then it needs another snapshot.
 pub(crate) async fn copy(
     source: &Source,
     config: &PipelineConfig,
     snapshot: &Snapshot,
-    prepared: Prepared,
+    jobs: Vec<Job>,
     letters: &LetterBox,
     threads: &TaskTracker,
 ) -> Result<()> {
-    let Prepared { control, jobs, ranges } = prepared;
+    let control = source.control().await?;
+    import(&control, &snapshot.name).await?;
+    let mut ranges = Ranges::default();
+    for (place, job) in jobs.iter().enumerate() {
+        ranges::plan(&control, &job.table, place, config.copy_range_blocks, &mut ranges).await?;
+    }
+    ranges.sort();
+    control.execute("ending the measurement", "COMMIT").await?;
+    control.end();
     for job in &jobs {
         empty(job, snapshot.checkpoint.lsn, letters).await?;
     }
@@ -123,8 +105,6 @@ pub(crate) async fn copy(
         stop,
     };
     run_workers(&copying, workers, threads).await?;
-    control.execute("ending the copy", "COMMIT").await?;
-    control.end();
     for job in copying.jobs.iter() {
         finish(job, snapshot.checkpoint).await?;
     }
@@ -189,6 +169,7 @@ async fn read_range(
     range: &Range,
     outstanding: &mut Outstanding,
 ) -> Result<()> {
+    range.lock(control).await?;
     let statement = range.statement(&job.table);
     let pieces = control.ask("beginning to copy", control.client().copy_out(&statement)).await?;
     pin_mut!(pieces);
@@ -206,6 +187,7 @@ async fn read_range(
     if !lines.is_whole() {
         return Err(Error::new(ErrorKind::Protocol, "the copy ended within a row"));
     }
+    Range::unlock(control).await?;
     gathered.submit(job, copying.snapshot.checkpoint.lsn, outstanding).await
 }
 

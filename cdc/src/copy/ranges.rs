@@ -4,18 +4,29 @@ use std::collections::VecDeque;
 
 use crate::catalog::Table;
 use crate::connect::{Control, quote_identifier};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 
 /// Some blocks of one table, or of one partition of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Range {
     /// The table, by its place among the copy's jobs.
     pub(super) job: usize,
-    /// `"schema"."table"` of what holds the rows.
-    holder: String,
+    holder: Holder,
     first_block: u32,
     /// The block after the last; none for the last range, which has no end.
     end_block: Option<u32>,
+}
+
+/// What holds rows of a table: itself, or a partition of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Holder {
+    oid: u32,
+    /// `"schema"."table"`.
+    name: String,
+    /// The number of its file, which changes when it is truncated or rewritten.
+    file: u32,
+    /// Its size.
+    blocks: u32,
 }
 
 /// The ranges that nobody has taken yet.
@@ -30,6 +41,11 @@ impl RangeQueue {
         self.0.pop_front()
     }
 
+    /// Puts what is small first: it is the small tables that are truncated and filled anew.
+    pub(super) fn sort(&mut self) {
+        self.0.make_contiguous().sort_by_key(|range| range.holder.blocks);
+    }
+
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
@@ -40,7 +56,7 @@ impl Range {
     pub(super) fn statement(&self, table: &Table) -> String {
         let columns: Vec<String> =
             table.columns.iter().map(|column| quote_identifier(&column.name)).collect();
-        let (columns, holder, first) = (columns.join(", "), &self.holder, self.first_block);
+        let (columns, holder, first) = (columns.join(", "), &self.holder.name, self.first_block);
         let end = self.end_block.map(|end| format!(" AND ctid < '({end},0)'")).unwrap_or_default();
         let filter = match (first, end.as_str()) {
             (0, "") => String::new(),
@@ -48,6 +64,30 @@ impl Range {
         };
         format!("COPY (SELECT {columns} FROM ONLY {holder}{filter}) TO STDOUT")
     }
+
+    /// Locks what holds the rows against being rewritten, until [`Range::unlock`], and fails where
+    /// it was since the ranges were cut: rows could have moved between them, or be gone.
+    pub(super) async fn lock(&self, control: &Control) -> Result<()> {
+        let Holder { oid, name, file, .. } = &self.holder;
+        let lock = format!("SAVEPOINT range; LOCK TABLE ONLY {name} IN ACCESS SHARE MODE");
+        control.execute("locking the table against rewrites", &lock).await?;
+        let row = control.row("looking at the table's file", FILE, &[oid]).await?;
+        if row.try_get::<_, Option<u32>>(0)? == Some(*file) {
+            return Ok(());
+        }
+        Err(rewritten(name))
+    }
+
+    /// Lets whoever waits to truncate or alter the table go on. The snapshot stays.
+    pub(super) async fn unlock(control: &Control) -> Result<()> {
+        let unlock = "ROLLBACK TO SAVEPOINT range; RELEASE SAVEPOINT range";
+        control.execute("unlocking the table", unlock).await
+    }
+}
+
+fn rewritten(name: &str) -> Error {
+    let message = format!("{name} was truncated or rewritten while it was copied");
+    Error::new(ErrorKind::TableRewritten, message)
 }
 
 /// Relations that hold rows of a table: itself, or its partitions.
@@ -58,35 +98,35 @@ const HOLDERS: &str = "
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relkind = 'r' ORDER BY 2, 3";
 
-/// Blocks of a relation, and whether its file is still the one that the snapshot knows: the row is
-/// the snapshot's, the function looks at what is there now.
+/// Blocks of a relation, the number of its file, and whether that is the one that the snapshot
+/// knows: the row is the snapshot's, the function looks at what is there now.
 const MEASURE: &str = "
     SELECT pg_catalog.pg_relation_size(c.oid) / current_setting('block_size')::int8,
+           pg_catalog.pg_relation_filenode(c.oid),
            pg_catalog.pg_relation_filenode(c.oid) = c.relfilenode
     FROM pg_catalog.pg_class c WHERE c.oid = $1";
 
+const FILE: &str = "SELECT pg_catalog.pg_relation_filenode($1::oid)";
+
 /// Adds the ranges of a table. Asked on a session that reads in the snapshot: rows that it shows lie
-/// in blocks that exist by now, and the last range has no end besides. Locks the table against being
-/// rewritten, which would move rows between ranges, until the session ends. False where it was
-/// rewritten or truncated since the snapshot was taken.
+/// in blocks that exist by now, and the last range has no end besides. Nothing stays locked: a
+/// second session's lock would queue behind whoever waits for the first one's.
 pub(super) async fn plan(
     control: &Control,
     table: &Table,
     job: usize,
     blocks: u32,
     ranges: &mut RangeQueue,
-) -> Result<bool> {
+) -> Result<()> {
     for row in control.rows("listing partitions", HOLDERS, &[&table.oid]).await? {
         let oid: u32 = row.try_get(0)?;
         let (schema, name): (String, String) = (row.try_get(1)?, row.try_get(2)?);
-        let holder = format!("{}.{}", quote_identifier(&schema), quote_identifier(&name));
-        let lock = format!("LOCK TABLE ONLY {holder} IN ACCESS SHARE MODE");
-        control.execute("locking the table against rewrites", &lock).await?;
+        let name = format!("{}.{}", quote_identifier(&schema), quote_identifier(&name));
         let row = control.row("measuring the table", MEASURE, &[&oid]).await?;
-        if row.try_get::<_, Option<bool>>(1)? != Some(true) {
-            return Ok(false);
-        }
+        let (file, same): (Option<u32>, Option<bool>) = (row.try_get(1)?, row.try_get(2)?);
+        let (Some(file), Some(true)) = (file, same) else { return Err(rewritten(&name)) };
         let size = u32::try_from(row.try_get::<_, i64>(0)?).unwrap_or(u32::MAX);
+        let holder = Holder { oid, name, file, blocks: size };
         ranges.0.extend(cut(size, blocks).map(|(first_block, end_block)| Range {
             job,
             holder: holder.clone(),
@@ -94,7 +134,7 @@ pub(super) async fn plan(
             end_block,
         }));
     }
-    Ok(true)
+    Ok(())
 }
 
 /// Cuts `size` blocks into pieces of `blocks`, the last without an end.

@@ -83,6 +83,41 @@ async fn writes_while_the_copy_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn truncates_while_the_copy_runs() {
+    let database = Database::create().await;
+    database
+        .execute(
+            "CREATE TABLE birds (id int PRIMARY KEY, name text, song text);
+             INSERT INTO birds SELECT n, 'bird ' || n, repeat('la', 50)
+             FROM generate_series(1, 20000) AS n;
+             CREATE TABLE nests (id int PRIMARY KEY, turn int);
+             INSERT INTO nests SELECT n, 0 FROM generate_series(1, 100) AS n",
+        )
+        .await;
+    let writer = database.connect().await;
+    let (stop, mut stopped) = tokio::sync::oneshot::channel::<()>();
+    let writing = tokio::spawn(async move {
+        let mut turn = 0;
+        while stopped.try_recv().is_err() {
+            turn += 1;
+            let statements = format!(
+                "BEGIN; UPDATE birds SET name = 'turn {turn}' WHERE id = {turn}; TRUNCATE nests;
+                 INSERT INTO nests SELECT n, {turn} FROM generate_series(1, 100) AS n; COMMIT;
+                 SELECT pg_sleep(0.05)"
+            );
+            writer.batch_execute(&statements).await.unwrap();
+        }
+    });
+    let following = Following::follow(database, |config| config.copy_range_blocks = 16);
+    following.streams().await;
+    following.shows(&["nests"]).await;
+    stop.send(()).unwrap();
+    writing.await.unwrap();
+    following.equals("birds", BIRDS).await;
+    following.equals("nests", "SELECT id::text, to_json(nests)::text FROM nests").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn keys_of_several_columns_and_odd_names() {
     let following = Following::start(
         "CREATE SCHEMA \"Odd, Schema\";
