@@ -2,11 +2,17 @@
 
 use std::future::Future;
 use std::io::Write;
+use std::ops::Range;
 use std::time::{Duration, Instant};
+
+use tokio::task::{JoinError, JoinSet};
 
 /// How long tests wait for what should happen within a blink. Generous: a loaded CI machine with
 /// two cores runs many tests at once.
 pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Seeded runs at once: as many as CI has processors.
+const SEEDS_AT_ONCE: usize = 2;
 
 /// How long to rest between two looks.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -48,6 +54,34 @@ pub fn until_blocking<T>(deadline: Duration, mut look: impl FnMut() -> Option<T>
         }
         std::thread::sleep(PAUSE);
     }
+}
+
+/// Runs `run` for each of these seeds, two at a time, and gathers what they return. Panics with the
+/// seed of the first that fails.
+pub async fn each_seed<T, F, Fut>(seeds: Range<u64>, run: F) -> Vec<T>
+where
+    T: Send + 'static,
+    F: Fn(u64) -> Fut,
+    Fut: Future<Output = T> + Send + 'static,
+{
+    let mut running = JoinSet::new();
+    let mut results = Vec::new();
+    for seed in seeds {
+        if running.len() == SEEDS_AT_ONCE {
+            results.extend(running.join_next().await.map(finished));
+        }
+        let work = tokio::spawn(run(seed));
+        running.spawn(async move { (seed, work.await) });
+    }
+    while let Some(ended) = running.join_next().await {
+        results.push(finished(ended));
+    }
+    results
+}
+
+fn finished<T>(ended: Result<(u64, Result<T, JoinError>), JoinError>) -> T {
+    let (seed, result) = ended.unwrap();
+    result.unwrap_or_else(|error| panic!("seed {seed} failed: {error}"))
 }
 
 /// Prints a line at once, also where the test runner keeps what tests print to itself.

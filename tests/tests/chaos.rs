@@ -183,10 +183,8 @@ fn setting(name: &str, default: u64) -> u64 {
 async fn the_index_equals_the_tables_after_every_kill() {
     let (first, runs) = (setting("CHAOS_SEED", 1), setting("CHAOS_RUNS", 20));
     let cluster = block_in_place(cluster);
-    let mut hits = Vec::new();
-    for seed in first..first + runs {
-        hits.extend(run(Arc::clone(&cluster), seed).await);
-    }
+    let hits = poll::each_seed(first..first + runs, |seed| run(Arc::clone(&cluster), seed)).await;
+    let hits: Vec<Hit> = hits.into_iter().flatten().collect();
     let copies = hits.iter().filter(|hit| matches!(hit, Hit::Copy { .. })).count();
     let inside = hits.iter().filter(|hit| matches!(hit, Hit::BigTransaction { .. })).count();
     let all = hits.len();

@@ -32,8 +32,8 @@ const SIZE: Size = Size { accounts: 300, journal: 20 };
 /// Cuts of one run.
 const LIVES: usize = 10;
 
-/// The longest life, where the fault's operation does not come.
-const LONGEST_LIFE: Duration = Duration::from_secs(3);
+/// The longest life, where the copy or the fault's operation does not come.
+const LONGEST_LIFE: Duration = Duration::from_secs(20);
 
 /// Transactions that each leave a mark, with a position at or after its commit.
 #[derive(Debug, Default)]
@@ -103,14 +103,24 @@ impl Run {
         }
     }
 
-    /// Follows the database on this disk until its power is cut.
-    async fn live(&mut self, disk: &SimDisk) -> End {
+    /// Follows the database on this disk until its power is cut, `operations` of the disk after the
+    /// beginning, or after the stream has begun.
+    async fn live(&mut self, disk: &SimDisk, operations: u64, at_once: bool) -> End {
+        let cut = |disk: &SimDisk| {
+            disk.fail_at(disk.operations() + operations, Fault::PowerCut);
+            true
+        };
+        let mut armed = at_once && cut(disk);
         let Ok(engine) = open(disk) else { return End::Opening };
         self.check_survivors(&engine).await;
         let pipeline = self.follow(disk, &engine);
-        let begin = Instant::now();
+        let mut begin = Instant::now();
         while disk.exists(Path::new("/")).is_ok() && begin.elapsed() < LONGEST_LIFE {
             self.look(&pipeline);
+            if !armed && self.first_streamed.is_some() {
+                armed = cut(disk);
+                begin = Instant::now();
+            }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         pipeline.stop().await;
@@ -129,7 +139,8 @@ impl Run {
         assert_ne!(status.state, PipelineState::Resnapshot, "{:?}", status.reason);
         assert_ne!(status.state, PipelineState::Refused, "{:?}", status.reason);
         assert!(!self.established || status.copies == 0, "copied again: {status:?}");
-        let streaming = status.tables.len() == 3
+        let streaming = status.state == PipelineState::Streaming
+            && status.tables.len() == 3
             && status.tables.iter().all(|table| table.state == TableState::Streaming);
         if streaming && self.first_streamed.is_none() {
             // One mark may be underway.
@@ -241,10 +252,11 @@ async fn run(cluster: Arc<Cluster>, seed: u64) -> usize {
     let mut run = Run { database, marks, first_streamed: None, established: false };
     let mut disk = SimDisk::new();
     let mut cuts = 0;
-    for _ in 0..LIVES {
-        let at = disk.operations() + random.random_range(1..1500);
-        disk.fail_at(at, Fault::PowerCut);
-        cuts += usize::from(run.live(&disk).await == End::PowerCut);
+    for life in 0..LIVES {
+        // The first lives may end within the copy; one then lasts until the stream has begun.
+        let at_once = life < 3 || run.first_streamed.is_some();
+        let operations = random.random_range(1..1500);
+        cuts += usize::from(run.live(&disk, operations, at_once).await == End::PowerCut);
         disk = disk.power_cut(random.random());
     }
     assert!(run.established, "no life was long enough to follow");
@@ -263,11 +275,7 @@ fn setting(name: &str, default: u64) -> u64 {
 async fn what_was_acknowledged_survives_power_cuts() {
     let (first, runs) = (setting("POWER_SEED", 1), setting("POWER_RUNS", 20));
     let cluster = Arc::new(block_in_place(|| Cluster::start(ClusterOptions::default())));
-    let mut cuts = 0;
-    for seed in first..first + runs {
-        // Shown where the run fails.
-        eprintln!("seed {seed} begins");
-        cuts += run(Arc::clone(&cluster), seed).await;
-    }
+    let cuts = poll::each_seed(first..first + runs, |seed| run(Arc::clone(&cluster), seed)).await;
+    let cuts: usize = cuts.into_iter().sum();
     poll::report(&format!("{cuts} power cuts while following, {runs} runs"));
 }
