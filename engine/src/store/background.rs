@@ -6,7 +6,7 @@
 use std::fmt;
 use std::thread::JoinHandle;
 
-use crossbeam_channel::{Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, unbounded};
 use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -44,17 +44,9 @@ impl Background {
                 Lane::SmallMerge => "egret-merge",
                 Lane::LargeMerge => "egret-merge-big",
             };
-            let work = move || {
-                if matches!(lane, Lane::LargeMerge) {
-                    yield_to_others();
-                }
-                for job in receiver {
-                    job();
-                }
-            };
-            let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work)?;
+            let thread = std::thread::Builder::new().name(name.to_owned());
+            threads.push(thread.spawn(move || work(lane, &receiver))?);
             lanes.push(sender);
-            threads.push(thread);
         }
         Ok(Self { lanes, threads: Mutex::new(threads) })
     }
@@ -66,6 +58,16 @@ impl Background {
             Some(Ok(())) => Ok(()),
             _ => Err(Error::new(ErrorKind::Closed, "the background threads have ended")),
         }
+    }
+}
+
+/// Does the jobs of one lane until no more can come.
+fn work(lane: Lane, jobs: &Receiver<Job>) {
+    if matches!(lane, Lane::LargeMerge) {
+        yield_to_others();
+    }
+    for job in jobs {
+        job();
     }
 }
 

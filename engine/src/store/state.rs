@@ -133,15 +133,15 @@ impl Store {
                 let (found, named) = (bytes.len(), file.length);
                 return Err(damaged(format!("has [{found}] bytes, not the committed [{named}]")));
             }
-            if Some(&file.name) == deletes.as_ref() {
-                if crc32c::crc32c(&bytes) != file.crc32c {
-                    return Err(damaged("is damaged: its checksum differs".to_owned()));
-                }
-                let set = read_alive(&bytes, meta.max_doc());
-                alive = Some(set.ok_or_else(|| damaged("is no set of documents".to_owned()))?);
-            } else {
+            if Some(&file.name) != deletes.as_ref() {
                 files.register(&file.name, file.crc32c)?;
+                continue;
             }
+            if crc32c::crc32c(&bytes) != file.crc32c {
+                return Err(damaged("is damaged: its checksum differs".to_owned()));
+            }
+            let set = read_alive(&bytes, meta.max_doc());
+            alive = Some(set.ok_or_else(|| damaged("is no set of documents".to_owned()))?);
         }
         if deletes.is_some() != alive.is_some() {
             let message = format!("the commit does not name the deletes of segment [{id}]");
@@ -262,27 +262,32 @@ impl Store {
     /// Puts and removes documents as a translog says.
     pub(super) fn replay(&mut self, changes: Vec<Change>) -> Result<()> {
         for change in changes {
-            match change {
-                Change::Put { id, system, source } => {
-                    let mut draft = Draft::new(Arc::clone(&self.mapping));
-                    let document = draft.parse(&id, &source)?;
-                    if let Some(grown) = draft.finish() {
-                        self.grow(grown)?;
-                    }
-                    let before = self.current(&id)?.and_then(|current| current.location);
-                    self.put(before, &id, document, system, source)?;
-                }
-                Change::Delete { id } => {
-                    let before = self.current(&id)?.and_then(|current| current.location);
-                    if let Some(before) = before {
-                        self.delete(before, &id);
-                    }
-                }
-                Change::Clear => self.clear(None)?,
-            }
+            self.replay_one(change)?;
             self.seal_if_large()?;
         }
         Ok(())
+    }
+
+    fn replay_one(&mut self, change: Change) -> Result<()> {
+        match change {
+            Change::Put { id, system, source } => {
+                let mut draft = Draft::new(Arc::clone(&self.mapping));
+                let document = draft.parse(&id, &source)?;
+                if let Some(grown) = draft.finish() {
+                    self.grow(grown)?;
+                }
+                let before = self.current(&id)?.and_then(|current| current.location);
+                self.put(before, &id, document, system, source)
+            }
+            Change::Delete { id } => {
+                let before = self.current(&id)?.and_then(|current| current.location);
+                if let Some(before) = before {
+                    self.delete(before, &id);
+                }
+                Ok(())
+            }
+            Change::Clear => self.clear(None),
+        }
     }
 
     /// Finishes the segment that is being built once it is large.
@@ -308,6 +313,16 @@ impl Store {
         };
         self.segments.extend(segment);
         Ok(())
+    }
+
+    /// Takes over a mapping that a translog names, unless it belongs to a time before this one:
+    /// fields are only ever added. Whether it did.
+    pub(super) fn grow_if_later(&mut self, mapping: Mapping) -> Result<bool> {
+        let later = mapping.fields().len() > self.mapping.fields().len();
+        if later {
+            self.grow(mapping)?;
+        }
+        Ok(later)
     }
 
     /// Takes over a grown mapping.
@@ -364,17 +379,15 @@ impl Store {
         }
         let Merged { inputs, files, id, max_doc } = task.result?;
         let mut merged = LiveSegment::open(&self.index, files, id, max_doc, None)?;
-        let mut next = 0;
-        for input in &inputs {
+        // Where each merged document was, in the order that the merge kept.
+        let places = inputs.iter().flat_map(|input| {
             let now = self.segments.iter().find(|segment| segment.id == input.id);
-            for doc in 0..input.alive.max_value() {
-                if !input.alive.contains(doc) {
-                    continue;
-                }
-                if now.is_none_or(|segment| !segment.alive().contains(doc)) {
-                    merged.kill(next);
-                }
-                next += 1;
+            let merged = (0..input.alive.max_value()).filter(|&doc| input.alive.contains(doc));
+            merged.map(move |doc| (now, doc))
+        });
+        for (place, (now, doc)) in (0..).zip(places) {
+            if now.is_none_or(|segment| !segment.alive().contains(doc)) {
+                merged.kill(place);
             }
         }
         self.segments.retain(|segment| !task.inputs.contains(&segment.id));

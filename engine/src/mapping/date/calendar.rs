@@ -15,6 +15,7 @@ const KNOWN_CYCLES: std::ops::RangeInclusive<i64> = -28..=18;
 
 /// A day of a year that may be negative; 0 is 1 BC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_field_names, reason = "`of_month` alone would not say what is counted")]
 pub(crate) struct Day {
     pub(crate) year: i64,
     /// From 1.

@@ -167,12 +167,7 @@ fn load(home: &Home, identity: &Identity) -> Result<Loaded> {
                     replayed = true;
                 }
                 Record::Mapping(mapping) => {
-                    let mapping = Mapping::from_json(&mapping)?;
-                    // Fields are only ever added: fewer belong to a time before the commit.
-                    if mapping.fields().len() > store.mapping.fields().len() {
-                        store.grow(mapping)?;
-                        replayed = true;
-                    }
+                    replayed |= store.grow_if_later(Mapping::from_json(&mapping)?)?;
                 }
                 Record::Changes { .. } => {}
             }

@@ -137,12 +137,13 @@ impl Writer {
                 }
                 Err(error) => self.fail(shared, &error.to_string()),
             }
-            if self.is_at_rest() && idle_since.elapsed() >= IDLE_BEFORE_PARKING {
-                let mut slot = shared.slot.lock();
-                if shared.queue.is_empty() {
-                    *slot = Slot::Parked(self);
-                    return;
-                }
+            if !self.is_at_rest() || idle_since.elapsed() < IDLE_BEFORE_PARKING {
+                continue;
+            }
+            let mut slot = shared.slot.lock();
+            if shared.queue.is_empty() {
+                *slot = Slot::Parked(self);
+                return;
             }
         }
     }
