@@ -71,26 +71,72 @@ fn totals_have_their_shapes() {
     check(None, false, Value::Null);
 }
 
-#[test]
-fn aggregations_have_their_shapes() {
-    let field = |field: &str| MetricField { field: field.into(), missing: None };
-    let bucket = |key: SortValue, text: Option<&str>, doc_count: u64| Bucket {
+fn bucket(key: SortValue, text: Option<&str>, doc_count: u64) -> Bucket {
+    Bucket {
         key,
         key_as_string: text.map(str::to_owned),
         from: None,
         to: None,
         doc_count,
         sub: Vec::new(),
+    }
+}
+
+/// How an aggregation's result is written, with its type in its name.
+fn check_aggregation(
+    kind: AggregationKind,
+    result: AggregationResult,
+    name: &str,
+    expected: &Value,
+) {
+    let request = SearchRequest {
+        aggregations: vec![("a".into(), Aggregation { kind, sub: Vec::new() })],
+        ..SearchRequest::default()
     };
-    let check = |kind: AggregationKind, result: AggregationResult, name: &str, expected: Value| {
-        let request = SearchRequest {
-            aggregations: vec![("a".into(), Aggregation { kind, sub: Vec::new() })],
-            ..SearchRequest::default()
-        };
-        let response = SearchResponse { aggregations: vec![("a".into(), result)], ..empty() };
-        let shape = Shape { typed_keys: true, ..Shape::default() };
-        let found = written(&request, &response, shape);
-        assert_eq!(found["aggregations"], json!({ name: expected }));
+    let response = SearchResponse { aggregations: vec![("a".into(), result)], ..empty() };
+    let shape = Shape { typed_keys: true, ..Shape::default() };
+    let found = written(&request, &response, shape);
+    assert_eq!(found["aggregations"], json!({ name: expected }));
+}
+
+#[test]
+fn single_values_have_their_shapes() {
+    let field = |field: &str| MetricField { field: field.into(), missing: None };
+    let check = |kind, value, is_date, name: &str, expected: Value| {
+        check_aggregation(kind, AggregationResult::Value { value, is_date }, name, &expected);
+    };
+    let count = AggregationKind::ValueCount(field("f"));
+    check(count, Some(5.0), false, "value_count#a", json!({"value": 5}));
+    check(
+        AggregationKind::Max(field("d")),
+        Some(86_400_000.0),
+        true,
+        "max#a",
+        json!({"value": 86_400_000.0, "value_as_string": "1970-01-02T00:00:00.000Z"}),
+    );
+    check(
+        AggregationKind::Max(field("d")),
+        Some(253_402_300_800_000.0),
+        true,
+        "max#a",
+        json!({
+            "value": 253_402_300_800_000.0,
+            "value_as_string": "+10000-01-01T00:00:00.000Z",
+        }),
+    );
+    check(
+        AggregationKind::Min(field("d")),
+        Some(-1e300),
+        true,
+        "min#a",
+        json!({"value": -1e300, "value_as_string": "-292275055-05-16T16:47:04.192Z"}),
+    );
+}
+
+#[test]
+fn buckets_have_their_shapes() {
+    let check = |kind, result, name: &str, expected: Value| {
+        check_aggregation(kind, result, name, &expected);
     };
     let terms = || {
         AggregationKind::Terms(TermsAggregation {
@@ -114,33 +160,6 @@ fn aggregations_have_their_shapes() {
         "lterms#a",
         json!({"doc_count_error_upper_bound": 0, "sum_other_doc_count": 4,
             "buckets": [{"key": 1, "key_as_string": "true", "doc_count": 2}]}),
-    );
-    check(
-        AggregationKind::ValueCount(field("f")),
-        AggregationResult::Value { value: Some(5.0), is_date: false },
-        "value_count#a",
-        json!({"value": 5}),
-    );
-    check(
-        AggregationKind::Max(field("d")),
-        AggregationResult::Value { value: Some(86_400_000.0), is_date: true },
-        "max#a",
-        json!({"value": 86_400_000.0, "value_as_string": "1970-01-02T00:00:00.000Z"}),
-    );
-    check(
-        AggregationKind::Max(field("d")),
-        AggregationResult::Value { value: Some(253_402_300_800_000.0), is_date: true },
-        "max#a",
-        json!({
-            "value": 253_402_300_800_000.0,
-            "value_as_string": "+10000-01-01T00:00:00.000Z",
-        }),
-    );
-    check(
-        AggregationKind::Min(field("d")),
-        AggregationResult::Value { value: Some(-1e300), is_date: true },
-        "min#a",
-        json!({"value": -1e300, "value_as_string": "-292275055-05-16T16:47:04.192Z"}),
     );
     let range = |keyed| AggregationKind::Range { field: "n".into(), ranges: Vec::new(), keyed };
     let open = Bucket { to: Some(5.0), ..bucket(SortValue::Null, None, 1) };
