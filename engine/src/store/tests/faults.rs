@@ -8,6 +8,7 @@ use egret_aof::disk::sim::Fault;
 
 use super::*;
 use crate::query::ast::Query;
+use crate::snapshot::Snapshot;
 
 #[test]
 fn a_failed_sync_makes_the_index_read_only_until_a_flush_succeeds() {
@@ -148,6 +149,12 @@ fn segments_with_and_without_a_field_are_searched_and_merged() {
     (0..6).for_each(|k| assert_eq!(exists(&format!("text_{k}")), 10, "text_{k}"));
 }
 
+fn amount(snapshot: &Snapshot, id: &str) -> i64 {
+    let document = snapshot.document(id).unwrap().unwrap();
+    let source: Value = serde_json::from_slice(&document.source).unwrap();
+    source["amount"].as_i64().unwrap()
+}
+
 #[test]
 fn transactions_are_seen_whole() {
     let disk = SimDisk::new();
@@ -167,15 +174,11 @@ fn transactions_are_seen_whole() {
             let (mut looks, mut last) = (0, 0);
             while !done.load(Ordering::Relaxed) {
                 let snapshot = index.snapshot();
-                let amount = |id: &str| {
-                    let document = snapshot.document(id).unwrap().unwrap();
-                    let source: Value = serde_json::from_slice(&document.source).unwrap();
-                    source["amount"].as_i64().unwrap()
-                };
-                assert_eq!(amount("a") + amount("b"), 1000);
+                let (a, b) = (amount(&snapshot, "a"), amount(&snapshot, "b"));
+                assert_eq!(a + b, 1000);
                 let lsn = snapshot.checkpoint().unwrap().lsn.0;
                 assert!(lsn >= last);
-                assert_eq!(amount("a").unsigned_abs(), lsn - 1);
+                assert_eq!(a.unsigned_abs(), lsn - 1);
                 last = lsn;
                 looks += 1;
             }
