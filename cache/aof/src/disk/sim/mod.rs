@@ -65,6 +65,16 @@ impl SimDisk {
         Self { state: Arc::new(Mutex::new(state.surviving(seed))) }
     }
 
+    /// Kills the process that uses this disk: every further use of this disk and of its open files
+    /// fails; the returned disk holds everything that was done, synced or not, as the page cache
+    /// does. A later [`power_cut`](Self::power_cut) may still take what was not synced.
+    #[must_use = "the disk itself is dead afterwards"]
+    pub fn kill(&self) -> Self {
+        let mut state = self.state.lock();
+        state.dead = true;
+        Self { state: Arc::new(Mutex::new(state.after_kill())) }
+    }
+
     /// The number of operations so far: every call to a [`Disk`] or [`DiskFile`] method that
     /// reaches the disk is one.
     pub fn operations(&self) -> u64 {

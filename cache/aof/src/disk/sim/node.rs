@@ -321,6 +321,12 @@ impl State {
         Ok(())
     }
 
+    /// A disk as the next process finds it: the same files and folders, nobody's locks.
+    pub(super) fn after_kill(&self) -> Self {
+        let (nodes, capacity) = (self.nodes.clone(), self.capacity);
+        Self { nodes, capacity, operations: self.operations, ..Self::default() }
+    }
+
     /// A disk with what may be left after a power cut.
     pub(super) fn surviving(&self, seed: u64) -> Self {
         let mut random = Random(seed);

@@ -175,3 +175,20 @@ fn a_failed_sync_loses_pages_for_good() {
     });
     assert!(lost.count() > 10);
 }
+
+#[test]
+fn a_kill_keeps_what_a_power_cut_may_still_take() {
+    let path = Path::new("/a");
+    let mut lost = false;
+    for seed in 0..50 {
+        let disk = SimDisk::new();
+        write(&disk, path, b"written", false);
+        let _lock = disk.lock(Path::new("/lock")).unwrap();
+        let killed = disk.kill();
+        assert_eq!(kind(disk.read(path)), io::ErrorKind::Other);
+        assert_eq!(killed.read(path).unwrap(), b"written");
+        assert!(killed.lock(Path::new("/lock")).is_ok(), "locks end with their process");
+        lost |= !killed.power_cut(seed).exists(path).unwrap();
+    }
+    assert!(lost);
+}
