@@ -7,19 +7,21 @@
 //! {"letter": {"table": "public.t", "id": "7", "lsn": "0/1A2B", "reason": "...", "values": {}}}
 //! {"closed": {"table": "public.t", "id": "7", "lsn": "0/1A2C"}}
 //! {"cleared": {"table": "public.t", "lsn": "0/1A2D"}}
+//! "synced"
 //! ```
 //!
 //! A letter is known by table and id; one at an LSN that is not above the known one's is a replay
-//! and changes nothing. A later good change of the row, or its removal, closes it. A last line that
-//! is not whole was never acknowledged and is cut; any other that cannot be read is damage. When
-//! opened, the file is rewritten to its open letters.
+//! and changes nothing. A later good change of the row, or its removal, closes it. A line
+//! `"synced"` is written after every sync that others follow: what lies before it was durable, so a
+//! line there that cannot be read is damage. Lines after the last of them may be lost to a power
+//! cut in any places; they were never acknowledged and are cut from the first that cannot be read.
+//! When opened, the file is rewritten to its open letters.
 
 use std::collections::hash_map::Entry;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use egret_aof::disk::{Disk, DiskFile, replace_file};
+use egret_aof::disk::{Disk, DiskFile, create_folder_durably, replace_file};
 use egret_engine::Lsn;
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
@@ -52,21 +54,29 @@ enum Line {
     Letter(Letter),
     Closed { table: String, id: String, lsn: Lsn },
     Cleared { table: String, lsn: Lsn },
+    Synced,
 }
 
 /// The open letters of a pipeline.
 #[derive(Debug)]
 pub(crate) struct DeadLetters {
+    disk: Arc<dyn Disk>,
+    folder: PathBuf,
     file: Box<dyn DiskFile>,
     open: FxHashMap<String, FxHashMap<String, Lsn>>,
     count: usize,
     limit: usize,
     dirty: bool,
+    /// Whether there was a sync that no line says yet.
+    unsaid: bool,
+    /// Whether a write or a sync has failed: the file must not be used any more.
+    broken: bool,
 }
 
 impl DeadLetters {
-    /// Opens the list in a folder.
+    /// Opens the list in a folder, made if missing.
     pub(crate) fn open(disk: &Arc<dyn Disk>, folder: &Path, limit: usize) -> Result<Self> {
+        create_folder_durably(&**disk, folder)?;
         let path: PathBuf = folder.join("dead_letters.jsonl");
         let mut letters: FxHashMap<(String, String), Letter> = FxHashMap::default();
         if disk.exists(&path)? {
@@ -81,9 +91,21 @@ impl DeadLetters {
             open.entry(letter.table.clone()).or_default().insert(letter.id.clone(), letter.lsn);
             append(&mut content, &Line::Letter(letter))?;
         }
+        append(&mut content, &Line::Synced)?;
         replace_file(&**disk, &path, &content)?;
         let file = disk.open_append(&path)?;
-        Ok(Self { file, open, count, limit, dirty: false })
+        let (disk, folder) = (Arc::clone(disk), folder.to_owned());
+        let (dirty, unsaid, broken) = (false, false, false);
+        Ok(Self { disk, folder, file, open, count, limit, dirty, unsaid, broken })
+    }
+
+    /// After a failure: goes on with a new file of what can still be read. What is not in it was
+    /// not acknowledged, and comes again.
+    pub(crate) fn mend(&mut self) -> Result<()> {
+        if self.broken {
+            *self = Self::open(&self.disk, &self.folder, self.limit)?;
+        }
+        Ok(())
     }
 
     /// How many are open.
@@ -147,17 +169,31 @@ impl DeadLetters {
     /// Makes durable what was written.
     pub(crate) fn sync(&mut self) -> Result<()> {
         if self.dirty {
-            self.file.sync()?;
-            self.dirty = false;
+            self.using(|file| file.sync())?;
+            (self.dirty, self.unsaid) = (false, true);
         }
         Ok(())
     }
 
     fn write(&mut self, line: &Line) -> Result<()> {
         let mut content = Vec::new();
+        if std::mem::take(&mut self.unsaid) {
+            append(&mut content, &Line::Synced)?;
+        }
         append(&mut content, line)?;
         self.dirty = true;
-        Ok(self.file.write_all(&content)?)
+        self.using(|file| file.write_all(&content))
+    }
+
+    /// A file of which a write or a sync has failed is never synced again: its pages may be gone.
+    fn using(&mut self, work: impl FnOnce(&mut dyn DiskFile) -> std::io::Result<()>) -> Result<()> {
+        if self.broken {
+            let message = "the list of dead letters is not in use since a failure of the disk";
+            return Err(std::io::Error::other(message).into());
+        }
+        let result = work(&mut *self.file);
+        self.broken = result.is_err();
+        Ok(result?)
     }
 }
 
@@ -178,25 +214,34 @@ fn apply(letters: &mut FxHashMap<(String, String), Letter>, line: Line) {
         Line::Cleared { table, lsn } => {
             letters.retain(|_, letter| letter.table != table || letter.lsn >= lsn);
         }
+        Line::Synced => {}
     }
 }
 
-/// The lines of a file, without a last one that is not whole.
+/// The lines of a file, without those that a power cut has damaged and those after them.
 fn lines(content: &[u8], path: &Path) -> Result<Vec<Line>> {
     let Some(end) = content.iter().rposition(|&byte| byte == b'\n') else { return Ok(Vec::new()) };
     let whole = content.get(..end).unwrap_or_default();
-    let parse = |(number, line): (usize, &[u8])| {
-        serde_json::from_slice(line).map_err(|error| {
-            let place = format!("[{}] line {}", path.display(), number + 1);
-            Error::new(ErrorKind::Refused, format!("{place} is damaged: {error}"))
-        })
-    };
-    whole.split(|&byte| byte == b'\n').enumerate().map(parse).collect()
+    let mut lines = Vec::new();
+    let mut torn = None;
+    for (number, line) in whole.split(|&byte| byte == b'\n').enumerate() {
+        match (serde_json::from_slice(line), &torn) {
+            (Ok(Line::Synced), Some((number, error))) => {
+                let message = format!("[{}] line {number} is damaged: {error}", path.display());
+                return Err(Error::new(ErrorKind::Refused, message));
+            }
+            (Ok(line), None) => lines.push(line),
+            (Err(error), None) => torn = Some((number + 1, error)),
+            (_, Some(_)) => {}
+        }
+    }
+    Ok(lines)
 }
 
 #[cfg(test)]
 mod tests {
     use egret_aof::disk::FileDisk;
+    use egret_aof::disk::sim::{Fault, SimDisk};
 
     use super::*;
 
@@ -242,25 +287,86 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_last_line_is_cut_and_damage_is_named() {
+    fn torn_lines_are_cut_and_damage_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("dead_letters.jsonl");
         let mut letters = DeadLetters::open(&disk(), folder.path(), 10).unwrap();
         letters.add(letter("a", 5)).unwrap();
         letters.add(letter("b", 5)).unwrap();
         letters.sync().unwrap();
+        let unsaid = std::fs::read(&path).unwrap();
+        letters.add(letter("c", 5)).unwrap();
         drop(letters);
         let content = std::fs::read(&path).unwrap();
-        let first = content.iter().position(|&byte| byte == b'\n').unwrap() + 1;
-        for cut in 0..content.len() {
-            std::fs::write(&path, &content[..cut]).unwrap();
+        let check = |content: &[u8], expected: usize, context: usize| {
+            std::fs::write(&path, content).unwrap();
             let letters = DeadLetters::open(&disk(), folder.path(), 10).unwrap();
-            assert_eq!(letters.count(), usize::from(cut >= first), "cut at {cut}");
+            assert_eq!(letters.count(), expected, "{context}");
+        };
+        let whole = |content: &[u8]| {
+            let text = String::from_utf8_lossy(content);
+            let (lines, _) = text.rsplit_once('\n').unwrap_or_default();
+            lines.lines().filter(|line| line.contains("letter")).count()
+        };
+        for cut in 0..content.len() {
+            check(&content[..cut], whole(&content[..cut]), cut);
+        }
+        for hole in 0..unsaid.len() {
+            let mut torn = unsaid.clone();
+            torn[hole] = 0;
+            let before = unsaid[..hole].split(|&byte| byte == b'\n').count() - 1;
+            // The first line says that nothing before it is damaged.
+            check(&torn, before.saturating_sub(1), hole);
         }
         let mut damaged = content.clone();
-        damaged[3] = b'?';
+        let first = content.iter().position(|&byte| byte == b'\n').unwrap() + 1;
+        damaged[first] = b'?';
         std::fs::write(&path, damaged).unwrap();
         let error = DeadLetters::open(&disk(), folder.path(), 10).unwrap_err();
-        assert!(error.to_string().contains("line 1 is damaged"), "{error}");
+        assert!(error.to_string().contains("line 2 is damaged"), "{error}");
+    }
+
+    /// Whatever was synced survives, and whatever was not is never mistaken for damage.
+    fn check_power_cut(seed: u64) {
+        let sim = SimDisk::new();
+        let folder = Path::new("/data/pipelines/main");
+        let open = |disk: &SimDisk| {
+            let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+            DeadLetters::open(&disk, folder, 1000).unwrap()
+        };
+        let mut letters = open(&sim);
+        let mut synced = 0;
+        for lsn in 1..seed % 40 {
+            letters.add(letter(&lsn.to_string(), lsn)).unwrap();
+            if lsn % 7 == seed % 5 {
+                letters.sync().unwrap();
+                synced = letters.count();
+            }
+        }
+        let after = sim.power_cut(seed);
+        assert!(after.exists(&folder.join("dead_letters.jsonl")).unwrap(), "seed {seed}");
+        assert!(open(&after).count() >= synced, "seed {seed}");
+    }
+
+    #[test]
+    fn power_cuts() {
+        (0..300).for_each(check_power_cut);
+    }
+
+    #[test]
+    fn a_failed_sync_is_not_tried_again() {
+        let sim = SimDisk::new();
+        let disk: Arc<dyn Disk> = Arc::new(sim.clone());
+        let mut letters = DeadLetters::open(&disk, Path::new("/data"), 10).unwrap();
+        letters.add(letter("a", 5)).unwrap();
+        sim.fail_at(sim.operations(), Fault::SyncFailure);
+        letters.sync().unwrap_err();
+        letters.sync().unwrap_err();
+        letters.add(letter("b", 6)).unwrap_err();
+        letters.mend().unwrap();
+        letters.add(letter("b", 6)).unwrap();
+        letters.sync().unwrap();
+        let disk: Arc<dyn Disk> = Arc::new(sim.power_cut(1));
+        assert_eq!(DeadLetters::open(&disk, Path::new("/data"), 10).unwrap().count(), 2);
     }
 }

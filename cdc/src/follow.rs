@@ -31,10 +31,6 @@ use crate::watcher::{Watcher, check_retained};
 /// The oldest server that sends logical messages, which the driver always asks for.
 const OLDEST_SERVER: u32 = 140_000;
 
-/// How many folders above the pipeline's own may have been made with it: that of all pipelines, and
-/// the data folder.
-const FOLDERS_MADE: usize = 2;
-
 /// Looks at a slot that an ending session still holds, and the pause between.
 const FREE_ATTEMPTS: u32 = 50;
 const FREE_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
@@ -83,12 +79,6 @@ impl Pipeline {
     }
 
     fn open_letters(&self) -> Result<LetterBox> {
-        self.disk.create_folder(&self.folder)?;
-        // A file is only as durable as the names of the folders that it lies in.
-        let above = self.folder.ancestors().skip(1).take(FOLDERS_MADE);
-        for folder in above.filter(|folder| !folder.as_os_str().is_empty()) {
-            self.disk.sync_folder(folder)?;
-        }
         let letters = DeadLetters::open(&self.disk, &self.folder, self.config.max_dead_letters)?;
         self.board.dead_letters.store(letters.count() as u64, Ordering::Relaxed);
         let letters = Arc::new(Mutex::new(letters));
@@ -116,6 +106,7 @@ impl Pipeline {
             Some(letters) => letters,
             None => letters.insert(self.open_letters()?),
         };
+        letters.letters.lock().mend()?;
         let connected = self.connect().await?;
         let (start, copied) = match connected.verdict {
             Verdict::First => (self.first_copy(&connected, letters).await?, true),

@@ -46,9 +46,12 @@ impl Position {
         }
     }
 
-    /// Reads the file, where there is one.
+    /// Reads the file, where there is one, and makes sure that a power cut will not bring an older
+    /// one back: a process killed between the file's replacement and its sync leaves that open, and
+    /// the database is told of what is read here.
     pub(crate) fn load(disk: &dyn Disk, folder: &Path) -> Result<Option<Self>> {
         let path = path(folder);
+        disk.sync_folder(folder)?;
         if !disk.exists(&path)? {
             return Ok(None);
         }
@@ -84,4 +87,34 @@ impl Position {
 
 fn path(folder: &Path) -> PathBuf {
     folder.join("position.json")
+}
+
+#[cfg(test)]
+mod tests {
+    use egret_aof::disk::sim::SimDisk;
+
+    use super::*;
+
+    #[test]
+    fn what_was_read_once_is_not_older_after_a_power_cut() {
+        let folder = Path::new("/");
+        let at = |lsn| Checkpoint { system_identifier: 7, timeline: 1, lsn: Lsn(lsn) };
+        for seed in 0..40 {
+            let disk = SimDisk::new();
+            Position::new("s", at(5)).store(&disk, folder).unwrap();
+            // The process is killed after the rename, before the sync of the folder.
+            write_unsynced(&disk, &path(folder), &Position::new("s", at(9)));
+            let disk = disk.kill();
+            let read = Position::load(&disk, folder).unwrap();
+            assert_eq!(Position::load(&disk.power_cut(seed), folder).unwrap(), read);
+            assert_eq!(read.unwrap().lsn, Lsn(9));
+        }
+    }
+
+    fn write_unsynced(disk: &SimDisk, path: &Path, position: &Position) {
+        let content = serde_json::to_vec(position).unwrap();
+        let write = |file: &mut dyn egret_aof::disk::DiskFile| file.write_all(&content);
+        let temporary = egret_aof::disk::write_temporary(disk, path, write).unwrap();
+        disk.rename(&temporary, path).unwrap();
+    }
 }
