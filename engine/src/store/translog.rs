@@ -12,7 +12,8 @@
 //!   3  clear
 //! ```
 //!
-//! Kind 3 is the mapping as JSON, written before the first batch that needs it.
+//! Kind 3 is the mapping as JSON, written before the first batch that needs it. Kind 4, without a
+//! payload, says that records of kind 1 before it are of a batch that a crash has cut short.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -33,6 +34,7 @@ use crate::position::SeqNo;
 const PART: u8 = 1;
 const LAST_PART: u8 = 2;
 const MAPPING: u8 = 3;
+const CUT_SHORT: u8 = 4;
 const PUT: u8 = 1;
 const DELETE: u8 = 2;
 const CLEAR: u8 = 3;
@@ -83,6 +85,10 @@ impl Translog {
             if kind == MAPPING {
                 return replay(Record::Mapping(serde_json::from_slice(payload).map_err(damaged)?));
             }
+            if kind == CUT_SHORT {
+                pending.clear();
+                return Ok(());
+            }
             let next_seq_no = decode(payload, &mut pending)
                 .ok_or_else(|| damaged(format!("record {} is cut short", record.sequence)))?;
             match kind {
@@ -100,6 +106,11 @@ impl Translog {
                 .map_err(log_error)?;
         for tail in &report.torn_tails {
             tracing::warn!(file = %tail.file.display(), bytes = tail.bytes, "the translog ended half-written; nothing acknowledged was there");
+        }
+        if !pending.is_empty() {
+            // Or else they would be taken for the beginning of the next batch.
+            log.append(CUT_SHORT, &[]).map_err(log_error)?;
+            log.sync().map_err(log_error)?;
         }
         let (unsynced, broken) = (None, None);
         Ok(Self { log, durability, ops, ops_before_roll: 0, unsynced, broken })
@@ -329,5 +340,33 @@ mod tests {
                 None => assert_eq!(read, None, "{length} bytes"),
             }
         }
+    }
+
+    /// What a crash left of a batch in several records is not taken for a part of the next one.
+    #[test]
+    fn a_batch_that_is_cut_short_is_forgotten() {
+        let disk: Arc<dyn Disk> = Arc::new(egret_aof::disk::sim::SimDisk::new());
+        let folder = Path::new("/translog");
+        let open = || {
+            let mut batches = Vec::new();
+            let log = Translog::open(&disk, folder, Durability::Request, |record| {
+                batches.push(format!("{record:?}"));
+                Ok(())
+            });
+            (log.unwrap(), batches)
+        };
+        let (mut log, _) = open();
+        let mut part = begin(SeqNo(3));
+        encode(&Change::Delete { id: "half".to_owned() }, &mut part);
+        log.append_record(PART, &part);
+        log.commit();
+        drop(log);
+        let (mut log, batches) = open();
+        assert_eq!(batches, [""; 0]);
+        log.append(&example(), SeqNo(3));
+        log.commit();
+        drop(log);
+        let whole = Record::Changes { changes: example(), next_seq_no: SeqNo(3) };
+        assert_eq!(open().1, [format!("{whole:?}")]);
     }
 }

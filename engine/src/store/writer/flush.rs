@@ -250,8 +250,13 @@ impl Writer {
         let segments = self.store.segments.iter();
         for segment in segments.filter(|segment| segment.alive_count() < segment.max_doc) {
             let alive = segment.alive_count();
-            // Documents only ever die: as many are alive as before, so the same ones are.
-            let known = self.delete_stamps.get(&segment.id).filter(|(_, then)| *then == alive);
+            // Documents only ever die: as many are alive as before, so the same ones are. A stamp
+            // of a flush that failed is not used again: its commit may be the one on disk, and
+            // its files must stay as they are.
+            let known = self.delete_stamps.get(&segment.id).filter(|(stamp, then)| {
+                let name = deletes_name(&segment.id.uuid_string(), *stamp);
+                *then == alive && self.flushing.deletes.iter().any(|file| file.name == name)
+            });
             let stamp = known.map_or(self.next_delete_stamp, |&(stamp, _)| stamp);
             self.next_delete_stamp = self.next_delete_stamp.max(stamp + 1);
             let name = deletes_name(&segment.id.uuid_string(), stamp);

@@ -136,6 +136,9 @@ struct Loaded {
 
 fn load(home: &Home, identity: &Identity) -> Result<Loaded> {
     let Home { disk, folder } = home;
+    // A killed process may have replaced the commit and not synced the folder: the one before it,
+    // whose files are removed here as strangers, must not come back.
+    disk.sync_folder(folder)?;
     let mut commit = Commit::read(&**disk, folder)?;
     if commit.index_uuid != identity.uuid {
         let message = format!(
