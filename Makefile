@@ -23,4 +23,9 @@ chaos: ## Kill egret in RUNS=100 more runs of the campaign, from SEED=1
 	CHAOS_SEED=$(or $(SEED),1) CHAOS_RUNS=$(or $(RUNS),100) \
 		cargo test --package egret-tests --locked --test chaos -- --nocapture
 
-.PHONY: help demo test bench chaos
+powercut: ## Cut the power in RUNS=1000 more runs of each campaign, from SEED=1
+	@scripts/ensure-postgres.sh
+	POWER_SEED=$(or $(SEED),1) POWER_RUNS=$(or $(RUNS),1000) \
+		cargo test --package egret-tests --locked --test 'power_cut*' -- --nocapture
+
+.PHONY: help demo test bench chaos powercut

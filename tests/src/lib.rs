@@ -18,3 +18,4 @@ pub mod ledger;
 pub mod poll;
 pub mod postgres;
 pub mod process;
+pub mod seeds;
