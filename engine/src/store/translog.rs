@@ -121,11 +121,9 @@ impl Translog {
         self.broken.as_deref()
     }
 
-    /// Appends the changes of a batch; they are safe after [`Translog::commit`].
+    /// Appends a batch: its changes, of which there may be none, and the number after it. It is safe
+    /// after [`Translog::commit`].
     pub(super) fn append(&mut self, changes: &[Change], next_seq_no: SeqNo) {
-        if changes.is_empty() {
-            return;
-        }
         let mut payload = begin(next_seq_no);
         for change in changes {
             if payload.len() > PART_BYTES {

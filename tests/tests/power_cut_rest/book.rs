@@ -80,7 +80,7 @@ impl Book {
     /// Takes note of an answer.
     pub(crate) fn answered(&mut self, batch: usize, outcome: BatchOutcome) {
         let applied: Vec<Option<Applied>> = outcome.ops.into_iter().map(Result::ok).collect();
-        for applied in applied.iter().flatten().filter(|applied| applied.result.changes()) {
+        for applied in applied.iter().flatten().filter(|it| it.result != OpResult::Noop) {
             let seq_no = applied.seq_no.0;
             assert!(self.used_seq_no.is_none_or(|used| seq_no > used), "used again: {applied:?}");
             assert!(applied.term > self.past_term, "the term did not rise: {applied:?}");
@@ -112,7 +112,8 @@ impl Book {
             assert!(mapping.field(field).is_some(), "{context}: field {field} is not mapped");
         }
         let answered = self.sent.iter().filter_map(|batch| batch.answer.as_ref()).flatten();
-        let certain = answered.flatten().filter(|it| it.result.changes() && !self.asynchronous);
+        let certain =
+            answered.flatten().filter(|it| it.result != OpResult::Noop && !self.asynchronous);
         let seq_nos = certain.map(|applied| applied.seq_no.0);
         let seq_nos = seq_nos.chain(found.values().map(|found| found.seq_no));
         self.used_seq_no = seq_nos.chain(self.used_seq_no).max();

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::batch::{Applied, Batch, Condition, OpResult, Patch, Refresh, WriteOp};
 use crate::error::{ErrorKind, Result};
 use crate::index::{Index, IndexDefinition};
-use crate::position::{Checkpoint, Lsn};
+use crate::position::{Checkpoint, Lsn, SeqNo};
 use crate::{Engine, EngineOptions};
 
 /// A data folder on a simulated disk.
@@ -184,7 +184,7 @@ fn conditions() {
         assert_eq!(error.kind(), ErrorKind::VersionConflict);
         assert_eq!(error.message(), expected);
     };
-    let seq_no = crate::SeqNo(5);
+    let seq_no = SeqNo(5);
     conflict(
         put(Condition::LastChange { seq_no, term: 1 }),
         "[1]: version conflict, required seqNo [5], primary term [1]. but no document was found",
@@ -223,6 +223,22 @@ fn what_is_acknowledged_survives_a_power_cut() {
     let document = index.document("49").unwrap().unwrap();
     assert_eq!((document.seq_no.0, document.version), (49, 1));
     assert_eq!(write_one(&index, upsert("new", &json!({}))).unwrap().seq_no.0, 50);
+}
+
+/// Numbers of operations that left nothing behind: a missing document was deleted, or a new one.
+#[test]
+fn a_sequence_number_is_not_used_again_after_a_power_cut() {
+    let disk = SimDisk::new();
+    let engine = open(&disk);
+    let index = create(&engine, "i");
+    write(&index, vec![upsert("a", &json!({"n": 1})), delete("a")]);
+    let last = write_one(&index, delete("missing")).unwrap();
+    assert_eq!((last.result, last.seq_no), (OpResult::NotFound, SeqNo(2)));
+    let disk = disk.power_cut(1);
+    drop(engine);
+    let engine = open(&disk);
+    let index = engine.index("i").unwrap();
+    assert_eq!(write_one(&index, upsert("b", &json!({"n": 2}))).unwrap().seq_no, SeqNo(3));
 }
 
 #[test]

@@ -181,7 +181,9 @@ impl Writer {
             if applied.grew {
                 log.append_mapping(&self.store.mapping);
             }
-            log.append(&applied.changes, self.next_seq_no);
+            if self.next_seq_no > first {
+                log.append(&applied.changes, self.next_seq_no);
+            }
         }
         if batch.checkpoint.is_some() {
             self.applied = batch.checkpoint;
@@ -191,9 +193,14 @@ impl Writer {
             self.copy_progress.clone_from(&batch.copy_progress);
             shared.view.lock().copy_progress.clone_from(&batch.copy_progress);
         }
-        if progressed || applied.grew || !applied.changes.is_empty() {
+        let changed = progressed || applied.grew || !applied.changes.is_empty();
+        // Numbers that were given away stay given away, also where nothing has changed.
+        let numbered = self.log.is_some() && self.next_seq_no > first;
+        if changed || numbered {
             self.changes += 1;
             self.flushing.note_change();
+        }
+        if changed {
             self.publishing.note_change();
         }
         Ok(applied)
