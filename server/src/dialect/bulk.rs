@@ -1,8 +1,12 @@
 //! `_bulk`: lines of JSON into operations.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use egret_engine::batch::{Condition, Patch, WriteOp};
 use egret_engine::position::SeqNo;
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::json::{Field, parse};
@@ -31,14 +35,14 @@ impl Action {
 /// What applies to items that do not say otherwise.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Defaults {
-    pub(crate) index: Option<String>,
+    pub(crate) index: Option<Arc<str>>,
 }
 
 /// One item: a line, or two.
 #[derive(Debug)]
 pub(crate) struct Item {
     pub(crate) action: Action,
-    pub(crate) index: String,
+    pub(crate) index: Arc<str>,
     /// `None`: one is to be made.
     pub(crate) id: Option<String>,
     pub(crate) condition: Condition,
@@ -112,7 +116,50 @@ fn trimmed(line: &Bytes) -> Bytes {
     line.slice_ref(line.trim_ascii())
 }
 
+/// Action lines as nearly all are: one action, with nothing but an index and an id as text.
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Plain<'a> {
+    #[serde(borrow)]
+    Index(PlainMetadata<'a>),
+    #[serde(borrow)]
+    Create(PlainMetadata<'a>),
+    #[serde(borrow)]
+    Update(PlainMetadata<'a>),
+    #[serde(borrow)]
+    Delete(PlainMetadata<'a>),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PlainMetadata<'a> {
+    #[serde(borrow, rename = "_index")]
+    index: Option<Cow<'a, str>>,
+    #[serde(borrow, rename = "_id")]
+    id: Option<Cow<'a, str>>,
+}
+
+/// Reads a plain action line; whatever else it is, is for [`action_line`] to read or to refuse.
+fn plain_action_line(line: &[u8], defaults: &Defaults) -> Option<Item> {
+    let (action, metadata) = match serde_json::from_slice(line).ok()? {
+        Plain::Index(metadata) => (Action::Index, metadata),
+        Plain::Create(metadata) => (Action::Create, metadata),
+        Plain::Update(metadata) => (Action::Update, metadata),
+        Plain::Delete(metadata) => (Action::Delete, metadata),
+    };
+    if metadata.id.is_none() && matches!(action, Action::Update | Action::Delete) {
+        return None;
+    }
+    let index = metadata.index.map(Arc::from).or_else(|| defaults.index.clone())?;
+    let condition = condition(action == Action::Create, None, None).ok()?;
+    let id = metadata.id.map(Cow::into_owned);
+    Some(Item { action, index, id, condition, body: Body::Nothing })
+}
+
 fn action_line(line: &Bytes, number: usize, defaults: &Defaults) -> Result<Item> {
+    if let Some(item) = plain_action_line(line, defaults) {
+        return Ok(item);
+    }
     let malformed = |what: String| {
         Error::argument(format!("Malformed action/metadata line [{number}], {what}"))
     };
@@ -158,7 +205,7 @@ fn metadata_of(
     for (key, value) in metadata {
         let field = Field::new("bulk", key, value);
         match key.as_str() {
-            "_index" => index = Some(field.text()?),
+            "_index" => index = Some(Arc::from(field.text()?)),
             "_id" if value.is_null() => {}
             "_id" => id = Some(field.text()?),
             "if_seq_no" => seq_no = Some(field.count()? as u64),
@@ -287,9 +334,7 @@ mod tests {
         let items = items(body).unwrap();
         let seen: Vec<_> = items
             .iter()
-            .map(|item| {
-                (item.action.name(), item.index.as_str(), item.id.as_deref(), item.condition)
-            })
+            .map(|item| (item.action.name(), &*item.index, item.id.as_deref(), item.condition))
             .collect();
         assert_eq!(
             seen,

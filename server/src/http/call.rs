@@ -12,6 +12,9 @@ use super::{Params, media};
 use crate::app::App;
 use crate::error::{Error, Kind, Result};
 
+/// Room is made at once for bodies that say they are up to so long.
+const EXPECTED_BODY_BYTES: usize = 4 << 20;
+
 /// A request.
 #[derive(Debug)]
 pub(crate) struct Call {
@@ -76,7 +79,8 @@ impl FromRequest<Arc<App>> for Call {
         }
         let mut share = Share { bodies: Arc::clone(&app.bodies), bytes: 0 };
         let mut body = body;
-        let mut read = BytesMut::new();
+        let expected = declared.unwrap_or_default().min(EXPECTED_BODY_BYTES);
+        let mut read = BytesMut::with_capacity(expected);
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| {
                 Error::content(format!("cannot read the body: {error}")).with_source(error)

@@ -7,12 +7,14 @@ use axum::http::{HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt, Limited};
+use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use super::errors::Trace;
 use super::{Params, media};
 use crate::dialect::source::matches;
-use crate::error::{Error, Result};
+use crate::error::Error;
 
 /// Shapes the answer of the routes within.
 pub(crate) async fn shape(request: Request, next: Next) -> Response {
@@ -50,7 +52,7 @@ struct Wishes {
     exclude: Vec<String>,
 }
 
-fn prepare(request: &Request) -> Result<Wishes> {
+fn prepare(request: &Request) -> Result<Wishes, Error> {
     let uri = request.uri();
     let params = Params::read(uri.path(), uri.query().unwrap_or_default())?;
     let wanted = media::wanted(request.headers())?;
@@ -74,7 +76,7 @@ fn prepare(request: &Request) -> Result<Wishes> {
 }
 
 impl Wishes {
-    async fn apply(self, response: Response) -> Result<Response> {
+    async fn apply(self, response: Response) -> Result<Response, Error> {
         let json = HeaderValue::from_static("application/json");
         if response.headers().get(header::CONTENT_TYPE) != Some(&json) {
             return Ok(response);
@@ -93,12 +95,19 @@ impl Wishes {
         if bytes.is_empty() {
             return Ok(Response::from_parts(parts, Body::empty()));
         }
-        let mut value: Value = serde_json::from_slice(&bytes).map_err(|error| failed(&error))?;
+        let filtered = filtered && parts.status.is_success();
+        let mut value = if filtered && self.exclude.is_empty() {
+            // What is not wanted is never read into values: it may be most of the answer.
+            self.included(&mut serde_json::Deserializer::from_slice(&bytes))
+        } else {
+            serde_json::from_slice(&bytes)
+        }
+        .map_err(|error| failed(&error))?;
         if let (Some(Trace(trace)), Some(Value::Object(error))) = (trace, value.get_mut("error")) {
             error.insert("stack_trace".into(), trace.into());
         }
-        if filtered && parts.status.is_success() {
-            value = self.filter(value);
+        if filtered && !self.exclude.is_empty() {
+            value = self.filter(value).map_err(|error| failed(&error))?;
         }
         let written = if self.pretty {
             serde_json::to_string_pretty(&value).map(|text| text + "\n")
@@ -109,23 +118,23 @@ impl Wishes {
         Ok(Response::from_parts(parts, Body::from(written.map_err(|error| failed(&error))?)))
     }
 
-    fn filter(&self, value: Value) -> Value {
-        let split = |paths: &[String]| -> Vec<Vec<String>> {
-            paths.iter().map(|path| path.split('.').map(str::to_owned).collect()).collect()
-        };
-        let mut value = value;
-        if !self.exclude.is_empty() {
-            let paths = split(&self.exclude);
-            let paths: Vec<&[String]> = paths.iter().map(Vec::as_slice).collect();
-            exclude(&mut value, &paths);
-        }
-        if !self.include.is_empty() {
-            let paths = split(&self.include);
-            let paths: Vec<&[String]> = paths.iter().map(Vec::as_slice).collect();
-            value = include(value, &paths).unwrap_or_else(|| Value::Object(Map::new()));
-        }
-        value
+    fn filter(&self, mut value: Value) -> serde_json::Result<Value> {
+        let paths = split(&self.exclude);
+        let paths: Vec<&[String]> = paths.iter().map(Vec::as_slice).collect();
+        exclude(&mut value, &paths);
+        if self.include.is_empty() { Ok(value) } else { self.included(value) }
     }
+
+    /// What the included paths lead to.
+    fn included<'de, D: Deserializer<'de>>(&self, from: D) -> Result<Value, D::Error> {
+        let paths = split(&self.include);
+        let included = Included(paths.iter().map(Vec::as_slice).collect()).deserialize(from)?;
+        Ok(included.unwrap_or_else(|| Value::Object(Map::new())))
+    }
+}
+
+fn split(paths: &[String]) -> Vec<Vec<String>> {
+    paths.iter().map(|path| path.split('.').map(str::to_owned).collect()).collect()
 }
 
 /// What is left of each path once a key is passed; an empty one is at its end.
@@ -156,27 +165,71 @@ fn at_end(paths: &[&[String]]) -> bool {
     paths.iter().any(|path| path.is_empty())
 }
 
-fn include(value: Value, paths: &[&[String]]) -> Option<Value> {
-    if at_end(paths) {
-        return Some(value);
+/// Reads what the paths lead to and skips the rest.
+struct Included<'p>(Vec<&'p [String]>);
+
+impl<'de> DeserializeSeed<'de> for Included<'_> {
+    type Value = Option<Value>;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Option<Value>, D::Error> {
+        if at_end(&self.0) {
+            Value::deserialize(from).map(Some)
+        } else {
+            from.deserialize_any(self)
+        }
     }
-    match value {
-        Value::Object(object) => {
-            let kept: Map<String, Value> = object
-                .into_iter()
-                .filter_map(|(key, value)| {
-                    let left = step(paths, &key);
-                    Some((key, include(value, &left)?))
-                })
-                .collect();
-            (!kept.is_empty()).then_some(Value::Object(kept))
+}
+
+impl<'de> Visitor<'de> for Included<'_> {
+    type Value = Option<Value>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Option<Value>, A::Error> {
+        let mut kept = Map::new();
+        while let Some(key) = entries.next_key::<String>()? {
+            let left = step(&self.0, &key);
+            if left.is_empty() {
+                entries.next_value::<IgnoredAny>()?;
+            } else if let Some(value) = entries.next_value_seed(Included(left))? {
+                kept.insert(key, value);
+            }
         }
-        Value::Array(elements) => {
-            let kept: Vec<Value> =
-                elements.into_iter().filter_map(|element| include(element, paths)).collect();
-            (!kept.is_empty()).then_some(Value::Array(kept))
+        Ok((!kept.is_empty()).then_some(Value::Object(kept)))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Option<Value>, A::Error> {
+        let mut kept = Vec::new();
+        while let Some(value) = elements.next_element_seed(Included(self.0.clone()))? {
+            kept.extend(value);
         }
-        _ => None,
+        Ok((!kept.is_empty()).then_some(Value::Array(kept)))
+    }
+
+    fn visit_unit<E>(self) -> Result<Option<Value>, E> {
+        Ok(None)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Option<Value>, E> {
+        Ok(None)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Option<Value>, E> {
+        Ok(None)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Option<Value>, E> {
+        Ok(None)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Option<Value>, E> {
+        Ok(None)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Option<Value>, E> {
+        Ok(None)
     }
 }
 
@@ -215,7 +268,12 @@ mod tests {
                 include: include.into_iter().map(str::to_owned).collect(),
                 exclude: exclude.into_iter().map(|path| path[1..].to_owned()).collect(),
             };
-            assert_eq!(wishes.filter(answer.clone()), expected, "{paths}");
+            let shaped = if wishes.exclude.is_empty() {
+                wishes.included(answer.clone())
+            } else {
+                wishes.filter(answer.clone())
+            };
+            assert_eq!(shaped.unwrap(), expected, "{paths}");
         };
         check("took", json!({"took": 1}));
         check("hits.hits._id", json!({"hits": {"hits": [{"_id": "1"}, {"_id": "2"}]}}));

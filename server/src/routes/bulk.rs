@@ -7,7 +7,9 @@ use axum::extract::{Path, State};
 use egret_engine::batch::{Applied, Batch, Refresh, WriteOp};
 use egret_engine::index::Receipt;
 use egret_engine::{ErrorKind, Index};
-use serde_json::{Map, Value, json};
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+use serde_json::{Map, Value};
 
 use super::write;
 use crate::app::App;
@@ -31,14 +33,14 @@ pub(super) async fn bulk_in(
 /// What has become of an item so far.
 struct Slot {
     action: Action,
-    index: String,
+    index: Arc<str>,
     id: String,
     result: Option<Result<Applied>>,
 }
 
 /// The operations of one index, and which items they came from.
 struct Share {
-    name: String,
+    name: Arc<str>,
     ops: Vec<WriteOp>,
     items: Vec<usize>,
 }
@@ -63,7 +65,7 @@ async fn run(app: &App, call: Call, index: Option<String>) -> Result<Reply> {
     let engine = Arc::clone(&app.engine);
     let body = call.body.clone();
     let submit = move || {
-        let (mut slots, shares) = split(&body, &Defaults { index })?;
+        let (mut slots, shares) = split(&body, &Defaults { index: index.map(Arc::from) })?;
         let mut submitted = Vec::new();
         for share in shares {
             let Share { name, ops, items } = share;
@@ -95,9 +97,9 @@ fn split(body: &bytes::Bytes, defaults: &Defaults) -> Result<(Vec<Slot>, Vec<Sha
     let mut slots = Vec::new();
     let mut shares: Vec<Share> = Vec::new();
     for (at, item) in read(body, defaults)?.into_iter().enumerate() {
-        let (action, index) = (item.action, item.index.clone());
+        let (action, index) = (item.action, Arc::clone(&item.index));
         let id = item.id.clone().unwrap_or_else(new_id);
-        let mut slot = Slot { action, index: index.clone(), id: id.clone(), result: None };
+        let mut slot = Slot { action, index: Arc::clone(&index), id: id.clone(), result: None };
         match operation(item, || id) {
             Err(error) => slot.result = Some(Err(error)),
             Ok(op) => match shares.iter_mut().find(|share| share.name == index) {
@@ -138,37 +140,59 @@ fn fail(slots: &mut [Slot], items: &[usize], error: &Error) {
 }
 
 fn answer(app: &App, slots: &[Slot], refresh: Refresh, started: Instant) -> Reply {
-    let mut failures = 0;
-    let mut items = Vec::with_capacity(slots.len());
-    for slot in slots {
-        let shown = match &slot.result {
-            Some(Ok(applied)) => {
-                let (_, status) = write::result_name(applied.result);
-                let mut shown = write::answer(&slot.index, applied, refresh);
-                shown.insert("status".into(), status.into());
-                shown
-            }
-            Some(Err(error)) => {
-                failures += 1;
-                failed(slot, error)
-            }
-            None => {
-                failures += 1;
-                let lost =
-                    egret_engine::Error::new(ErrorKind::Internal, "the writer lost an operation");
-                failed(slot, &Error::from(lost))
-            }
-        };
-        items.push(json!({ slot.action.name(): shown }));
-    }
+    let failures = slots.iter().filter(|slot| !matches!(slot.result, Some(Ok(_)))).count() as u64;
     write::count(&app.statistics, slots.len() as u64, failures);
     let took = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    Reply::ok(&json!({"errors": failures > 0, "took": took, "items": items}))
+    Reply::ok(&Answer { errors: failures > 0, took, items: Items { slots, refresh } })
+}
+
+/// The answer; written piece by piece, as there may be very many items.
+#[derive(Serialize)]
+struct Answer<'a> {
+    errors: bool,
+    took: u64,
+    items: Items<'a>,
+}
+
+struct Items<'a> {
+    slots: &'a [Slot],
+    refresh: Refresh,
+}
+
+impl Serialize for Items<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.slots.iter().map(|slot| Item { slot, refresh: self.refresh }))
+    }
+}
+
+struct Item<'a> {
+    slot: &'a Slot,
+    refresh: Refresh,
+}
+
+impl Serialize for Item<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let mut item = serializer.serialize_map(Some(1))?;
+        let (slot, action) = (self.slot, self.slot.action.name());
+        match &slot.result {
+            Some(Ok(applied)) => {
+                let shown = write::Answer::item(&slot.index, applied, self.refresh);
+                item.serialize_entry(action, &shown)?;
+            }
+            Some(Err(error)) => item.serialize_entry(action, &failed(slot, error))?,
+            None => {
+                let lost =
+                    egret_engine::Error::new(ErrorKind::Internal, "the writer lost an operation");
+                item.serialize_entry(action, &failed(slot, &Error::from(lost)))?;
+            }
+        }
+        item.end()
+    }
 }
 
 fn failed(slot: &Slot, error: &Error) -> Map<String, Value> {
     let mut shown = Map::new();
-    shown.insert("_index".into(), slot.index.as_str().into());
+    shown.insert("_index".into(), slot.index.as_ref().into());
     shown.insert("_id".into(), slot.id.as_str().into());
     shown.insert("status".into(), errors::status(error).as_u16().into());
     shown.insert("error".into(), Value::Object(errors::to_json(error)));

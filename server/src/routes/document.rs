@@ -69,7 +69,7 @@ async fn put(
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
     let id = utf8_percent_encode(&applied.id, NON_ALPHANUMERIC).to_string();
     let place = format!("/{}/_doc/{id}", index.name());
-    Ok(Reply::json(status, &write::answer(index.name(), &applied, refresh))
+    Ok(Reply::json(status, &write::Answer::new(index.name(), &applied, refresh))
         .with("location", &place))
 }
 
@@ -97,7 +97,7 @@ pub(super) async fn delete(
     let (index, applied) = write::one(&app, &index, op, refresh).await?;
     let (_, status) = write::result_name(applied.result);
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
-    Ok(Reply::json(status, &write::answer(index.name(), &applied, refresh)))
+    Ok(Reply::json(status, &write::Answer::new(index.name(), &applied, refresh)))
 }
 
 /// Reads a document, the newest unless the request wants what is published.

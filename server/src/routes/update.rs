@@ -28,5 +28,5 @@ pub(super) async fn update(
     let (index, applied) = write::one(&app, &index, op, refresh).await?;
     let (_, status) = write::result_name(applied.result);
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
-    Ok(Reply::json(status, &write::answer(index.name(), &applied, refresh)))
+    Ok(Reply::json(status, &write::Answer::new(index.name(), &applied, refresh)))
 }

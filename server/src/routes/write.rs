@@ -5,7 +5,7 @@ use std::sync::Arc;
 use egret_engine::batch::{Applied, Batch, BatchOutcome, OpResult, Refresh, WriteOp};
 use egret_engine::index::Receipt;
 use egret_engine::{Engine, ErrorKind, Index, IndexDefinition};
-use serde_json::{Map, Value, json};
+use serde::Serialize;
 
 use crate::app::App;
 use crate::error::{Error, Kind, Result};
@@ -126,20 +126,55 @@ pub(super) fn result_name(result: OpResult) -> (&'static str, u16) {
 }
 
 /// The answer to one operation.
-pub(super) fn answer(index: &str, applied: &Applied, refresh: Refresh) -> Map<String, Value> {
-    let (result, _) = result_name(applied.result);
-    let mut object = Map::new();
-    object.insert("_index".into(), index.into());
-    object.insert("_id".into(), applied.id.as_str().into());
-    object.insert("_version".into(), applied.version.into());
-    object.insert("result".into(), result.into());
-    if refresh == Refresh::Now {
-        object.insert("forced_refresh".into(), true.into());
+#[derive(Debug, Serialize)]
+pub(super) struct Answer<'a> {
+    #[serde(rename = "_index")]
+    index: &'a str,
+    #[serde(rename = "_id")]
+    id: &'a str,
+    #[serde(rename = "_version")]
+    version: u64,
+    result: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    forced_refresh: Option<bool>,
+    #[serde(rename = "_shards")]
+    shards: Shards,
+    #[serde(rename = "_seq_no")]
+    seq_no: u64,
+    #[serde(rename = "_primary_term")]
+    primary_term: u64,
+    /// Among the items of a bulk request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<u16>,
+}
+
+#[derive(Debug, Serialize)]
+struct Shards {
+    total: u8,
+    successful: u8,
+    failed: u8,
+}
+
+impl<'a> Answer<'a> {
+    pub(super) fn new(index: &'a str, applied: &'a Applied, refresh: Refresh) -> Self {
+        let (result, _) = result_name(applied.result);
+        let shards = u8::from(applied.result != OpResult::Noop);
+        Self {
+            index,
+            id: &applied.id,
+            version: applied.version,
+            result,
+            forced_refresh: (refresh == Refresh::Now).then_some(true),
+            shards: Shards { total: shards, successful: shards, failed: 0 },
+            seq_no: applied.seq_no.0,
+            primary_term: applied.term,
+            status: None,
+        }
     }
-    let shards = u8::from(applied.result != OpResult::Noop);
-    let shards = json!({"total": shards, "successful": shards, "failed": 0});
-    object.insert("_shards".into(), shards);
-    object.insert("_seq_no".into(), applied.seq_no.0.into());
-    object.insert("_primary_term".into(), applied.term.into());
-    object
+
+    /// As an item of a bulk request.
+    pub(super) fn item(index: &'a str, applied: &'a Applied, refresh: Refresh) -> Self {
+        let (_, status) = result_name(applied.result);
+        Self { status: Some(status), ..Self::new(index, applied, refresh) }
+    }
 }
