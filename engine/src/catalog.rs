@@ -7,8 +7,11 @@
 //! ```
 //!
 //! `catalog.json` is `{"format": 1, "indexes": [{"name", "uuid", "pipeline", "created_ms",
-//! "settings"}]}`. A newer format is refused. A folder that it does not name is left over from an
-//! index that was deleted or never finished, and is removed at the next open.
+//! "settings"}], "replacements": [...]}`. A newer format is refused. A folder that it does not name
+//! is left over from an index that was deleted, replaced or never finished, and is removed at the
+//! next open.
+
+mod replacement;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -65,6 +68,8 @@ pub struct Engine {
 struct Indexes {
     open: BTreeMap<String, Arc<Index>>,
     damaged: BTreeMap<String, Damaged>,
+    /// Indexes that are filled to take the place of the one of their name.
+    replacements: BTreeMap<String, Arc<Index>>,
     closed: bool,
 }
 
@@ -78,6 +83,8 @@ struct Damaged {
 struct Catalog {
     format: u32,
     indexes: Vec<Entry>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    replacements: Vec<Entry>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -109,10 +116,11 @@ impl Engine {
             disk,
             folder,
         };
-        let entries = engine.read_catalog()?;
-        engine.remove_leftovers(&entries)?;
+        let catalog = engine.read_catalog()?;
+        engine.remove_leftovers(&catalog)?;
         let mut indexes = Indexes::default();
-        for entry in entries {
+        indexes.replacements = engine.open_replacements(&catalog.replacements);
+        for entry in catalog.indexes {
             match engine.open_index(&entry) {
                 Ok(index) => drop(indexes.open.insert(entry.name, Arc::new(index))),
                 Err(error) => {
@@ -126,10 +134,10 @@ impl Engine {
         Ok(engine)
     }
 
-    fn read_catalog(&self) -> Result<Vec<Entry>> {
+    fn read_catalog(&self) -> Result<Catalog> {
         let path = self.folder.join(CATALOG);
         if !self.disk.exists(&path)? {
-            return Ok(Vec::new());
+            return Ok(Catalog::of(&Indexes::default()));
         }
         let bytes = self.disk.read(&path)?;
         let corrupt = |source: serde_json::Error| {
@@ -147,14 +155,14 @@ impl Engine {
                 return Err(Error::new(ErrorKind::Corrupt, message));
             }
         }
-        let catalog: Catalog = serde_json::from_value(json).map_err(corrupt)?;
-        Ok(catalog.indexes)
+        serde_json::from_value(json).map_err(corrupt)
     }
 
-    fn remove_leftovers(&self, entries: &[Entry]) -> Result<()> {
+    fn remove_leftovers(&self, catalog: &Catalog) -> Result<()> {
         let folder = self.folder.join(INDEXES);
         for name in self.disk.list(&folder)? {
-            if entries.iter().all(|entry| entry.uuid != name) {
+            let mut entries = catalog.indexes.iter().chain(&catalog.replacements);
+            if entries.all(|entry| entry.uuid != name) {
                 tracing::info!(folder = %name, "removing what is left of an index");
                 self.disk.remove_folder(&folder.join(name))?;
             }
@@ -172,15 +180,10 @@ impl Engine {
         Ok(Index::new(identity, recovered, Arc::clone(&self.background)))
     }
 
-    /// Writes the catalog with one entry more or less.
-    fn write_catalog(&self, added: Option<&Entry>, removed: Option<&str>) -> Result<()> {
-        let indexes = self.indexes.read();
-        let open = indexes.open.values().map(|index| Entry::of(index.identity()));
-        let damaged = indexes.damaged.values().map(|damaged| damaged.entry.clone());
-        let kept = open.chain(damaged).filter(|entry| Some(entry.name.as_str()) != removed);
-        let entries = kept.chain(added.cloned()).collect();
-        drop(indexes);
-        let catalog = Catalog { format: FORMAT, indexes: entries };
+    /// Writes the catalog as it is after a change, which is then made in memory.
+    fn write_catalog(&self, change: impl FnOnce(&mut Catalog)) -> Result<()> {
+        let mut catalog = Catalog::of(&self.indexes.read());
+        change(&mut catalog);
         let json = serde_json::to_vec_pretty(&catalog).map_err(|source| {
             Error::new(ErrorKind::Internal, format!("the catalog cannot be written: {source}"))
                 .with_source(source)
@@ -201,14 +204,14 @@ impl Engine {
         self.check_absent(name)?;
         let identity = Identity {
             name: name.to_owned(),
-            uuid: URL_SAFE_NO_PAD.encode(uuid::Uuid::new_v4().as_bytes()),
+            uuid: new_uuid(),
             pipeline: definition.pipeline,
             created_ms: jiff::Timestamp::now().as_millisecond(),
             settings,
         };
         let home = self.home(&identity.uuid);
         let recovered = writer::create(home, &identity, mapping, &self.budget)?;
-        self.write_catalog(Some(&Entry::of(&identity)), None)?;
+        self.write_catalog(|catalog| catalog.indexes.push(Entry::of(&identity)))?;
         let index = Arc::new(Index::new(identity, recovered, Arc::clone(&self.background)));
         self.indexes.write().open.insert(name.to_owned(), Arc::clone(&index));
         Ok(index)
@@ -275,20 +278,27 @@ impl Engine {
             );
             return Err(Error::new(ErrorKind::Forbidden, message).with_index(name));
         }
-        self.write_catalog(None, Some(name))?;
-        let index = {
+        self.write_catalog(|catalog| catalog.forget(name))?;
+        let (index, replacement) = {
             let mut indexes = self.indexes.write();
             indexes.damaged.remove(name);
-            indexes.open.remove(name)
+            (indexes.open.remove(name), indexes.replacements.remove(name))
         };
-        if let Some(index) = index {
-            index.close(false)?;
+        if let Some(replacement) = replacement {
+            self.remove_index(Some(&replacement), replacement.uuid());
         }
-        let folder = self.home(&uuid).folder;
-        if let Err(error) = self.disk.remove_folder(&folder) {
-            tracing::warn!(%error, index = name, "files of a deleted index are left over");
-        }
+        self.remove_index(index.as_deref(), &uuid);
         Ok(())
+    }
+
+    /// Ends an index that the catalog no longer names, and removes its files. What is left of them
+    /// goes at the next open.
+    fn remove_index(&self, index: Option<&Index>, uuid: &str) {
+        let closed = index.map_or(Ok(()), |index| index.close(false));
+        let removed = self.disk.remove_folder(&self.home(uuid).folder).map_err(Error::from);
+        if let Err(error) = closed.and(removed) {
+            tracing::warn!(%error, folder = uuid, "files of a removed index are left over");
+        }
     }
 
     /// Flushes every index and stops its writer. Blocking.
@@ -301,7 +311,7 @@ impl Engine {
         let indexes: Vec<Arc<Index>> = {
             let mut indexes = self.indexes.write();
             indexes.closed = true;
-            indexes.open.values().cloned().collect()
+            indexes.open.values().chain(indexes.replacements.values()).cloned().collect()
         };
         let results: Vec<Result<()>> = indexes.iter().map(|index| index.close(flush)).collect();
         results.into_iter().collect()
@@ -323,6 +333,24 @@ impl std::fmt::Debug for Engine {
     }
 }
 
+impl Catalog {
+    fn of(indexes: &Indexes) -> Self {
+        let entry = |index: &Arc<Index>| Entry::of(index.identity());
+        let damaged = indexes.damaged.values().map(|damaged| damaged.entry.clone());
+        Self {
+            format: FORMAT,
+            indexes: indexes.open.values().map(entry).chain(damaged).collect(),
+            replacements: indexes.replacements.values().map(entry).collect(),
+        }
+    }
+
+    /// Takes out everything of this name.
+    fn forget(&mut self, name: &str) {
+        self.indexes.retain(|entry| entry.name != name);
+        self.replacements.retain(|entry| entry.name != name);
+    }
+}
+
 impl Entry {
     fn of(identity: &Identity) -> Self {
         let Identity { name, uuid, pipeline, created_ms, settings } = identity.clone();
@@ -338,6 +366,10 @@ impl Entry {
         }
         Ok(Identity { name, uuid, pipeline, created_ms, settings })
     }
+}
+
+fn new_uuid() -> String {
+    URL_SAFE_NO_PAD.encode(uuid::Uuid::new_v4().as_bytes())
 }
 
 fn not_found(name: &str) -> Error {

@@ -3,6 +3,7 @@
 mod faults;
 mod model;
 mod power;
+mod replacement;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,0 +1,138 @@
+//! Indexes that take the place of others, and crashes while they do.
+
+use std::path::Path;
+
+use egret_aof::disk::Disk;
+use egret_aof::disk::sim::Fault;
+
+use super::*;
+
+fn mapping() -> Value {
+    json!({"properties": {"n": {"type": "keyword"}}})
+}
+
+/// An index with one document.
+fn old_index(engine: &Engine) -> Arc<Index> {
+    let index = follow(engine, "a");
+    let ops = vec![upsert("old", &json!({"n": 1}))];
+    index.write(Batch { ops, checkpoint: Some(checkpoint(1)), ..Batch::default() }).unwrap();
+    index.flush().unwrap();
+    index
+}
+
+/// Fills a replacement and swaps it in.
+fn replace(engine: &Engine) -> Result<()> {
+    let new = engine.create_replacement("a", &mapping())?;
+    let ops = vec![upsert("new", &json!({"n": "one"}))];
+    new.write(Batch { ops, checkpoint: Some(checkpoint(2)), ..Batch::default() })?;
+    new.flush()?;
+    engine.swap_in_replacement("a").map(drop)
+}
+
+fn folders(disk: &SimDisk) -> usize {
+    disk.list(Path::new("/data/indexes")).unwrap().len()
+}
+
+#[test]
+fn a_replacement_takes_the_place_of_its_index() {
+    let disk = SimDisk::new();
+    let engine = open(&disk);
+    let missing = engine.create_replacement("a", &mapping()).unwrap_err();
+    assert_eq!(missing.kind(), ErrorKind::IndexNotFound);
+    let old = old_index(&engine);
+    let snapshot = old.snapshot();
+    let missing = engine.swap_in_replacement("a").unwrap_err();
+    assert_eq!(missing.kind(), ErrorKind::InvalidArgument);
+    engine.create_replacement("a", &mapping()).unwrap();
+    engine.discard_replacement("a").unwrap();
+    assert_eq!((engine.replacement("a").is_none(), folders(&disk)), (true, 1));
+    engine.create_replacement("a", &mapping()).unwrap();
+    replace(&engine).unwrap();
+    let new = engine.index("a").unwrap();
+    assert_ne!(new.uuid(), old.uuid());
+    assert_eq!((new.pipeline(), engine.indexes().len()), (Some("main"), 1));
+    assert!(published(&new, "new").is_some() && published(&new, "old").is_none());
+    // Whoever reads the old one reads on.
+    assert!(snapshot.document("old").unwrap().is_some() && published(&old, "old").is_some());
+    assert_eq!((engine.replacement("a").is_none(), folders(&disk)), (true, 1));
+    let uuid = new.uuid().to_owned();
+    drop((old, new, snapshot, engine));
+    let engine = open(&disk);
+    assert_eq!(engine.index("a").unwrap().uuid(), uuid);
+    // With an index goes what would have replaced it.
+    engine.create_replacement("a", &mapping()).unwrap();
+    engine.delete_index("a", true).unwrap();
+    assert_eq!((engine.replacement("a").is_none(), folders(&disk)), (true, 0));
+}
+
+#[test]
+fn a_replacement_survives_a_restart() {
+    let disk = SimDisk::new();
+    let engine = open(&disk);
+    old_index(&engine);
+    let new = engine.create_replacement("a", &mapping()).unwrap();
+    let copy_progress = Some("half".to_owned());
+    let ops = vec![upsert("new", &json!({"n": "one"}))];
+    new.write(Batch { ops, copy_progress, ..Batch::default() }).unwrap();
+    new.flush().unwrap();
+    drop((new, engine));
+    let after = disk.power_cut(1);
+    let engine = open(&after);
+    assert!(published(&engine.index("a").unwrap(), "old").is_some());
+    let new = engine.replacement("a").unwrap();
+    assert_eq!(new.copy_progress().as_deref(), Some("half"));
+    engine.swap_in_replacement("a").unwrap();
+    assert!(published(&engine.index("a").unwrap(), "new").is_some());
+}
+
+#[test]
+fn a_damaged_index_is_replaced() {
+    let disk = SimDisk::new();
+    let engine = open(&disk);
+    let old = old_index(&engine);
+    let commit = Path::new("/data/indexes").join(old.uuid()).join("commit.json");
+    drop((old, engine));
+    disk.damage(&commit, b"{").unwrap();
+    let engine = open(&disk);
+    assert_eq!(engine.damaged().len(), 1);
+    replace(&engine).unwrap();
+    assert_eq!((engine.damaged(), folders(&disk)), (Vec::new(), 1));
+    assert!(published(&engine.index("a").unwrap(), "new").is_some());
+}
+
+/// A crash at this operation of the disk leaves the old index or the new one, whole. Says whether
+/// the crash came too late to be one.
+fn crash(at: u64, fault: Fault) -> bool {
+    let disk = SimDisk::new();
+    let engine = open(&disk);
+    drop(old_index(&engine));
+    disk.fail_from(disk.operations() + at, fault);
+    let done = replace(&engine).is_ok();
+    disk.heal();
+    let power_cut = matches!(fault, Fault::PowerCut);
+    let after = if power_cut { disk.power_cut(at) } else { disk.kill() };
+    drop(engine);
+    let engine = open(&after);
+    let context = format!("{fault:?} at {at}");
+    assert_eq!(engine.damaged(), [], "{context}");
+    let index = engine.index("a").unwrap();
+    let (old, new) = (published(&index, "old").is_some(), published(&index, "new").is_some());
+    assert!(old != new, "{context}: old {old} new {new}");
+    assert!(new || !done, "{context}: the swap was said to be done");
+    let unfinished = usize::from(engine.replacement("a").is_some());
+    assert_eq!(folders(&after), 1 + unfinished, "{context}");
+    // Whatever was left, it can be done again.
+    if old {
+        replace(&engine).unwrap();
+        assert!(published(&engine.index("a").unwrap(), "new").is_some(), "{context}");
+    }
+    done
+}
+
+#[test]
+fn a_crash_leaves_the_old_index_or_the_new_one() {
+    for fault in [Fault::PowerCut, Fault::NoSpace] {
+        let operations = (0..).take_while(|&at| !crash(at, fault)).count();
+        assert!(operations > 10, "only {operations} operations");
+    }
+}
