@@ -126,6 +126,21 @@ pub(crate) enum Parsed {
 }
 
 impl ParsedDocument {
+    /// Reads a document that is in order and has no field that the mapping lacks; `None` for any
+    /// other.
+    pub(crate) fn of_known_fields(mapping: &Arc<Mapping>, id: &str, source: &[u8]) -> Option<Self> {
+        check_id(id).ok()?;
+        let parsed = parse::parse(mapping, id, source).ok()?;
+        let (id, mapping) = (id.to_owned(), Arc::clone(mapping));
+        let (texts, values) = (parsed.texts, parsed.values);
+        parsed.grown.is_none().then_some(Self { id, mapping, texts, values })
+    }
+
+    /// Whether it was read against this very mapping.
+    pub(crate) fn fits(&self, mapping: &Arc<Mapping>) -> bool {
+        Arc::ptr_eq(&self.mapping, mapping)
+    }
+
     /// Its id.
     pub fn id(&self) -> &str {
         &self.id

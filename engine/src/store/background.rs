@@ -86,7 +86,7 @@ impl Drop for Background {
 
 /// Lets other threads go first: on Linux, niceness belongs to the calling thread.
 fn yield_to_others() {
-    const NICENESS: i32 = 10;
+    const NICENESS: i32 = 19;
     if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
         tracing::debug!(%error, "merges run at normal priority");
     }

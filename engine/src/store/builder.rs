@@ -111,6 +111,13 @@ impl Builder {
         }
     }
 
+    /// Forgets the document of this id unless the change of this number made it.
+    pub(super) fn kill_other(&mut self, id: &str, seq_no: u64) {
+        if self.entries.get(id).is_some_and(|entry| entry.system.seq_no != seq_no) {
+            self.kill(id);
+        }
+    }
+
     /// Forgets every document.
     pub(super) fn kill_all(&mut self) {
         self.dead.extend(self.entries.drain().map(|(_, entry)| entry.doc));

@@ -18,6 +18,7 @@ mod builder;
 mod commit;
 mod directory;
 mod merge;
+mod parallel;
 mod plan;
 pub(crate) mod segment;
 pub mod settings;

@@ -4,13 +4,16 @@
 //! Within a chunk the last operation on an id wins, so a document that is written a hundred times
 //! is indexed once; each operation still gets its own result, number and version.
 
+mod ahead;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 
+use self::ahead::Ahead;
 use super::segment::Location;
-use super::state::{Current, Store};
+use super::state::{Current, Put, Store};
 use crate::batch::{Applied, Batch, Condition, OpResult, Patch, WriteOp};
 use crate::document::{Draft, ParsedDocument, check_id, patch};
 use crate::error::{Error, ErrorKind, Result};
@@ -108,6 +111,7 @@ fn apply_chunk(
     next_seq_no: &mut SeqNo,
     applied: &mut AppliedBatch,
 ) -> Result<()> {
+    let mut ahead = ahead::look_ahead(store, ops)?.into_iter();
     let mut plan = Plan {
         store,
         circumstances,
@@ -116,8 +120,10 @@ fn apply_chunk(
         slots: Vec::new(),
         places: FxHashMap::default(),
         op: applied.results.len(),
+        ahead: None,
     };
     for op in ops {
+        plan.ahead = ahead.next();
         let result = plan.resolve(op)?;
         applied.results.push(result);
         plan.op += 1;
@@ -127,42 +133,47 @@ fn apply_chunk(
         store.grow(grown)?;
         applied.grew = true;
     }
-    for slot in slots {
-        carry_out(store, slot, circumstances, applied)?;
-    }
+    carry_out(store, slots, circumstances, applied)?;
     store.seal_if_large()
 }
 
 fn carry_out(
     store: &mut Store,
-    slot: Slot,
+    slots: Vec<Slot>,
     circumstances: Circumstances,
     applied: &mut AppliedBatch,
 ) -> Result<()> {
-    let Slot { id, before, after, op } = slot;
-    match after {
-        After::Unchanged => {}
-        After::Gone => {
-            if let Some(before) = before {
-                store.delete(before, &id);
-                applied.changes.push(Change::Delete { id });
+    let mut puts = Vec::with_capacity(slots.len());
+    let mut put_by = Vec::with_capacity(slots.len());
+    for Slot { id, before, after, op } in slots {
+        match after {
+            After::Unchanged => {}
+            After::Gone => {
+                if let Some(before) = before {
+                    store.delete(before, &id);
+                    applied.changes.push(Change::Delete { id });
+                }
+            }
+            After::There(document) => {
+                let NewDocument { parsed: document, system, source } = *document;
+                let copy = (id.clone(), source.clone());
+                puts.push(Put { before, id, document, system, source });
+                put_by.push((op, before, copy, system));
             }
         }
-        After::There(document) => {
-            let NewDocument { parsed, system, source } = *document;
-            match store.put(before, &id, parsed, system, source.clone()) {
-                Ok(()) => applied.changes.push(Change::Put { id, system, source }),
-                Err(error) if error.kind() == ErrorKind::DocumentParsing => {
-                    if let Some(result) = applied.results.get_mut(op) {
-                        *result = Err(error);
-                    }
-                    if let Some(before) = before.filter(|_| circumstances.followed) {
-                        store.delete(before, &id);
-                        applied.changes.push(Change::Delete { id });
-                    }
-                }
-                Err(error) => return Err(error),
-            }
+    }
+    let outcomes = store.put(puts)?;
+    for ((op, before, (id, source), system), outcome) in put_by.into_iter().zip(outcomes) {
+        let Err(error) = outcome else {
+            applied.changes.push(Change::Put { id, system, source });
+            continue;
+        };
+        if let Some(result) = applied.results.get_mut(op) {
+            *result = Err(error);
+        }
+        if let Some(before) = before.filter(|_| circumstances.followed) {
+            store.delete(before, &id);
+            applied.changes.push(Change::Delete { id });
         }
     }
     Ok(())
@@ -200,6 +211,8 @@ struct Plan<'a> {
     places: FxHashMap<String, usize>,
     /// The place in the batch of the operation being resolved.
     op: usize,
+    /// What is known of that operation already.
+    ahead: Option<Ahead<'a>>,
 }
 
 impl Plan<'_> {
@@ -250,16 +263,27 @@ impl Plan<'_> {
                     Ok((place, Some(Current { location: slot.before, system, source })))
                 }
                 After::Gone => Ok((place, None)),
-                After::Unchanged => Ok((place, self.store.current(id)?)),
+                After::Unchanged => Ok((place, self.current(id)?)),
             };
         }
-        let current = self.store.current(id)?;
+        let current = self.current(id)?;
         let place = self.slots.len();
         let before = current.as_ref().and_then(|current| current.location);
         let (id, op) = (id.to_owned(), self.op);
         self.places.insert(id.clone(), place);
         self.slots.push(Slot { id, before, after: After::Unchanged, op });
         Ok((place, current))
+    }
+
+    /// The document of an id before the chunk.
+    fn current(&self, id: &str) -> Result<Option<Current>> {
+        if let Some(current) = self.store.building(id) {
+            return Ok(Some(current));
+        }
+        match self.ahead.as_ref().filter(|ahead| ahead.is_of(id)) {
+            Some(ahead) => Ok(ahead.current()),
+            None => self.store.current(id),
+        }
     }
 
     /// Whether a document of a followed index already holds this change or a later one. What this
@@ -292,7 +316,8 @@ impl Plan<'_> {
         current: Option<&Current>,
         source: Bytes,
     ) -> Result<Applied> {
-        let parsed = match self.draft.parse(id, &source) {
+        let ahead = self.ahead.as_mut().and_then(|ahead| ahead.parsed(&source, &self.draft));
+        let parsed = match ahead.map_or_else(|| self.draft.parse(id, &source), Ok) {
             Ok(parsed) => parsed,
             Err(error) => {
                 self.reject(place);

@@ -1,7 +1,8 @@
 //! The documents of one index as its writer sees them: finished segments, the one being built, the
 //! schema. Knows no queue, no log and no publication.
 
-use std::collections::HashSet;
+mod building;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -16,23 +17,18 @@ use tantivy::store::Compressor;
 use tantivy::tokenizer::TokenizerManager;
 use tantivy::{BitSet, Index, IndexMeta, IndexSettings, SegmentReader};
 
-use super::builder::{Builder, Entry};
+pub(super) use self::building::Put;
+use super::builder::Builder;
 use super::commit::Commit;
 use super::directory::{StoreDirectory, map};
 use super::merge::{MergeInput, MergeTask, Merged, choose};
 use super::plan::Change;
 use super::segment::{LiveSegment, Location};
 use super::source;
-use crate::document::{Draft, ParsedDocument};
+use crate::document::Draft;
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::Mapping;
 use crate::mapping::schema::{self, SystemValues};
-
-/// Tantivy's list of the files that it has made is forgotten after so many segments: it would grow
-/// for ever, and is written out for every file.
-const SEGMENTS_BETWEEN_CLEANINGS: u32 = 8;
-/// A segment under construction is finished when it holds more than this.
-const LARGEST_BUILDING_BYTES: usize = 48 << 20;
 
 /// The documents of an index.
 pub(super) struct Store {
@@ -42,7 +38,8 @@ pub(super) struct Store {
     pub(super) tokenizers: TokenizerManager,
     pub(super) segments: Vec<LiveSegment>,
     index: Index,
-    builder: Option<Builder>,
+    /// The segments under construction: one, or after large batches several.
+    builders: Vec<Builder>,
     built: u32,
     /// Whether a small and a large merge are running.
     merging: [bool; 2],
@@ -106,7 +103,7 @@ impl Store {
             schema,
             tokenizers: schema::tokenizers(),
             segments,
-            builder: None,
+            builders: Vec::new(),
             built: 0,
             merging: [false; 2],
         })
@@ -152,18 +149,10 @@ impl Store {
 
     /// The living document of this id.
     pub(super) fn current(&self, id: &str) -> Result<Option<Current>> {
-        if let Some((location, entry)) = self.builder.as_ref().and_then(|it| it.find(id)) {
-            let source = Some(entry.source.clone());
-            return Ok(Some(Current { location: Some(location), system: entry.system, source }));
+        match self.building(id) {
+            Some(current) => Ok(Some(current)),
+            None => find_finished(&self.segments, id),
         }
-        for segment in self.segments.iter().rev() {
-            if let Some(doc) = segment.find(id)? {
-                let system = segment.system_values(doc)?;
-                let location = Location { segment: segment.id, doc };
-                return Ok(Some(Current { location: Some(location), system, source: None }));
-            }
-        }
-        Ok(None)
     }
 
     /// The source of a document that [`Store::current`] found.
@@ -181,82 +170,27 @@ impl Store {
         }
     }
 
-    /// Puts a document in place of `before`. An error says that this document cannot be indexed:
-    /// then nothing has changed, unless the kind is not `DocumentParsing`.
-    pub(super) fn put(
-        &mut self,
-        before: Option<Location>,
-        id: &str,
-        document: ParsedDocument,
-        system: SystemValues,
-        source: Bytes,
-    ) -> Result<()> {
-        let document = document.into_tantivy(&self.schema, system);
-        let mut builder = match self.builder.take() {
-            Some(builder) => builder,
-            None => self.new_builder()?,
-        };
-        match builder.add(id.to_owned(), document, system, source) {
-            Ok(()) => self.builder = Some(builder),
-            Err(error) => {
-                tracing::error!(%error, id, "a document cannot be indexed; the segment is rebuilt");
-                self.rebuild(builder.into_entries()).map_err(|error| {
-                    Error::new(ErrorKind::Internal, format!("a segment was lost: {error}"))
-                        .with_source(error)
-                })?;
-                let message = format!("failed to index document [{id}]: {error}");
-                return Err(Error::new(ErrorKind::DocumentParsing, message).with_source(error));
-            }
-        }
-        if let Some(before) = before {
-            self.kill_finished(before);
-        }
-        Ok(())
-    }
-
     /// Removes a document.
     pub(super) fn delete(&mut self, before: Location, id: &str) {
-        match &mut self.builder {
-            Some(builder) if builder.id == before.segment => builder.kill(id),
-            _ => self.kill_finished(before),
+        if !self.kill_finished(before) {
+            self.builders.iter_mut().for_each(|builder| builder.kill(id));
         }
     }
 
-    fn kill_finished(&mut self, location: Location) {
+    /// Whether there is such a segment.
+    fn kill_finished(&mut self, location: Location) -> bool {
         let found = self.segments.iter_mut().find(|segment| segment.id == location.segment);
-        if let Some(segment) = found {
-            segment.kill(location.doc);
-        }
+        found.map(|segment| segment.kill(location.doc)).is_some()
     }
 
     /// Removes every document, or those whose LSN is not above a bound.
     pub(super) fn clear(&mut self, up_to_lsn: Option<u64>) -> Result<()> {
         if up_to_lsn.is_some() {
             self.seal()?;
-        } else if let Some(builder) = &mut self.builder {
-            builder.kill_all();
+        } else {
+            self.builders.iter_mut().for_each(Builder::kill_all);
         }
         self.segments.iter_mut().try_for_each(|segment| segment.kill_up_to(up_to_lsn))
-    }
-
-    fn new_builder(&mut self) -> Result<Builder> {
-        self.built += 1;
-        if self.built.is_multiple_of(SEGMENTS_BETWEEN_CLEANINGS) {
-            self.index.directory_mut().garbage_collect(HashSet::new)?;
-        }
-        Builder::new(&self.index, &self.directory)
-    }
-
-    fn rebuild(&mut self, entries: Vec<(String, Entry)>) -> Result<()> {
-        let mut builder = self.new_builder()?;
-        let mut draft = Draft::new(Arc::clone(&self.mapping));
-        for (id, entry) in entries {
-            let document =
-                draft.parse(&id, &entry.source)?.into_tantivy(&self.schema, entry.system);
-            builder.add(id, document, entry.system, entry.source)?;
-        }
-        self.builder = Some(builder);
-        Ok(())
     }
 
     /// Puts and removes documents as a translog says.
@@ -277,7 +211,8 @@ impl Store {
                     self.grow(grown)?;
                 }
                 let before = self.current(&id)?.and_then(|current| current.location);
-                self.put(before, &id, document, system, source)
+                let outcomes = self.put(vec![Put { before, id, document, system, source }])?;
+                outcomes.into_iter().collect()
             }
             Change::Delete { id } => {
                 let before = self.current(&id)?.and_then(|current| current.location);
@@ -290,29 +225,9 @@ impl Store {
         }
     }
 
-    /// Finishes the segment that is being built once it is large.
-    pub(super) fn seal_if_large(&mut self) -> Result<()> {
-        if self.building_bytes() > LARGEST_BUILDING_BYTES { self.seal() } else { Ok(()) }
-    }
-
     /// How many documents of a segment are alive.
     pub(super) fn committed_alive(&self, id: SegmentId) -> Option<u32> {
         Some(self.segments.iter().find(|segment| segment.id == id)?.alive_count())
-    }
-
-    /// What the segment being built holds in memory.
-    pub(super) fn building_bytes(&self) -> usize {
-        self.builder.as_ref().map_or(0, Builder::memory_bytes)
-    }
-
-    /// Finishes the segment that is being built.
-    pub(super) fn seal(&mut self) -> Result<()> {
-        let segment = match self.builder.take() {
-            Some(builder) if builder.doc_count() > 0 => builder.finish(&self.index)?,
-            Some(_) | None => None,
-        };
-        self.segments.extend(segment);
-        Ok(())
     }
 
     /// Takes over a mapping that a translog names, unless it belongs to a time before this one:
@@ -415,6 +330,18 @@ impl Store {
         });
         meta_json(&self.schema, metas.collect())
     }
+}
+
+/// The living document of this id in finished segments.
+pub(super) fn find_finished(segments: &[LiveSegment], id: &str) -> Result<Option<Current>> {
+    for segment in segments.iter().rev() {
+        if let Some(doc) = segment.find(id)? {
+            let system = segment.system_values(doc)?;
+            let location = Location { segment: segment.id, doc };
+            return Ok(Some(Current { location: Some(location), system, source: None }));
+        }
+    }
+    Ok(None)
 }
 
 /// What came of a merge.
