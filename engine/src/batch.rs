@@ -1,8 +1,11 @@
 //! What is written to an index: operations, gathered into batches that become visible as a whole,
 //! and what came of them.
 
+mod spooled;
+
 use bytes::Bytes;
 
+pub use self::spooled::{OpSpool, SpooledOps};
 use crate::error::Error;
 use crate::position::{Checkpoint, Lsn, SeqNo};
 
@@ -111,10 +114,13 @@ pub enum Refresh {
 }
 
 /// Operations that become visible together, or not at all.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct Batch {
     /// The operations, in order. Of several on one id the last wins.
     pub ops: Vec<WriteOp>,
+    /// Operations that come before `ops`, where there are more than memory should hold. Only for a
+    /// followed index: a translog would need them in memory.
+    pub spooled: Option<Spooled>,
     /// For a followed index, where the source's log stands after this batch. Its LSN is also the
     /// version of the batch's documents unless `row_lsn` says otherwise.
     pub checkpoint: Option<Checkpoint>,
@@ -125,6 +131,15 @@ pub struct Batch {
     pub copy_progress: Option<String>,
     /// When to publish.
     pub refresh: Refresh,
+}
+
+/// Operations in a file, and how many of them may be rejected.
+#[derive(Debug)]
+pub struct Spooled {
+    /// The operations.
+    pub ops: SpooledOps,
+    /// Past so many rejected operations the batch fails as a whole, with `Full`.
+    pub max_rejected: usize,
 }
 
 /// What an operation did.
@@ -157,12 +172,32 @@ pub struct Applied {
     pub version: u64,
 }
 
-/// What came of a batch: one entry for each of its operations, in their order.
+/// What came of a batch.
 #[derive(Debug)]
 pub struct BatchOutcome {
-    /// Each operation's result; a rejected one has changed nothing, but in a followed index has
-    /// removed the older document of its id.
+    /// The result of each of [`Batch::ops`], in their order; a rejected one has changed nothing,
+    /// but in a followed index has removed the older document of its id.
     pub ops: Vec<Result<Applied, Error>>,
+    /// What came of [`Batch::spooled`].
+    pub spooled: Option<SpooledOutcome>,
     /// Whether the batch was published when this was sent (always for `Refresh::Now`, `WaitFor`).
     pub published: bool,
+}
+
+/// What came of spooled operations: all but the rejected ones were applied.
+#[derive(Debug)]
+pub struct SpooledOutcome {
+    /// The operations, to be read again from the first.
+    pub ops: SpooledOps,
+    /// The rejected ones, in their order.
+    pub rejected: Vec<Rejected>,
+}
+
+/// A spooled operation that was rejected.
+#[derive(Debug)]
+pub struct Rejected {
+    /// Its place among the spooled operations, from 0.
+    pub place: u64,
+    /// Why.
+    pub error: Error,
 }

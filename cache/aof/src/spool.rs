@@ -2,13 +2,15 @@
 //! with its owner. It promises nothing after a crash; for that see [`log`](crate::log).
 //!
 //! Each record is its length and its CRC-32C, both `u32` little-endian, and its bytes. The file loses
-//! its name as soon as it is open, so that nothing stays behind when the process is killed.
+//! its name as soon as it is open, so that nothing stays behind when the process is killed; what is
+//! left of one that was killed between the two is removed by [`remove_leftovers`].
 //!
 //! ```
+//! use egret_aof::disk::FileDisk;
 //! use egret_aof::spool::Spool;
 //!
 //! # fn main() -> Result<(), egret_aof::spool::SpoolError> {
-//! let mut spool = Spool::create(&std::env::temp_dir(), 1 << 20)?;
+//! let mut spool = Spool::create(&FileDisk, &std::env::temp_dir(), 1 << 20)?;
 //! spool.push(b"one")?;
 //! spool.push(b"two")?;
 //! let mut reader = spool.into_reader()?;
@@ -20,10 +22,11 @@
 //! # }
 //! ```
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
+use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::disk::{Disk, DiskFile};
 
 const SUFFIX: &str = ".spool";
 const BUFFER_BYTES: usize = 128 << 10;
@@ -68,7 +71,7 @@ pub enum SpoolError {
 /// A spool that is being written.
 #[derive(Debug)]
 pub struct Spool {
-    file: BufWriter<File>,
+    file: BufWriter<Box<dyn DiskFile>>,
     path: PathBuf,
     limit: u64,
     bytes: u64,
@@ -78,7 +81,7 @@ pub struct Spool {
 
 impl Spool {
     /// Creates a spool in a folder, which must exist, for at most `limit` bytes with framing.
-    pub fn create(folder: &Path, limit: u64) -> Result<Self, SpoolError> {
+    pub fn create(disk: &dyn Disk, folder: &Path, limit: u64) -> Result<Self, SpoolError> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let path = folder.join(format!("{}-{number}{SUFFIX}", std::process::id()));
@@ -86,12 +89,13 @@ impl Spool {
             let path = path.clone();
             move |source| SpoolError::Io { action, path, source }
         };
-        // A file of this name is empty, left by a process that was killed between these two lines.
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(true);
-        let file = options.open(&path).map_err(io("create"))?;
+        // Left by another process of this number.
+        if disk.exists(&path).map_err(io("create"))? {
+            disk.remove(&path).map_err(io("create"))?;
+        }
+        let file = disk.create(&path).map_err(io("create"))?;
         // The open file lives on without its name.
-        fs::remove_file(&path).map_err(io("unlink"))?;
+        disk.remove(&path).map_err(io("unlink"))?;
         let file = BufWriter::with_capacity(BUFFER_BYTES, file);
         Ok(Self { file, path, limit, bytes: 0, records: 0, failed: false })
     }
@@ -134,28 +138,20 @@ impl Spool {
 
     /// Ends writing and reads from the first record on.
     pub fn into_reader(self) -> Result<SpoolReader, SpoolError> {
-        let io = |action| {
-            let path = self.path.clone();
-            move |source| SpoolError::Io { action, path, source }
-        };
-        let file = self.file.into_inner().map_err(|error| io("write to")(error.into_error()))?;
-        let file = BufReader::with_capacity(BUFFER_BYTES, file);
-        let mut reader = SpoolReader {
-            file,
-            path: self.path.clone(),
-            offset: 0,
-            left: 0,
-            records: self.records,
-        };
-        reader.rewind()?;
-        Ok(reader)
+        let file = self.file.into_inner().map_err(|error| {
+            let (path, source) = (self.path.clone(), error.into_error());
+            SpoolError::Io { action: "write to", path, source }
+        })?;
+        let file = BufReader::with_capacity(BUFFER_BYTES, Positioned { file, offset: 0 });
+        let (path, records) = (self.path, self.records);
+        Ok(SpoolReader { file, path, offset: 0, left: records, records })
     }
 }
 
 /// A spool that is being read. It can be read again from its beginning, as often as needed.
 #[derive(Debug)]
 pub struct SpoolReader {
-    file: BufReader<File>,
+    file: BufReader<Positioned>,
     path: PathBuf,
     offset: u64,
     left: u64,
@@ -206,9 +202,53 @@ impl SpoolReader {
     }
 }
 
+/// An open file, read from a position on.
+#[derive(Debug)]
+struct Positioned {
+    file: Box<dyn DiskFile>,
+    offset: u64,
+}
+
+impl Read for Positioned {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read_at(self.offset, bytes)?;
+        self.offset += read as u64;
+        Ok(read)
+    }
+}
+
+impl Seek for Positioned {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let from = |at: u64, by: i64| at.checked_add_signed(by).ok_or(io::ErrorKind::InvalidInput);
+        self.offset = match to {
+            SeekFrom::Start(offset) => offset,
+            SeekFrom::Current(by) => from(self.offset, by)?,
+            SeekFrom::End(by) => from(self.file.len(), by)?,
+        };
+        Ok(self.offset)
+    }
+}
+
+/// Removes the spools that killed processes have left in a folder; one that is missing has none.
+/// No spool of the folder may be in the making meanwhile.
+pub fn remove_leftovers(disk: &dyn Disk, folder: &Path) -> io::Result<()> {
+    if !disk.exists(folder)? {
+        return Ok(());
+    }
+    for name in disk.list(folder)?.iter().filter(|name| name.ends_with(SUFFIX)) {
+        disk.remove(&folder.join(name))?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::sync::Arc;
+
     use super::*;
+    use crate::disk::FileDisk;
+    use crate::disk::sim::{Fault, SimDisk};
 
     fn read_all(reader: &mut SpoolReader) -> Vec<Vec<u8>> {
         let (mut all, mut record) = (Vec::new(), Vec::new());
@@ -224,7 +264,7 @@ mod tests {
         for count in [0, 1, 5, 3000] {
             let records: Vec<Vec<u8>> =
                 (0..count).map(|n| vec![u8::try_from(n % 251).unwrap(); n * 37 % 900]).collect();
-            let mut spool = Spool::create(folder.path(), u64::MAX).unwrap();
+            let mut spool = Spool::create(&FileDisk, folder.path(), u64::MAX).unwrap();
             for record in &records {
                 spool.push(record).unwrap();
             }
@@ -241,7 +281,7 @@ mod tests {
     #[test]
     fn a_record_past_the_limit_is_refused_and_the_others_stay() {
         let folder = tempfile::tempdir().unwrap();
-        let mut spool = Spool::create(folder.path(), 30).unwrap();
+        let mut spool = Spool::create(&FileDisk, folder.path(), 30).unwrap();
         spool.push(b"0123456789").unwrap();
         let error = spool.push(b"abcde").unwrap_err();
         assert!(matches!(error, SpoolError::Full { record_bytes: 5, bytes: 18, limit: 30 }));
@@ -252,27 +292,95 @@ mod tests {
         assert_eq!(records, [b"0123456789".to_vec(), b"abcd".to_vec()]);
     }
 
+    /// A file whose bytes do not come back as they were written.
+    #[derive(Debug)]
+    struct Damaged(Box<dyn DiskFile>, u64);
+
+    impl Write for Damaged {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            self.0.flush()
+        }
+    }
+
+    impl DiskFile for Damaged {
+        fn sync(&mut self) -> io::Result<()> {
+            self.0.sync()
+        }
+
+        fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<usize> {
+            let read = self.0.read_at(offset, bytes)?;
+            for (at, byte) in (offset..).zip(bytes.iter_mut()) {
+                *byte ^= u8::from(at == self.1) << 2;
+            }
+            Ok(read)
+        }
+
+        fn truncate(&mut self, len: u64) -> io::Result<()> {
+            self.0.truncate(len)
+        }
+
+        fn len(&self) -> u64 {
+            self.0.len()
+        }
+    }
+
     #[test]
     fn a_changed_byte_is_noticed() {
         for at in 0..11 {
-            let folder = tempfile::tempdir().unwrap();
-            let mut spool = Spool::create(folder.path(), 100).unwrap();
+            let disk = SimDisk::new();
+            let mut spool = Spool::create(&disk, Path::new("/"), 100).unwrap();
             spool.push(b"abc").unwrap();
-            let file = spool.file.get_ref().try_clone().unwrap();
-            let mut reader = spool.into_reader().unwrap();
-            let mut content = [0; 11];
-            std::os::unix::fs::FileExt::read_exact_at(&file, &mut content, 0).unwrap();
-            content[at] ^= 4;
-            std::os::unix::fs::FileExt::write_all_at(&file, &content, 0).unwrap();
-            let error = reader.next(&mut Vec::new()).unwrap_err();
+            let file = spool.file.into_inner().unwrap();
+            spool.file = BufWriter::new(Box::new(Damaged(file, at)));
+            let error = spool.into_reader().unwrap().next(&mut Vec::new()).unwrap_err();
             assert!(matches!(error, SpoolError::Damaged { offset: 0, .. }), "byte {at}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_an_error_and_no_more_is_taken() {
+        let disk = SimDisk::new();
+        let mut spool = Spool::create(&disk, Path::new("/"), u64::MAX).unwrap();
+        disk.fail_from(disk.operations(), Fault::NoSpace);
+        let record = vec![7; BUFFER_BYTES];
+        for _ in 0..2 {
+            let error = spool.push(&record).unwrap_err().to_string();
+            assert!(error.starts_with("cannot write to spool"), "{error}");
+            disk.heal();
+        }
+    }
+
+    /// A process killed, or a power cut, at every operation leaves nothing for ever.
+    #[test]
+    fn leftovers_are_removed() {
+        for at in 0..6 {
+            let sim = SimDisk::new();
+            let disk: Arc<dyn Disk> = Arc::new(sim.clone());
+            disk.create_folder(Path::new("/data")).unwrap();
+            sim.fail_at(sim.operations() + at, Fault::PowerCut);
+            let made = Spool::create(&*disk, Path::new("/data"), 100);
+            drop(made.and_then(|mut spool| {
+                spool.push(b"x")?;
+                spool.into_reader()
+            }));
+            for after in [sim.kill(), sim.power_cut(at)] {
+                remove_leftovers(&after, Path::new("/data")).unwrap();
+                // The folder's own name may be lost.
+                let names = after.list(Path::new("/data")).unwrap_or_default();
+                assert_eq!(names, [""; 0], "operation {at}");
+            }
         }
     }
 
     #[test]
     fn a_missing_folder_is_named() {
         let folder = tempfile::tempdir().unwrap();
-        let error = Spool::create(&folder.path().join("missing"), 1).unwrap_err().to_string();
+        let error =
+            Spool::create(&FileDisk, &folder.path().join("missing"), 1).unwrap_err().to_string();
         assert!(error.contains("cannot create spool") && error.contains("missing"), "{error}");
     }
 }

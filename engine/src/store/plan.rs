@@ -14,7 +14,7 @@ use rustc_hash::FxHashMap;
 use self::ahead::Ahead;
 use super::segment::Location;
 use super::state::{Current, Put, Store};
-use crate::batch::{Applied, Batch, Condition, OpResult, Patch, WriteOp};
+use crate::batch::{Applied, Condition, OpResult, Patch, SpooledOutcome, WriteOp};
 use crate::document::{Draft, ParsedDocument, check_id, patch};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::schema::SystemValues;
@@ -54,22 +54,25 @@ pub(super) struct AppliedBatch {
     pub(super) changes: Vec<Change>,
     /// Whether the mapping grew.
     pub(super) grew: bool,
+    /// What came of operations that were not in memory, whose results and changes are not above.
+    pub(super) spooled: Option<SpooledOutcome>,
 }
 
-/// Applies a batch. An error, other than those of single operations, leaves the store in no state
-/// to be published.
+/// Applies operations of a batch. An error, other than those of single operations, leaves the store
+/// in no state to be published.
 pub(super) fn apply(
     store: &mut Store,
-    batch: &Batch,
+    ops: &[WriteOp],
     circumstances: Circumstances,
     next_seq_no: &mut SeqNo,
 ) -> Result<AppliedBatch> {
     let mut applied = AppliedBatch {
-        results: Vec::with_capacity(batch.ops.len()),
+        results: Vec::with_capacity(ops.len()),
         changes: Vec::new(),
         grew: false,
+        spooled: None,
     };
-    let mut rest = &batch.ops[..];
+    let mut rest = ops;
     while let Some((first, after)) = rest.split_first() {
         if matches!(first, WriteOp::Clear) {
             store.clear(circumstances.followed.then_some(circumstances.lsn).flatten())?;

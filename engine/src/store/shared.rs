@@ -160,7 +160,7 @@ impl Queue {
     }
 }
 
-/// Bytes of the sources in a batch.
+/// Bytes of the sources that a batch holds in memory.
 pub(super) fn source_bytes(batch: &Batch) -> usize {
     batch.ops.iter().map(WriteOp::source_bytes).sum()
 }

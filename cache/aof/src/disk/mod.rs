@@ -54,6 +54,8 @@ pub trait Disk: Send + Sync + Debug + 'static {
 pub trait DiskFile: io::Write + Send + Debug {
     /// Makes everything written so far durable (data and length).
     fn sync(&mut self) -> io::Result<()>;
+    /// Reads from a position into `bytes`; how many came, 0 only at the end of the file.
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<usize>;
     /// Cuts the file to `len` bytes; later writes append there.
     fn truncate(&mut self, len: u64) -> io::Result<()>;
     /// The length in bytes, what was just written included.

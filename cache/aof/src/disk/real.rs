@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,12 +19,12 @@ fn folder_or_current(path: &Path) -> &Path {
 
 impl Disk for FileDisk {
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        let file = OpenOptions::new().append(true).create_new(true).open(path)?;
+        let file = OpenOptions::new().read(true).append(true).create_new(true).open(path)?;
         Ok(Box::new(RealFile { file, len: 0 }))
     }
 
     fn open_append(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        let file = OpenOptions::new().append(true).open(path)?;
+        let file = OpenOptions::new().read(true).append(true).open(path)?;
         let len = file.metadata()?.len();
         Ok(Box::new(RealFile { file, len }))
     }
@@ -123,6 +124,10 @@ impl DiskFile for RealFile {
     fn sync(&mut self) -> io::Result<()> {
         // fdatasync: also writes the length, which is needed to read the data back.
         self.file.sync_data()
+    }
+
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<usize> {
+        self.file.read_at(bytes, offset)
     }
 
     fn truncate(&mut self, len: u64) -> io::Result<()> {

@@ -150,6 +150,26 @@ impl Store {
         Ok(())
     }
 
+    /// Writes the finished segments from the `first` on to disk, once more than this of them is in
+    /// memory. No flush may know them yet: it would write the same files.
+    pub(in crate::store) fn persist_from(
+        &mut self,
+        first: usize,
+        max_memory_bytes: u64,
+    ) -> Result<()> {
+        let young = self.segments.get_mut(first..).unwrap_or_default();
+        let memory: u64 = young.iter().map(|segment| segment.files.sizes().1).sum();
+        if memory <= max_memory_bytes {
+            return Ok(());
+        }
+        for segment in young.iter_mut().filter(|segment| segment.files.sizes().1 > 0) {
+            segment.files.persist()?;
+            segment.mark_stale();
+            segment.renew(&self.index)?;
+        }
+        Ok(())
+    }
+
     fn new_builder(&mut self) -> Result<Builder> {
         self.built += 1;
         if self.built.is_multiple_of(SEGMENTS_BETWEEN_CLEANINGS) {

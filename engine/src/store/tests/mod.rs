@@ -4,6 +4,7 @@ mod faults;
 mod model;
 mod power;
 mod replacement;
+mod spooled;
 
 use std::path::PathBuf;
 use std::sync::Arc;

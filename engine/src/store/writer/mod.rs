@@ -8,6 +8,7 @@
 mod flush;
 mod publish;
 mod recover;
+mod spooled;
 mod thread;
 
 use std::sync::Arc;
@@ -31,7 +32,7 @@ use super::plan::{AppliedBatch, Change, Circumstances, apply};
 use super::shared::{Event, Message, Shared, source_bytes};
 use super::state::{FinishedMerge, Store};
 use super::translog::Translog;
-use crate::batch::{Applied, Batch, BatchOutcome, Refresh};
+use crate::batch::{Batch, BatchOutcome, Refresh};
 use crate::error::{Error, ErrorKind, Result};
 use crate::position::{Checkpoint, SeqNo};
 use crate::snapshot::StoredDocument;
@@ -134,8 +135,9 @@ impl Writer {
                 answer(reply, Err(error));
                 continue;
             }
-            match guarded(|| self.write(shared, &batch)) {
-                Ok(applied) => done.push((batch.refresh, applied, reply)),
+            let refresh = batch.refresh;
+            match guarded(|| self.write(shared, batch)) {
+                Ok(applied) => done.push((refresh, applied, reply)),
                 Err(error) => {
                     self.acknowledge(shared, std::mem::take(&mut done));
                     let text = error.to_string();
@@ -167,13 +169,21 @@ impl Writer {
     }
 
     /// Applies one batch and appends it to the translog, unsynced.
-    fn write(&mut self, shared: &Shared, batch: &Batch) -> Result<AppliedBatch> {
+    fn write(&mut self, shared: &Shared, batch: Batch) -> Result<AppliedBatch> {
         let followed = shared.identity.pipeline.is_some();
         let lsn = batch.row_lsn.or(batch.checkpoint.map(|checkpoint| checkpoint.lsn));
         let lsn = lsn.map(|lsn| lsn.0);
         let first = self.next_seq_no;
         let circumstances = Circumstances { followed, term: self.term, lsn, first };
-        let applied = apply(&mut self.store, batch, circumstances, &mut self.next_seq_no)?;
+        let spooled = batch.spooled.map(|spooled| self.write_spooled(spooled, circumstances));
+        let spooled = spooled.transpose()?;
+        let mut applied = apply(&mut self.store, &batch.ops, circumstances, &mut self.next_seq_no)?;
+        let mut wrote = !applied.changes.is_empty();
+        if let Some(spooled) = spooled {
+            applied.grew |= spooled.grew;
+            wrote |= spooled.wrote;
+            applied.spooled = Some(spooled.outcome);
+        }
         if applied.grew {
             shared.view.lock().mapping = Arc::clone(&self.store.mapping);
         }
@@ -193,7 +203,7 @@ impl Writer {
             self.copy_progress.clone_from(&batch.copy_progress);
             shared.view.lock().copy_progress.clone_from(&batch.copy_progress);
         }
-        let changed = progressed || applied.grew || !applied.changes.is_empty();
+        let changed = progressed || applied.grew || wrote;
         // Numbers that were given away stay given away, also where nothing has changed.
         let numbered = self.log.is_some() && self.next_seq_no > first;
         if changed || numbered {
@@ -228,12 +238,14 @@ impl Writer {
                 answer(reply, Err(Error::new(ErrorKind::ReadOnly, message)));
                 continue;
             }
-            let waits = refresh != Refresh::Scheduled;
-            if waits && self.publishing.is_pending() {
-                self.publishing.wait(refresh == Refresh::Now, applied.results, reply);
+            let waits = refresh != Refresh::Scheduled && self.publishing.is_pending();
+            let published = waits || !self.publishing.is_pending();
+            let (ops, spooled) = (applied.results, applied.spooled);
+            let outcome = BatchOutcome { ops, spooled, published };
+            if waits {
+                self.publishing.wait(refresh == Refresh::Now, outcome, reply);
             } else {
-                let published = !self.publishing.is_pending();
-                answer(reply, Ok(BatchOutcome { ops: applied.results, published }));
+                answer(reply, Ok(outcome));
             }
         }
         if poisoned.is_some() {
@@ -366,5 +378,5 @@ fn tell(reply: &Sender<Result<()>>, result: Result<()>) {
     }
 }
 
-/// The results of a batch whose answer waits for a publication.
-type Waiting = (Vec<Result<Applied>>, Reply);
+/// A batch whose answer waits for a publication.
+type Waiting = (BatchOutcome, Reply);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Reply, Waiting, Writer, answer};
-use crate::batch::{Applied, BatchOutcome};
+use crate::batch::BatchOutcome;
 use crate::error::Result;
 use crate::index::Positions;
 use crate::position::{Checkpoint, Generation, SeqNo};
@@ -86,9 +86,10 @@ impl Publishing {
         self.layout
     }
 
-    pub(super) fn wait(&mut self, now: bool, results: Vec<Result<Applied>>, reply: Reply) {
+    /// Keeps an answer, which says that it is published, until it is.
+    pub(super) fn wait(&mut self, now: bool, outcome: BatchOutcome, reply: Reply) {
         self.urgency = self.urgency.max(if now { Urgency::Hurry } else { Urgency::Awaited });
-        self.waiting.push((results, reply));
+        self.waiting.push((outcome, reply));
     }
 
     pub(super) fn take_waiting(&mut self) -> Vec<Waiting> {
@@ -171,8 +172,8 @@ impl Writer {
         publishing.ended = Some(ended);
         let waiting = std::mem::take(&mut publishing.waiting);
         self.show(shared);
-        for (ops, reply) in waiting {
-            answer(reply, Ok(BatchOutcome { ops, published: true }));
+        for (outcome, reply) in waiting {
+            answer(reply, Ok(outcome));
         }
         self.start_merges(shared);
         Ok(())

@@ -46,6 +46,10 @@ impl Shared {
 
     /// Hands a batch to the writer. Waits while its queue is full.
     pub(crate) fn submit(self: &Arc<Self>, batch: Batch) -> Result<Receipt> {
+        if batch.spooled.is_some() && self.identity.pipeline.is_none() {
+            let message = "spooled operations are for an index that follows a pipeline";
+            return Err(Error::new(ErrorKind::InvalidArgument, message));
+        }
         self.wake()?;
         self.queue.reserve(source_bytes(&batch))?;
         let (reply, receipt) = oneshot::channel();

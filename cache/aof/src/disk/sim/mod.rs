@@ -302,6 +302,19 @@ impl DiskFile for SimFile {
         }
     }
 
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<usize> {
+        self.disk.run(Operation::Read, |state| {
+            let content = &state.file(self.id)?.current;
+            let from = usize::try_from(offset).map_or(content.len(), |at| at.min(content.len()));
+            let found = content.get(from..).unwrap_or_default();
+            let count = found.len().min(bytes.len());
+            for (place, byte) in bytes.iter_mut().zip(found) {
+                *place = *byte;
+            }
+            Ok(count)
+        })
+    }
+
     fn truncate(&mut self, len: u64) -> io::Result<()> {
         let len = usize::try_from(len).map_err(io::Error::other)?;
         let id = self.id;

@@ -1,0 +1,80 @@
+//! Spooled operations: applied in chunks, with what they make going to disk as it grows, so that a
+//! batch of any size needs bounded memory.
+//!
+//! All of it happens within one message to the writer: nothing is published and no flush begins
+//! between two chunks. After an error the writer goes back to its last commit, which names nothing
+//! of it.
+
+use super::Writer;
+use crate::batch::{Rejected, Spooled, SpooledOps, SpooledOutcome, WriteOp};
+use crate::error::{Error, ErrorKind, Result};
+use crate::store::plan::{Circumstances, apply};
+
+/// So many operations are read at once,
+const CHUNK_OPS: usize = if cfg!(test) { 7 } else { 4096 };
+/// or, after the first, so many bytes of documents.
+const CHUNK_BYTES: usize = 4 << 20;
+/// A segment under construction is finished past this, earlier than within other batches: there,
+/// few follow each other without a publication.
+const BUILDING_BYTES: usize = if cfg!(test) { 0 } else { 32 << 20 };
+/// Finished segments of the batch that are in memory go to disk past this.
+const YOUNG_BYTES: u64 = if cfg!(test) { 20_000 } else { 8 << 20 };
+
+/// What came of the spooled operations of a batch.
+pub(super) struct WroteSpooled {
+    pub(super) outcome: SpooledOutcome,
+    /// Whether any document was written or removed.
+    pub(super) wrote: bool,
+    /// Whether the mapping grew.
+    pub(super) grew: bool,
+}
+
+impl Writer {
+    /// Applies the operations in their order, as the beginning of a batch.
+    pub(super) fn write_spooled(
+        &mut self,
+        spooled: Spooled,
+        circumstances: Circumstances,
+    ) -> Result<WroteSpooled> {
+        let Spooled { mut ops, max_rejected } = spooled;
+        // No flush knows the segments that are finished from here on.
+        let first_own = self.store.segments.len();
+        let (mut rejected, mut wrote, mut grew) = (Vec::new(), false, false);
+        let mut place = 0;
+        loop {
+            let chunk = next_chunk(&mut ops)?;
+            if chunk.is_empty() {
+                break;
+            }
+            let applied = apply(&mut self.store, &chunk, circumstances, &mut self.next_seq_no)?;
+            wrote |= !applied.changes.is_empty();
+            grew |= applied.grew;
+            for result in applied.results {
+                rejected.extend(result.err().map(|error| Rejected { place, error }));
+                place += 1;
+            }
+            if rejected.len() > max_rejected {
+                let message = format!("more than [{max_rejected}] operations are rejected");
+                return Err(Error::new(ErrorKind::Full, message));
+            }
+            self.share.set(self.store.building_bytes());
+            if self.share.is_exceeded() || self.store.building_bytes() > BUILDING_BYTES {
+                self.store.seal()?;
+            }
+            self.store.persist_from(first_own, YOUNG_BYTES)?;
+        }
+        ops.rewind()?;
+        Ok(WroteSpooled { outcome: SpooledOutcome { ops, rejected }, wrote, grew })
+    }
+}
+
+fn next_chunk(ops: &mut SpooledOps) -> Result<Vec<WriteOp>> {
+    let mut chunk = Vec::new();
+    let mut bytes = 0;
+    while chunk.len() < CHUNK_OPS && bytes < CHUNK_BYTES {
+        let Some(op) = ops.next_op()? else { break };
+        bytes += op.source_bytes();
+        chunk.push(op);
+    }
+    Ok(chunk)
+}
