@@ -35,7 +35,7 @@ translations() {
     stanzas
 } | LC_ALL=C awk -v table="$1" '
 function escape(text) {
-    gsub(/\\/, "\\\\", text)
+    gsub(/\\/, "&&", text)
     gsub(/\t/, "\\t", text)
     gsub(/\r/, "\\r", text)
     gsub(/\n/, "\\n", text)
