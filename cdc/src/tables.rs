@@ -165,8 +165,8 @@ fn remember_columns(index: &Index, table: &Table, progress: &Progress) -> Result
 fn definition(pipeline: &str, table: &Table) -> IndexDefinition {
     IndexDefinition {
         mappings: properties(table),
-        settings: Value::Null,
         pipeline: Some(pipeline.to_owned()),
+        ..IndexDefinition::default()
     }
 }
 

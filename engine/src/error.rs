@@ -14,6 +14,14 @@ pub enum ErrorKind {
     IndexAlreadyExists,
     /// An index name that is not allowed.
     InvalidIndexName,
+    /// The index is closed: it takes no reads or writes until it is opened.
+    IndexClosed,
+    /// An alias name that is not allowed.
+    InvalidAliasName,
+    /// No alias of this name.
+    AliasNotFound,
+    /// No template of this name.
+    TemplateNotFound,
     /// A condition on sequence number, version or `op_type=create` does not hold.
     VersionConflict,
     /// The document of a patch or update does not exist.

@@ -1,26 +1,32 @@
 //! One index: takes batches, publishes snapshots.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::Value;
 use tokio::sync::{oneshot, watch};
 
 use crate::batch::{Batch, BatchOutcome};
+use crate::catalog::Alias;
 use crate::error::Result;
 use crate::mapping::Mapping;
 use crate::position::{Checkpoint, Generation};
 use crate::snapshot::{Snapshot, StoredDocument};
 use crate::store::background::Background;
+use crate::store::settings::{Blocks, IndexSettings};
 use crate::store::shared::{Identity, Known, Message, Shared, closed};
 use crate::store::writer::Recovered;
 
-/// What an index is made from.
+/// What an index is made from, over what templates give it.
 #[derive(Debug, Clone, Default)]
 pub struct IndexDefinition {
-    /// Its mapping in Elasticsearch's format; `Value::Null` for an empty dynamic one.
+    /// Its mapping in Elasticsearch's format; `Value::Null` for an empty dynamic one. That of a
+    /// followed index is inferred, and templates go before it.
     pub mappings: Value,
     /// Its settings in Elasticsearch's format (nested or dotted); `Value::Null` for defaults.
     pub settings: Value,
+    /// Its aliases.
+    pub aliases: BTreeMap<String, Alias>,
     /// The pipeline that it follows, where it follows one.
     pub pipeline: Option<String>,
 }
@@ -76,10 +82,6 @@ impl Index {
         Self { shared: Shared::new(identity, recovered, background) }
     }
 
-    pub(crate) fn identity(&self) -> &Identity {
-        &self.shared.identity
-    }
-
     /// Ends the writer.
     pub(crate) fn close(&self, flush: bool) -> Result<()> {
         self.named(self.shared.close(flush))
@@ -111,12 +113,23 @@ impl Index {
 
     /// Its settings, nested, in Elasticsearch's format.
     pub fn settings(&self) -> Value {
-        self.shared.identity.settings.to_json()
+        self.shared.identity.settings.load().to_json()
     }
 
     /// The largest `from + size` of a search.
     pub fn max_result_window(&self) -> u64 {
-        self.shared.identity.settings.max_result_window
+        self.shared.identity.settings.load().max_result_window
+    }
+
+    /// What clients may not do to it.
+    pub fn blocks(&self) -> Blocks {
+        self.shared.identity.settings.load().blocks
+    }
+
+    /// Goes on under other settings. Blocking.
+    pub(crate) fn set_settings(&self, settings: IndexSettings) -> Result<()> {
+        self.shared.identity.settings.store(Arc::new(settings));
+        self.named(self.shared.ask(Message::Settings))
     }
 
     /// Its mapping now.

@@ -4,112 +4,127 @@
 //! A crash at any instruction leaves the old index or the new one under the name, whole; the folder
 //! of the other is removed when the data folder is next opened.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Damaged, Engine, Entry, new_uuid, not_found};
+use super::change::{laid_over, new_uuid};
+use super::model::{Catalog, IndexEntry, IndexState, Replacement};
+use super::{Engine, Handle, format, identity, not_found};
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::Index;
 use crate::mapping::Mapping;
-use crate::store::shared::Identity;
 use crate::store::writer;
 
 impl Engine {
     /// Creates an empty index beside the one of this name, with that one's settings and pipeline and
-    /// another mapping. Nobody finds it by name before [`Engine::swap_in_replacement`]. One begun
-    /// earlier is removed. The index to replace may be damaged. Blocking.
+    /// another mapping, which templates are laid over as at a creation. Nobody finds it by name
+    /// before [`Engine::swap_in_replacement`]. One begun earlier is removed. The index to replace may
+    /// be damaged. Blocking.
     pub fn create_replacement(&self, name: &str, mappings: &Value) -> Result<Arc<Index>> {
-        let mapping = Mapping::from_json(mappings).map_err(|error| error.with_index(name))?;
-        let _changing = self.changing.lock();
-        self.check_open()?;
-        let replaced = self.entry(name)?.identity().map_err(|error| error.with_index(name))?;
+        let changing = self.changing.lock();
+        let mut next = self.next()?;
+        let named = |error: Error| error.with_index(name);
+        let templates = next.layers_for(name).map_err(named)?.mappings;
+        let entry = next.indexes.get_mut(name).ok_or_else(|| not_found(name))?;
+        let mappings = laid_over(templates, mappings, entry.pipeline.is_some());
+        let mapping = Mapping::from_json(&mappings).map_err(named)?;
         let created_ms = jiff::Timestamp::now().as_millisecond();
-        let identity = Identity { uuid: new_uuid(), created_ms, ..replaced };
+        let replacement = Replacement { uuid: new_uuid(), created_ms };
+        let earlier = entry.replacement.replace(replacement.clone());
+        let identity = identity(name, &entry.replaced_by(replacement)).map_err(named)?;
         let recovered =
             writer::create(self.home(&identity.uuid), &identity, mapping, &self.budget)?;
-        self.write_catalog(|catalog| {
-            catalog.replacements.retain(|entry| entry.name != name);
-            catalog.replacements.push(Entry::of(&identity));
-        })?;
+        self.write(&changing, &next).map_err(|failure| failure.error)?;
         let index = Arc::new(Index::new(identity, recovered, Arc::clone(&self.background)));
-        let earlier = self.indexes.write().replacements.insert(name.to_owned(), Arc::clone(&index));
+        let handle = {
+            let mut served = self.served.write();
+            served.catalog = Arc::new(next);
+            served.replacements.insert(name.to_owned(), Arc::clone(&index))
+        };
         if let Some(earlier) = earlier {
-            self.remove_index(Some(&earlier), earlier.uuid());
+            self.remove_index(handle.as_deref(), &earlier.uuid);
         }
         Ok(index)
     }
 
     /// The index that is being filled to replace the one of this name.
     pub fn replacement(&self, name: &str) -> Option<Arc<Index>> {
-        self.indexes.read().replacements.get(name).cloned()
+        self.served.read().replacements.get(name).cloned()
     }
 
     /// Gives the replacement the name. Whoever holds the old index or a snapshot of it reads on; its
     /// files are removed. What the replacement holds and is not flushed may be lost in a crash, and
     /// what it has not published is not seen yet. Blocking.
     pub fn swap_in_replacement(&self, name: &str) -> Result<Arc<Index>> {
-        let _changing = self.changing.lock();
-        self.check_open()?;
-        let old = self.entry(name)?;
-        let new = self.replacement(name).ok_or_else(|| {
+        let changing = self.changing.lock();
+        let mut next = self.next()?;
+        let entry = next.indexes.get_mut(name).ok_or_else(|| not_found(name))?;
+        let running = self.replacement(name);
+        let (Some(new), Some(replacement)) = (running, entry.replacement.take()) else {
             let message = format!("index [{name}] has no replacement");
-            Error::new(ErrorKind::InvalidArgument, message).with_index(name)
-        })?;
-        self.write_catalog(|catalog| {
-            catalog.forget(name);
-            catalog.indexes.push(Entry::of(new.identity()));
-        })?;
-        let replaced = {
-            let mut indexes = self.indexes.write();
-            indexes.replacements.remove(name);
-            indexes.damaged.remove(name);
-            indexes.open.insert(name.to_owned(), Arc::clone(&new))
+            return Err(Error::new(ErrorKind::InvalidArgument, message).with_index(name));
         };
-        self.remove_index(replaced.as_deref(), &old.uuid);
+        let old = entry.uuid.clone();
+        *entry = entry.replaced_by(replacement);
+        if let Err(format::Failure { error, in_doubt }) = self.write(&changing, &next) {
+            if in_doubt {
+                self.abandon(&BTreeSet::from([name.to_owned()]));
+            }
+            return Err(error);
+        }
+        let replaced = {
+            let mut served = self.served.write();
+            served.catalog = Arc::new(next);
+            served.replacements.remove(name);
+            served.handles.insert(name.to_owned(), Handle::Open(Arc::clone(&new)))
+        };
+        let replaced = replaced.as_ref().and_then(Handle::running);
+        self.remove_index(replaced.map(|index| &**index), &old);
         Ok(new)
     }
 
     /// Gives up the replacement of an index, where there is one. Blocking.
     pub fn discard_replacement(&self, name: &str) -> Result<()> {
-        let _changing = self.changing.lock();
-        let Some(index) = self.replacement(name) else { return Ok(()) };
-        self.write_catalog(|catalog| catalog.replacements.retain(|entry| entry.name != name))?;
-        self.indexes.write().replacements.remove(name);
-        self.remove_index(Some(&index), index.uuid());
+        let changing = self.changing.lock();
+        let mut next = self.next()?;
+        let entry = next.indexes.get_mut(name);
+        let Some(replacement) = entry.and_then(|entry| entry.replacement.take()) else {
+            return Ok(());
+        };
+        self.write(&changing, &next).map_err(|failure| failure.error)?;
+        let running = {
+            let mut served = self.served.write();
+            served.catalog = Arc::new(next);
+            served.replacements.remove(name)
+        };
+        self.remove_index(running.as_deref(), &replacement.uuid);
         Ok(())
     }
 
     /// Replacements as the catalog has them. One that is damaged is nobody's loss: what it was
     /// filled from is still there.
-    pub(super) fn open_replacements(&self, entries: &[Entry]) -> BTreeMap<String, Arc<Index>> {
-        let mut replacements = BTreeMap::new();
-        for entry in entries {
-            match self.open_index(entry) {
-                Ok(index) => {
-                    replacements.insert(entry.name.clone(), Arc::new(index));
-                }
+    pub(super) fn open_replacements(&self, catalog: &Catalog) -> BTreeMap<String, Arc<Index>> {
+        let mut opened = BTreeMap::new();
+        for (name, entry) in &catalog.indexes {
+            let Some(replacement) = entry.replacement.clone() else { continue };
+            match self.open_folder(name, &entry.replaced_by(replacement)) {
+                Ok(index) => drop(opened.insert(name.clone(), index)),
                 Err(error) => {
-                    tracing::warn!(index = %entry.name, %error, "a replacement cannot be opened");
-                    self.remove_index(None, &entry.uuid);
+                    tracing::warn!(index = %name, %error, "a replacement cannot be opened");
                 }
             }
         }
-        replacements
+        opened
     }
+}
 
-    fn entry(&self, name: &str) -> Result<Entry> {
-        let indexes = self.indexes.read();
-        let open = indexes.open.get(name).map(|index| Entry::of(index.identity()));
-        let damaged = || indexes.damaged.get(name).map(|Damaged { entry, .. }| entry.clone());
-        open.or_else(damaged).ok_or_else(|| not_found(name))
-    }
-
-    fn check_open(&self) -> Result<()> {
-        if self.indexes.read().closed {
-            return Err(Error::new(ErrorKind::Closed, "the engine is closed"));
-        }
-        Ok(())
+impl IndexEntry {
+    /// This entry with another folder.
+    fn replaced_by(&self, replacement: Replacement) -> Self {
+        let Replacement { uuid, created_ms } = replacement;
+        let state = IndexState::Open;
+        Self { uuid, created_ms, state, replacement: None, ..self.clone() }
     }
 }

@@ -1,5 +1,6 @@
 //! An index's settings: which there are, and what they mean.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -38,31 +39,86 @@ pub struct IndexSettings {
     pub durability: Durability,
     /// `index.max_result_window`.
     pub max_result_window: u64,
-    /// Every setting as it was given, nested below `index`.
-    given: Map<String, Value>,
+    /// `index.hidden`: whether patterns leave it out unless they are told not to.
+    pub hidden: bool,
+    /// `index.blocks.*`: what clients may not do.
+    pub blocks: Blocks,
+    /// Every setting as it was given, by its name without `index.`.
+    given: BTreeMap<String, Value>,
+}
+
+/// What clients may not do to an index. A pipeline goes on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
+pub struct Blocks {
+    /// `index.blocks.read_only`: neither documents nor metadata may change.
+    pub read_only: bool,
+    /// `index.blocks.read_only_allow_delete`: as `read_only`, but it may be deleted.
+    pub read_only_allow_delete: bool,
+    /// `index.blocks.read`: it may not be searched or read.
+    pub read: bool,
+    /// `index.blocks.write`: documents may not change.
+    pub write: bool,
+    /// `index.blocks.metadata`: metadata may be neither read nor changed.
+    pub metadata: bool,
+}
+
+/// How an update of settings goes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SettingsUpdate {
+    /// Settings that an index has already stay as they are.
+    pub preserve_existing: bool,
+}
+
+impl Default for IndexSettings {
+    fn default() -> Self {
+        Self {
+            refresh_interval: RefreshInterval::Adaptive,
+            durability: Durability::Request,
+            max_result_window: MAX_RESULT_WINDOW,
+            hidden: false,
+            blocks: Blocks::default(),
+            given: BTreeMap::new(),
+        }
+    }
 }
 
 impl IndexSettings {
     /// Reads Elasticsearch's format: nested or dotted, with or without `index.`.
     pub fn from_json(settings: &Value) -> Result<Self> {
-        let mut flat = Vec::new();
-        match settings {
-            Value::Null => {}
-            Value::Object(_) => flatten(settings, String::new(), &mut flat),
-            other => return Err(invalid(format!("settings must be an object, not [{other}]"))),
+        // With nothing there yet, `null` only says that the default is meant.
+        Self::default().updated(settings, SettingsUpdate::default())
+    }
+
+    fn from_given(given: BTreeMap<String, Value>) -> Result<Self> {
+        let mut read = Self::default();
+        for (name, value) in &given {
+            read.set(name, value)?;
         }
-        let mut read = Self {
-            refresh_interval: RefreshInterval::Adaptive,
-            durability: Durability::Request,
-            max_result_window: MAX_RESULT_WINDOW,
-            given: Map::new(),
-        };
-        for (path, value) in flat {
-            let name = path.strip_prefix("index.").unwrap_or(&path);
-            read.set(name, &value)?;
-            nest(&mut read.given, name, as_text(&value));
-        }
+        read.given = given;
         Ok(read)
+    }
+
+    /// These settings with a change; what the change has as `null` goes back to its default.
+    pub fn updated(&self, change: &Value, options: SettingsUpdate) -> Result<Self> {
+        let mut given = self.given.clone();
+        for (name, value) in named(change)? {
+            if value.is_null() {
+                // A name that no index has is refused, as with a value.
+                Self::default().check_name(&name)?;
+                given.remove(&name);
+            } else if !(options.preserve_existing && given.contains_key(&name)) {
+                given.insert(name, value);
+            }
+        }
+        Self::from_given(given)
+    }
+
+    fn check_name(&mut self, name: &str) -> Result<()> {
+        match self.set(name, &json!("")) {
+            Err(error) if error.message().starts_with(UNKNOWN) => Err(error),
+            _ => Ok(()),
+        }
     }
 
     fn set(&mut self, name: &str, value: &Value) -> Result<()> {
@@ -71,7 +127,10 @@ impl IndexSettings {
             other => return Err(wrong(name, &other.to_string(), "a single value is expected")),
         };
         match name {
-            "number_of_shards" => count(name, &text, 1..=1024).map(drop),
+            // An index has one shard, and no other node has a copy; these only say what was wanted.
+            "number_of_shards" | "number_of_routing_shards" => {
+                count(name, &text, 1..=1024).map(drop)
+            }
             "number_of_replicas" => count(name, &text, 0..=1024).map(drop),
             "max_result_window" => {
                 self.max_result_window = count(name, &text, 1..=u64::from(u32::MAX))?;
@@ -89,21 +148,77 @@ impl IndexSettings {
                 };
                 Ok(())
             }
+            "hidden" => set_flag(&mut self.hidden, name, &text),
+            "blocks.read_only" => set_flag(&mut self.blocks.read_only, name, &text),
+            "blocks.read_only_allow_delete" => {
+                set_flag(&mut self.blocks.read_only_allow_delete, name, &text)
+            }
+            "blocks.read" => set_flag(&mut self.blocks.read, name, &text),
+            "blocks.write" => set_flag(&mut self.blocks.write, name, &text),
+            "blocks.metadata" => set_flag(&mut self.blocks.metadata, name, &text),
             _ => Err(invalid(format!(
-                "unknown setting [index.{name}] please check that any required plugins are \
+                "{UNKNOWN} [index.{name}] please check that any required plugins are \
                  installed, or check the breaking changes documentation for removed settings"
             ))),
         }
     }
 
-    /// The settings nested below `index`, each a text as Elasticsearch gives them, with the number
-    /// of shards and replicas that there really are.
+    /// The settings nested below `index`, each a text as Elasticsearch gives them.
     pub fn to_json(&self) -> Value {
-        let mut index = self.given.clone();
-        index.insert("number_of_shards".to_owned(), json!("1"));
+        let mut index = Map::new();
+        for (name, value) in &self.given {
+            nest(&mut index, name, value.clone());
+        }
+        index.entry("number_of_shards").or_insert_with(|| json!("1"));
         index.entry("number_of_replicas").or_insert_with(|| json!("0"));
         json!({ "index": index })
     }
+
+    /// The settings that were given and no others, nested below `index`; `null` for none.
+    pub fn given(&self) -> Value {
+        if self.given.is_empty() {
+            return Value::Null;
+        }
+        let mut index = Map::new();
+        for (name, value) in &self.given {
+            nest(&mut index, name, value.clone());
+        }
+        json!({ "index": index })
+    }
+}
+
+/// The settings that only a closed index, or none, may change.
+pub(crate) fn fixed(change: &Value) -> Result<Vec<String>> {
+    const FIXED: [&str; 2] = ["number_of_shards", "number_of_routing_shards"];
+    let names = named(change)?.into_keys();
+    Ok(names.filter(|name| FIXED.contains(&name.as_str())).collect())
+}
+
+/// The setting that no index may change once it is there.
+pub(crate) const FINAL: &str = "number_of_shards";
+
+/// How the message about an unknown setting begins.
+const UNKNOWN: &str = "unknown setting";
+
+/// Settings by their names without `index.`, scalars as texts.
+fn named(settings: &Value) -> Result<BTreeMap<String, Value>> {
+    let mut flat = Vec::new();
+    match settings {
+        Value::Null => {}
+        Value::Object(_) => flatten(settings, String::new(), &mut flat),
+        other => return Err(invalid(format!("settings must be an object, not [{other}]"))),
+    }
+    let short = |name: String| name.strip_prefix("index.").map(str::to_owned).unwrap_or(name);
+    Ok(flat.into_iter().map(|(name, value)| (short(name), as_text(&value))).collect())
+}
+
+fn set_flag(flag: &mut bool, name: &str, text: &str) -> Result<()> {
+    *flag = match text {
+        "true" => true,
+        "false" => false,
+        _ => return Err(wrong(name, text, "only [true] or [false] are allowed")),
+    };
+    Ok(())
 }
 
 fn flatten(value: &Value, path: String, flat: &mut Vec<(String, Value)>) {
@@ -114,7 +229,6 @@ fn flatten(value: &Value, path: String, flat: &mut Vec<(String, Value)>) {
                 flatten(value, path, flat);
             }
         }
-        Value::Null => {}
         other => flat.push((path, other.clone())),
     }
 }
@@ -196,7 +310,7 @@ mod tests {
         check(
             &json!({"number_of_shards": 5, "index.number_of_replicas": "2"}),
             &json!({
-                "number_of_shards": "1", "number_of_replicas": "2",
+                "number_of_shards": "5", "number_of_replicas": "2",
             }),
         );
         check(
@@ -210,6 +324,59 @@ mod tests {
         let interval = read(json!({"index.refresh_interval": "200ms"})).refresh_interval;
         assert_eq!(interval, RefreshInterval::AtMostEvery(Duration::from_millis(200)));
         assert_eq!(read(json!({"refresh_interval": -1})).refresh_interval, RefreshInterval::Off);
+    }
+
+    #[test]
+    fn updates() {
+        let check = |settings: Value, change: Value, preserve_existing, expected: Value| {
+            let settings = IndexSettings::from_json(&settings).unwrap();
+            let updated = settings.updated(&change, SettingsUpdate { preserve_existing }).unwrap();
+            assert_eq!(updated.given()["index"], expected, "{change}");
+            let again = IndexSettings::from_json(&updated.to_json()).unwrap();
+            assert_eq!((again.hidden, again.blocks), (updated.hidden, updated.blocks));
+        };
+        let one = json!({"refresh_interval": "1s"});
+        check(
+            one.clone(),
+            json!({"hidden": true}),
+            false,
+            json!({
+                "refresh_interval": "1s", "hidden": "true",
+            }),
+        );
+        check(
+            one.clone(),
+            json!({"index.refresh_interval": "2s"}),
+            false,
+            json!({
+                "refresh_interval": "2s",
+            }),
+        );
+        check(
+            one.clone(),
+            json!({"refresh_interval": "2s", "blocks.write": true}),
+            true,
+            json!({
+                "refresh_interval": "1s", "blocks": {"write": "true"},
+            }),
+        );
+        let both = json!({"refresh_interval": "1s", "blocks": {"read": true, "write": true}});
+        check(
+            both,
+            json!({"index": {"refresh_interval": null, "blocks.read": null}}),
+            false,
+            json!({
+                "blocks": {"write": "true"},
+            }),
+        );
+        let settings = IndexSettings::from_json(&one).unwrap();
+        for bad in [json!({"codec": null}), json!({"hidden": "x"}), json!({"hidden": ""})] {
+            assert!(settings.updated(&bad, SettingsUpdate::default()).is_err(), "{bad}");
+        }
+        assert_eq!(
+            fixed(&json!({"index": {"number_of_shards": 2}, "hidden": 1})).unwrap(),
+            [FINAL]
+        );
     }
 
     #[test]

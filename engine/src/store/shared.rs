@@ -26,14 +26,14 @@ const QUEUE_BATCHES: usize = 256;
 /// Bytes of sources that wait for a writer; a single larger batch is let in alone.
 const QUEUE_BYTES: usize = 64 << 20;
 
-/// Who an index is; never changes.
+/// Who an index is; nothing but the settings ever changes.
 #[derive(Debug, Clone)]
 pub(crate) struct Identity {
     pub(crate) name: String,
     pub(crate) uuid: String,
     pub(crate) pipeline: Option<String>,
     pub(crate) created_ms: i64,
-    pub(crate) settings: IndexSettings,
+    pub(crate) settings: Arc<ArcSwap<IndexSettings>>,
 }
 
 /// What an index's handle and its writer share.
@@ -87,6 +87,8 @@ pub(crate) enum Message {
     Write(Batch, oneshot::Sender<Result<BatchOutcome>>),
     Advance(Checkpoint),
     PutMapping(Value, Sender<Result<()>>),
+    /// The settings have changed.
+    Settings(Sender<Result<()>>),
     Refresh(Sender<Result<()>>),
     Flush(Sender<Result<()>>),
     /// After a failure in a followed index: go on from the last commit.

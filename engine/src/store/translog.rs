@@ -73,11 +73,8 @@ impl Translog {
         durability: Durability,
         mut replay: impl FnMut(Record) -> Result<()>,
     ) -> Result<Self> {
-        let fsync = match durability {
-            Durability::Request => FsyncPolicy::Always,
-            Durability::Async => FsyncPolicy::EverySecond,
-        };
-        let options = LogOptions { fsync, ..LogOptions::default() };
+        // When to sync is decided here, since it may change.
+        let options = LogOptions { fsync: FsyncPolicy::No, ..LogOptions::default() };
         let mut pending = Vec::new();
         let mut ops = 0;
         let replayed = |record: egret_aof::log::Record<'_>| -> Result<()> {
@@ -114,6 +111,14 @@ impl Translog {
         }
         let (unsynced, broken) = (None, None);
         Ok(Self { log, durability, ops, ops_before_roll: 0, unsynced, broken })
+    }
+
+    /// From here on, writes are as safe as this says; what was written before becomes so too.
+    pub(super) fn set_durability(&mut self, durability: Durability) {
+        self.durability = durability;
+        if durability == Durability::Request {
+            self.sync();
+        }
     }
 
     /// Why it takes no more writes.
@@ -159,7 +164,10 @@ impl Translog {
     /// [`Translog::poisoned`] tells whether that succeeded.
     pub(super) fn commit(&mut self) {
         if self.broken.is_none() {
-            let result = self.log.commit();
+            let result = match self.durability {
+                Durability::Request => self.log.sync(),
+                Durability::Async => self.log.commit(),
+            };
             self.note(result);
             if self.durability == Durability::Async {
                 self.unsynced.get_or_insert_with(Instant::now);

@@ -126,7 +126,7 @@ impl Run {
         let definition = IndexDefinition {
             mappings: Value::Null,
             settings: json!({"translog.durability": durability, "refresh_interval": interval}),
-            pipeline: None,
+            ..IndexDefinition::default()
         };
         let created = engine.create_index(name, definition);
         let mut names = self.names.lock();

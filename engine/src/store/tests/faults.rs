@@ -94,20 +94,6 @@ fn one_damaged_index_does_not_stop_the_others() {
 }
 
 #[test]
-fn a_newer_catalog_is_refused() {
-    let disk = SimDisk::new();
-    drop(create(&open(&disk), "a"));
-    disk.damage(Path::new("/data/catalog.json"), br#"{"format": 2}"#).unwrap();
-    let options = EngineOptions {
-        disk: Arc::new(disk),
-        folder: PathBuf::from("/data"),
-        indexing_budget_bytes: 1 << 20,
-    };
-    let error = Engine::open(options).unwrap_err();
-    assert!(error.message().contains("format Some(2)"), "{error}");
-}
-
-#[test]
 fn mappings_are_durable_and_what_is_deleted_is_gone() {
     let disk = SimDisk::new();
     let engine = open(&disk);

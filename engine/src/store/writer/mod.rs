@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 pub(super) use self::flush::FinishedFlush;
 use self::flush::Flushing;
 use self::publish::Publishing;
-pub(crate) use self::recover::{Home, Recovered, create, open};
+pub(crate) use self::recover::{Home, Recovered, committed_mapping, create, open};
 pub(crate) use self::thread::Slot;
 use self::thread::Then;
 use super::background::Lane;
@@ -76,6 +76,13 @@ impl Writer {
             Message::Write(batch, reply) => return self.handle_writes(shared, batch, reply),
             Message::Advance(checkpoint) => self.advance(shared, checkpoint),
             Message::PutMapping(addition, reply) => self.put_mapping(shared, &addition, reply),
+            Message::Settings(reply) => {
+                let durability = shared.identity.settings.load().durability;
+                if let Some(log) = &mut self.log {
+                    log.set_durability(durability);
+                }
+                tell(&reply, Ok(()));
+            }
             Message::Refresh(reply) => {
                 let pending = self.publishing.is_pending();
                 let result = if pending { self.publish_or_recover(shared) } else { Ok(()) };

@@ -70,6 +70,11 @@ pub(crate) fn create(
     open(home, identity, budget)
 }
 
+/// The mapping that an index had at its last commit.
+pub(crate) fn committed_mapping(home: &Home) -> Result<Mapping> {
+    Mapping::from_json(&Commit::read(&*home.disk, &home.folder)?.mapping)
+}
+
 /// Opens an index under a higher term.
 pub(crate) fn open(home: Home, identity: &Identity, budget: &Arc<Budget>) -> Result<Recovered> {
     let loaded = load(&home, identity)?;
@@ -161,7 +166,7 @@ fn load(home: &Home, identity: &Identity) -> Result<Loaded> {
     let mut replayed = false;
     let mut log = None;
     if identity.pipeline.is_none() {
-        let durability = identity.settings.durability;
+        let durability = identity.settings.load().durability;
         log = Some(Translog::open(disk, &folder.join(TRANSLOG), durability, |record| {
             match record {
                 Record::Changes { changes, next_seq_no: after } if after > next_seq_no => {

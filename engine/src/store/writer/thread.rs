@@ -178,6 +178,7 @@ impl Writer {
                 }
                 Message::Advance(_) => {}
                 Message::PutMapping(_, reply)
+                | Message::Settings(reply)
                 | Message::Refresh(reply)
                 | Message::Flush(reply)
                 | Message::Resume(reply)
@@ -188,7 +189,7 @@ impl Writer {
 
     fn deadline(&self, shared: &Shared, parking: Instant) -> Instant {
         let quiet = shared.queue.is_empty();
-        let interval = shared.identity.settings.refresh_interval;
+        let interval = shared.identity.settings.load().refresh_interval;
         let publish = self.publishing.due(interval, quiet, Instant::now());
         let flush = self.flush_due(shared);
         let sync = self.log.as_ref().and_then(Translog::sync_due);
@@ -211,7 +212,7 @@ impl Writer {
     fn do_what_is_due(&mut self, shared: &Arc<Shared>) {
         let now = Instant::now();
         let quiet = shared.queue.is_empty();
-        let interval = shared.identity.settings.refresh_interval;
+        let interval = shared.identity.settings.load().refresh_interval;
         let publish = self.publishing.due(interval, quiet, now);
         if publish.is_some_and(|due| due <= now) {
             // A failure has been told to whoever waits, and the writer has begun anew.
