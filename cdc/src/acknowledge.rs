@@ -8,7 +8,7 @@ use std::time::Duration;
 use egret_aof::disk::Disk;
 use egret_engine::{Checkpoint, Lsn};
 use rustc_hash::FxHashSet;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::position::Position;
@@ -27,6 +27,8 @@ pub(crate) struct Acknowledgements {
     /// Flushes underway, by the place of their feed.
     flushes: JoinSet<(usize, egret_engine::Result<()>)>,
     flushing: FxHashSet<usize>,
+    /// The position that is being made durable. The stream does not wait for the disk.
+    storing: Option<JoinHandle<Result<Lsn>>>,
 }
 
 impl Acknowledgements {
@@ -40,7 +42,8 @@ impl Acknowledgements {
         confirmed: Lsn,
     ) -> Self {
         let (flushes, flushing) = (JoinSet::new(), FxHashSet::default());
-        Self { disk, folder, letters, slot, interval, confirmed, flushes, flushing }
+        let storing = None;
+        Self { disk, folder, letters, slot, interval, confirmed, flushes, flushing, storing }
     }
 
     /// How often to take a step.
@@ -48,27 +51,28 @@ impl Acknowledgements {
         self.interval
     }
 
-    /// Waits for a flush to end; for ever where none is underway.
-    pub(crate) async fn flushed(&mut self) -> Result<()> {
-        let Some(ended) = self.flushes.join_next().await else {
-            return std::future::pending().await;
-        };
-        let (place, result) = ended.map_err(|error| {
-            Error::new(ErrorKind::Engine, "a flush was given up").with_source(error)
-        })?;
-        self.flushing.remove(&place);
-        Ok(result?)
+    /// Waits for a flush to end, or for a position to be durable: that may be sent. For ever where
+    /// nothing is underway.
+    pub(crate) async fn ended(&mut self) -> Result<Option<Lsn>> {
+        tokio::select! {
+            biased;
+            stored = join(&mut self.storing) => {
+                self.storing = None;
+                self.confirmed = stored?;
+                Ok(Some(self.confirmed))
+            }
+            Some(ended) = self.flushes.join_next() => {
+                let (place, result) = ended.map_err(given_up)?;
+                self.flushing.remove(&place);
+                result?;
+                Ok(None)
+            }
+            else => std::future::pending().await,
+        }
     }
 
-    /// Asks indexes with something unflushed to flush it, and makes durable how far all of them
-    /// are. Returns what may be sent, where it is news.
-    pub(crate) fn step(
-        &mut self,
-        feeds: &[Feed],
-        position: Checkpoint,
-        oldest: Option<Lsn>,
-    ) -> Result<Option<Lsn>> {
-        let durable = |feed: &Feed| feed.positions.borrow().durable.map(|at| at.lsn);
+    /// Asks indexes with something unflushed to flush it.
+    pub(crate) fn ask_for_flushes(&mut self, feeds: &[Feed]) {
         for (place, feed) in feeds.iter().enumerate() {
             let unflushed = feed.submitted > durable(feed) && feed.submitted.is_some();
             if unflushed && self.flushing.insert(place) {
@@ -76,21 +80,54 @@ impl Acknowledgements {
                 self.flushes.spawn_blocking(move || (place, sink.flush()));
             }
         }
+    }
+
+    /// Begins to make durable how far all indexes are, where it is news and none is underway.
+    pub(crate) fn step(&mut self, feeds: &[Feed], position: Checkpoint, oldest: Option<Lsn>) {
         let lsn = acknowledgeable(
             self.confirmed,
             position.lsn,
             oldest,
             feeds.iter().map(|feed| (feed.submitted, durable(feed))),
         );
-        if lsn <= self.confirmed {
-            return Ok(None);
+        if self.storing.is_some() || lsn <= self.confirmed {
+            return;
         }
-        self.letters.sync()?;
-        Position::new(&self.slot, Checkpoint { lsn, ..position })
-            .store(&*self.disk, &self.folder)?;
-        self.confirmed = lsn;
-        Ok(Some(lsn))
+        let (disk, folder) = (Arc::clone(&self.disk), self.folder.clone());
+        let letters = self.letters.clone();
+        let file = Position::new(&self.slot, Checkpoint { lsn, ..position });
+        self.storing = Some(tokio::task::spawn_blocking(move || {
+            letters.sync()?;
+            file.store(&*disk, &folder)?;
+            Ok(lsn)
+        }));
     }
+
+    /// Waits until nothing is being written: the next connection writes the same file.
+    pub(crate) async fn settle(&mut self) -> Result<()> {
+        if self.storing.is_some() {
+            let stored = join(&mut self.storing).await;
+            self.storing = None;
+            self.confirmed = stored?;
+        }
+        Ok(())
+    }
+}
+
+/// Waits for a position to be durable; for ever where none is being written.
+async fn join(storing: &mut Option<JoinHandle<Result<Lsn>>>) -> Result<Lsn> {
+    match storing {
+        Some(storing) => storing.await.map_err(given_up)?,
+        None => std::future::pending().await,
+    }
+}
+
+fn given_up(error: tokio::task::JoinError) -> Error {
+    Error::new(ErrorKind::Engine, "a flush was given up").with_source(error)
+}
+
+fn durable(feed: &Feed) -> Option<Lsn> {
+    feed.positions.borrow().durable.map(|at| at.lsn)
 }
 
 /// Everything up to here is durable in every index: the stream's position, but no further than what

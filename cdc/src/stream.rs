@@ -122,8 +122,9 @@ impl Stream<'_> {
         let result = self.follow().await;
         // What was handed over is answered before the next connection looks where indexes stand.
         let settled = self.outstanding.settle_all().await;
+        let stored = self.acknowledgements.settle().await;
         let _ = timeout(SHUTDOWN_TIMEOUT, self.client.shutdown()).await;
-        result.and(settled)
+        result.and(settled).and(stored)
     }
 
     async fn follow(&mut self) -> Result<()> {
@@ -138,6 +139,7 @@ impl Stream<'_> {
                 self.outstanding.settle_ready()?;
             }
             if since_advance == 0 && Instant::now() >= next_acknowledgement {
+                self.acknowledgements.ask_for_flushes(&self.feeds);
                 self.acknowledge()?;
                 next_acknowledgement = Instant::now() + self.acknowledgements.interval();
             }
@@ -153,8 +155,10 @@ impl Stream<'_> {
                         }
                         continue;
                     }
-                    flushed = self.acknowledgements.flushed() => {
-                        flushed?;
+                    ended = self.acknowledgements.ended() => {
+                        if let Some(lsn) = ended? {
+                            self.confirm(lsn);
+                        }
                         self.acknowledge()?;
                         continue;
                     }
@@ -352,12 +356,14 @@ impl Stream<'_> {
     fn acknowledge(&mut self) -> Result<()> {
         self.outstanding.settle_ready()?;
         let oldest = self.outstanding.oldest();
-        let confirmed = self.acknowledgements.step(&self.feeds, self.position, oldest)?;
-        if let Some(lsn) = confirmed {
-            self.client.update_applied_lsn(pgwire_replication::Lsn(lsn.0));
-            self.board.confirmed.store(lsn.0, Ordering::Relaxed);
-        }
+        self.acknowledgements.step(&self.feeds, self.position, oldest);
         Ok(())
+    }
+
+    /// Tells the database what it may forget.
+    fn confirm(&mut self, lsn: Lsn) {
+        self.client.update_applied_lsn(pgwire_replication::Lsn(lsn.0));
+        self.board.confirmed.store(lsn.0, Ordering::Relaxed);
     }
 
     /// What the watcher found: a failure, changed tables, or a slot that the server thinks nobody

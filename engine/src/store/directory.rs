@@ -25,6 +25,8 @@ use tantivy::directory::{
     WatchCallback, WatchHandle, WritePtr,
 };
 
+use super::removal::remove_soon;
+
 /// Tantivy's name for the list of segments.
 pub(super) const META: &str = "meta.json";
 
@@ -72,6 +74,11 @@ impl StoreDirectory {
 
     pub(crate) fn disk(&self) -> &dyn Disk {
         &*self.0.disk
+    }
+
+    /// Removes a file of the folder, soon.
+    pub(super) fn remove_soon(&self, name: &str) {
+        remove_soon(&self.0.disk, self.0.folder.join(name));
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -155,12 +162,8 @@ impl Drop for SegmentFiles {
             return;
         }
         for (name, file) in self.files.get_mut() {
-            if !file.on_disk {
-                continue;
-            }
-            if let Err(error) = self.home.disk.remove(&self.home.folder.join(name)) {
-                // Opening the index removes it, since no commit names it.
-                tracing::debug!(%error, file = %name, "a segment file could not be removed");
+            if file.on_disk {
+                remove_soon(&self.home.disk, self.home.folder.join(name));
             }
         }
     }
@@ -424,7 +427,11 @@ pub(super) fn remove_strangers(
             continue;
         }
         tracing::info!(file = %name, "removing a file that the commit does not name");
-        disk.remove(&folder.join(&name))?;
+        match disk.remove(&folder.join(&name)) {
+            // An index that was open before in this process was about to remove it as well.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            removed => removed?,
+        }
     }
     Ok(())
 }

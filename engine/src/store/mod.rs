@@ -20,6 +20,7 @@ mod directory;
 mod merge;
 mod parallel;
 mod plan;
+mod removal;
 pub(crate) mod segment;
 pub mod settings;
 pub(crate) mod shared;

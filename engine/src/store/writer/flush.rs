@@ -221,7 +221,10 @@ impl Writer {
                 self.flushing.since = None;
                 let owner = Arc::clone(shared);
                 let started = shared.background.run(Lane::Flush, move || {
+                    let began = Instant::now();
                     let result = guarded(|| job.run());
+                    let index = &owner.identity.name;
+                    tracing::debug!(%index, took = ?began.elapsed(), "flushed");
                     owner.tell(Event::Flushed(FinishedFlush { result, ..finished }));
                 });
                 if let Err(error) = started {
@@ -351,13 +354,9 @@ impl Writer {
         }
         self.flushing.committed = segments;
         let named: HashSet<&str> = deletes.iter().map(|file| file.name.as_str()).collect();
-        let directory = &self.store.directory;
         for older in &self.flushing.deletes {
-            if named.contains(older.name.as_str()) {
-                continue;
-            }
-            if let Err(error) = directory.disk().remove(&directory.folder().join(&older.name)) {
-                tracing::debug!(%error, file = %older.name, "a file of deletes is left over");
+            if !named.contains(older.name.as_str()) {
+                self.store.directory.remove_soon(&older.name);
             }
         }
         self.flushing.deletes = deletes;

@@ -12,6 +12,7 @@ mod spooled;
 mod thread;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use crossbeam_channel::Sender;
 use rustc_hash::FxHashMap;
@@ -309,7 +310,10 @@ impl Writer {
             let (large, epoch, owner) = (task.large, self.epoch, Arc::clone(shared));
             let inputs = task.inputs.iter().map(|input| input.id).collect();
             let started = shared.background.run(lane, move || {
+                let began = Instant::now();
                 let result = guarded(|| task.run());
+                let index = &owner.identity.name;
+                tracing::debug!(%index, large, took = ?began.elapsed(), "merged");
                 owner.tell(Event::Merged(FinishedMerge { epoch, inputs, large, result }));
             });
             if let Err(error) = started {

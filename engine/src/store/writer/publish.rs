@@ -175,6 +175,8 @@ impl Writer {
         for (outcome, reply) in waiting {
             answer(reply, Ok(outcome));
         }
+        let (index, number) = (&shared.identity.name, next.number);
+        tracing::debug!(%index, number, took = ?began.elapsed(), "published");
         self.start_merges(shared);
         Ok(())
     }
