@@ -5,9 +5,12 @@
 //!
 //! This crate knows how bytes survive a crash. It never knows what they mean.
 //!
+//! [`check`] gathers what the rooms find when they verify their files.
+//!
 //! Begin with [`log`] for the format and the promises, and with [`disk::sim`] for the test double
 //! that forgets at a power cut whatever was not synced.
 
+pub mod check;
 pub mod disk;
 mod error;
 pub mod log;

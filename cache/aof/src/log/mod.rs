@@ -262,6 +262,20 @@ impl Log {
         Ok((log, report))
     }
 
+    /// Reads the log in `folder` without changing anything in it: `replay` gets every record. Nobody
+    /// may have it open.
+    ///
+    /// With [`Recovery::Strict`] damage is an error, as for [`open`](Self::open); with
+    /// [`Recovery::Repair`] the report says what a repair would lose.
+    pub fn inspect(
+        disk: &dyn Disk,
+        folder: &Path,
+        recovery: Recovery,
+        mut replay: impl FnMut(Record<'_>) -> Result<(), BoxError>,
+    ) -> Result<RecoveryReport> {
+        recovery::inspect(disk, folder, recovery, &mut replay)
+    }
+
     /// Appends a record to the buffer and returns its number. The order of calls is the order in
     /// the log. It is not safe before [`commit`](Self::commit).
     pub fn append(&self, kind: u8, payload: &[u8]) -> Result<u64> {

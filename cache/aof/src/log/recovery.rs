@@ -32,6 +32,8 @@ struct Run<'a> {
     disk: &'a dyn Disk,
     folder: &'a Path,
     repair: bool,
+    /// Whether files are only looked at.
+    read_only: bool,
     replay: &'a mut Replay<'a>,
     report: RecoveryReport,
     sizes: BTreeMap<u64, Size>,
@@ -54,8 +56,7 @@ pub(super) fn recover<'a>(
     replay: &'a mut Replay<'a>,
 ) -> Result<Recovered> {
     let repair = recovery == Recovery::Repair;
-    let report = RecoveryReport { next_sequence: 1, ..RecoveryReport::default() };
-    let mut run = Run { disk, folder, repair, replay, report, sizes: BTreeMap::new() };
+    let mut run = Run::new(disk, folder, repair, replay);
     let names = disk.list(folder).map_err(Error::io("list", folder))?;
     let present: Vec<_> = names.iter().filter_map(|name| parse_file_name(name)).collect();
     let mut manifest = run.load_manifest(&names, &present)?;
@@ -72,7 +73,29 @@ pub(super) fn recover<'a>(
     Ok(Recovered { manifest, sizes: run.sizes, next_number, report: run.report })
 }
 
-impl Run<'_> {
+/// Reads the whole log in `folder`, which must be locked, and changes nothing.
+pub(super) fn inspect<'a>(
+    disk: &'a dyn Disk,
+    folder: &'a Path,
+    recovery: Recovery,
+    replay: &'a mut Replay<'a>,
+) -> Result<RecoveryReport> {
+    let mut run = Run::new(disk, folder, recovery == Recovery::Repair, replay);
+    run.read_only = true;
+    let names = disk.list(folder).map_err(Error::io("list", folder))?;
+    let present: Vec<_> = names.iter().filter_map(|name| parse_file_name(name)).collect();
+    let mut manifest = run.load_manifest(&names, &present)?;
+    let files = run.find_files(&mut manifest)?;
+    run.read_files(&files)?;
+    Ok(run.report)
+}
+
+impl<'a> Run<'a> {
+    fn new(disk: &'a dyn Disk, folder: &'a Path, repair: bool, replay: &'a mut Replay<'a>) -> Self {
+        let report = RecoveryReport { next_sequence: 1, ..RecoveryReport::default() };
+        Self { disk, folder, repair, read_only: false, replay, report, sizes: BTreeMap::new() }
+    }
+
     fn load_manifest(&mut self, names: &[String], present: &[(Role, u64)]) -> Result<Manifest> {
         let path = self.folder.join(MANIFEST);
         let error = if names.iter().any(|name| name == MANIFEST) {
@@ -90,7 +113,9 @@ impl Run<'_> {
             // A new log. The manifest comes first, so that files without one are always damage.
             let salt = RandomState::new().build_hasher().finish();
             let manifest = Manifest { salt, ..Manifest::default() };
-            manifest.store(self.disk, self.folder)?;
+            if !self.read_only {
+                manifest.store(self.disk, self.folder)?;
+            }
             return Ok(manifest);
         };
         if !self.repair || matches!(error, Error::UnsupportedVersion { .. }) {
@@ -182,6 +207,10 @@ impl Run<'_> {
     fn rewrite_header(&self, file: &mut Found, salt: u64, first_sequence: u64) -> Result<()> {
         let (role, number) = (file.role, file.number);
         let header = Header { role, gap_before: true, salt, number, first_sequence };
+        if self.read_only {
+            file.header = Ok(header);
+            return Ok(());
+        }
         let body = file.bytes.get(HEADER_BYTES..).unwrap_or_default();
         replace_file_with(self.disk, &file.path, |out| {
             out.write_all(&header.encode())?;
@@ -269,7 +298,7 @@ impl Run<'_> {
         // The owner is about to rely on what it was given, and others on the file's end, so both
         // have to be durable. A sync of this file would not do: one that failed before may have
         // dropped pages that are still seen here. Only a new file says what reaches the disk.
-        if repaired || (tail == Tail::Open && !scanned.proven) {
+        if !self.read_only && (repaired || (tail == Tail::Open && !scanned.proven)) {
             self.copy_file(file, header, &scanned)?;
         }
         let bytes = self.disk.len(&file.path).map_err(Error::io("read", &file.path))?;
