@@ -28,4 +28,8 @@ powercut: ## Cut the power in RUNS=1000 more runs of each campaign, from SEED=1
 	POWER_SEED=$(or $(SEED),1) POWER_RUNS=$(or $(RUNS),1000) \
 		cargo test --package egret-tests --locked --test 'power_cut*' -- --nocapture
 
-.PHONY: help demo test bench chaos powercut
+faults: ## Let the disk fail in RUNS=1000 more lives of an index, from SEED=1
+	FAULT_SEED=$(or $(SEED),1) FAULT_RUNS=$(or $(RUNS),1000) \
+		cargo test --package egret-engine --locked store::tests:: -- --nocapture
+
+.PHONY: help demo test bench chaos powercut faults

@@ -26,6 +26,7 @@ use tantivy::directory::{
 };
 
 use super::removal::remove_soon;
+use crate::error::{Error, ErrorKind};
 
 /// Tantivy's name for the list of segments.
 pub(super) const META: &str = "meta.json";
@@ -53,6 +54,8 @@ pub(crate) struct SegmentFiles {
     files: RwLock<BTreeMap<String, StoredFile>>,
     /// Whether the `commit.json` on disk names these files.
     committed: AtomicBool,
+    /// Whether a file was found not to be what its checksum says.
+    damaged: AtomicBool,
 }
 
 /// One finished file.
@@ -97,6 +100,7 @@ impl StoreDirectory {
             to_disk,
             files: RwLock::default(),
             committed: AtomicBool::new(false),
+            damaged: AtomicBool::new(false),
         });
         self.0.segments.write().insert(id, Arc::downgrade(&files));
         files
@@ -135,6 +139,25 @@ impl SegmentFiles {
     /// Says whether the durable commit names these files.
     pub(crate) fn set_committed(&self, committed: bool) {
         self.committed.store(committed, Ordering::Release);
+    }
+
+    /// Reads every file that is on disk as a whole and compares it with its checksum.
+    pub(crate) fn verify(&self) -> crate::Result<()> {
+        for (name, file) in self.files() {
+            if !file.on_disk || crc32c::crc32c(&file.bytes) == file.crc32c {
+                continue;
+            }
+            self.damaged.store(true, Ordering::Release);
+            let path = self.home.folder.join(&name);
+            let message = format!("[{}] is damaged: its checksum differs", path.display());
+            return Err(Error::new(ErrorKind::Corrupt, message));
+        }
+        Ok(())
+    }
+
+    /// Whether [`SegmentFiles::verify`] has found damage.
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.damaged.load(Ordering::Acquire)
     }
 
     /// Writes and syncs the files that are only in memory, and maps them. The folder is not synced.

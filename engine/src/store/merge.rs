@@ -55,7 +55,7 @@ pub(super) struct MergeTask {
 
 pub(super) struct MergeInput {
     /// Keeps the files in place.
-    _files: Arc<SegmentFiles>,
+    files: Arc<SegmentFiles>,
     pub(super) id: SegmentId,
     max_doc: u32,
     pub(super) alive: BitSet,
@@ -75,7 +75,7 @@ pub(super) fn choose(segments: &[LiveSegment], busy: [bool; 2]) -> Option<(Vec<u
     let candidates: Vec<Candidate> = segments
         .iter()
         .enumerate()
-        .filter(|(_, segment)| !segment.merging)
+        .filter(|(_, segment)| !segment.merging && !segment.files.is_damaged())
         .map(|(place, segment)| {
             let (alive, max_doc) = (segment.alive_count(), segment.max_doc);
             let bytes = segment.files.sizes().0 * u64::from(alive) / u64::from(max_doc.max(1));
@@ -128,7 +128,7 @@ fn plan(candidates: &[Candidate]) -> Vec<Vec<Candidate>> {
 impl MergeInput {
     pub(super) fn of(segment: &LiveSegment) -> Self {
         Self {
-            _files: Arc::clone(&segment.files),
+            files: Arc::clone(&segment.files),
             id: segment.id,
             max_doc: segment.max_doc,
             alive: segment.alive().clone(),
@@ -139,6 +139,8 @@ impl MergeInput {
 impl MergeTask {
     /// Merges. Long, and uses one core.
     pub(super) fn run(self) -> Result<Merged> {
+        // What a damaged file says must not come out under a checksum that fits it.
+        self.inputs.iter().try_for_each(|input| input.files.verify())?;
         let overlay = Overlay::new(self.directory.clone());
         let mut view = Index::open(overlay.clone())?;
         view.register_plugin(source::plugin());

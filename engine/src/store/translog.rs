@@ -206,19 +206,25 @@ impl Translog {
         }
     }
 
-    /// After a flush of everything up to the mark: forgets what lies before it. A broken log is
-    /// whole again afterwards.
+    /// After a flush of everything up to the mark: forgets what lies before it. A log that was broken
+    /// when the flush began, and so gave no mark, is whole again afterwards; one that broke since
+    /// then needs another flush, for what could not be written lies after the mark.
     pub(super) fn trim(&mut self, mark: Option<Increment>) -> Result<()> {
-        let mark = match mark {
-            Some(mark) => mark,
-            None if self.log.is_poisoned() => self.log.reopen_after_failure().map_err(log_error)?,
-            None => self.log.roll().map_err(log_error)?,
-        };
+        let Some(mark) = mark else { return self.begin_anew() };
         self.log.remove_before(mark).map_err(log_error)?;
         self.ops -= std::mem::take(&mut self.ops_before_roll).min(self.ops);
-        if self.broken.take().is_some() {
-            self.ops = 0;
-        }
+        Ok(())
+    }
+
+    fn begin_anew(&mut self) -> Result<()> {
+        let mark = if self.log.is_poisoned() {
+            self.log.reopen_after_failure().map_err(log_error)?
+        } else {
+            self.log.roll().map_err(log_error)?
+        };
+        self.log.remove_before(mark).map_err(log_error)?;
+        (self.ops, self.ops_before_roll) = (0, 0);
+        self.broken = None;
         Ok(())
     }
 
@@ -346,6 +352,31 @@ mod tests {
                 None => assert_eq!(read, None, "{length} bytes"),
             }
         }
+    }
+
+    /// A write fails while a flush runs that does not hold it.
+    #[test]
+    fn only_a_flush_of_everything_mends_a_broken_log() {
+        let sim = egret_aof::disk::sim::SimDisk::new();
+        let disk: Arc<dyn Disk> = Arc::new(sim.clone());
+        let mut log =
+            Translog::open(&disk, Path::new("/t"), Durability::Request, |_| Ok(())).unwrap();
+        log.append(&example(), SeqNo(3));
+        log.commit();
+        let mark = log.roll();
+        sim.fail_at(sim.operations(), egret_aof::disk::sim::Fault::SyncFailure);
+        log.append(&example(), SeqNo(6));
+        log.commit();
+        assert!(log.poisoned().is_some());
+        log.trim(mark).unwrap();
+        assert!(log.poisoned().is_some(), "the failed write is in no commit");
+        let mark = log.roll();
+        assert!(mark.is_none());
+        log.trim(mark).unwrap();
+        assert_eq!((log.poisoned(), log.ops()), (None, 0));
+        log.append(&example(), SeqNo(9));
+        log.commit();
+        assert_eq!((log.poisoned(), log.ops()), (None, 3));
     }
 
     /// What a crash left of a batch in several records is not taken for a part of the next one.

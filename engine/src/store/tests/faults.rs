@@ -93,6 +93,36 @@ fn one_damaged_index_does_not_stop_the_others() {
     damaged(ends(".del"), &[0; 12], "checksum differs");
 }
 
+/// A merge would give what a damaged file says a checksum that fits it.
+#[test]
+fn damaged_segments_are_not_merged() {
+    let disk = SimDisk::new();
+    let engine = open(&disk);
+    let index = create(&engine, "a");
+    let one = |index: &Index, n: u32| {
+        write_one(index, upsert(&n.to_string(), &json!({"n": n}))).unwrap();
+        index.flush().unwrap();
+    };
+    (0..5).for_each(|n| one(&index, n));
+    let folder = Path::new("/data/indexes").join(index.uuid());
+    engine.close().unwrap();
+    drop((index, engine));
+    let names = disk.list(&folder).unwrap();
+    let path = folder.join(names.iter().find(|name| name.ends_with(".source")).unwrap());
+    let mut content = disk.read(&path).unwrap();
+    content[3] ^= 1;
+    disk.damage(&path, &content).unwrap();
+    let engine = open(&disk);
+    let index = engine.index("a").unwrap();
+    (5..11).for_each(|n| one(&index, n));
+    eventually("the others are merged", || {
+        index.flush().unwrap();
+        index.stats().segment_count <= 6
+    });
+    assert_eq!(index.snapshot().doc_count(), 11);
+    assert_eq!(disk.read(&path).unwrap(), content, "the damaged file is where it was");
+}
+
 #[test]
 fn mappings_are_durable_and_what_is_deleted_is_gone() {
     let disk = SimDisk::new();

@@ -1,10 +1,13 @@
 //! Tests of the whole store through the engine's public face, on a simulated disk.
 
 mod faults;
+mod follower;
 mod model;
 mod power;
 mod replacement;
 mod spooled;
+mod storm;
+mod twice;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,12 +25,15 @@ use crate::{Engine, EngineOptions};
 
 /// A data folder on a simulated disk.
 fn open(disk: &SimDisk) -> Engine {
+    try_open(disk).unwrap()
+}
+
+fn try_open(disk: &SimDisk) -> Result<Engine> {
     Engine::open(EngineOptions {
         disk: Arc::new(disk.clone()),
         folder: PathBuf::from("/data"),
         indexing_budget_bytes: 64 << 20,
     })
-    .unwrap()
 }
 
 fn create(engine: &Engine, name: &str) -> Arc<Index> {
@@ -86,6 +92,30 @@ fn eventually(what: &str, condition: impl Fn() -> bool) {
     while !condition() {
         assert!(Instant::now() < deadline, "not within 30 s: {what}");
         std::thread::yield_now();
+    }
+}
+
+/// Says on a failure with which seed to see it again.
+struct Seed(u64);
+
+impl Drop for Seed {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("to see it again: FAULT_SEED={} FAULT_RUNS=1", self.0);
+        }
+    }
+}
+
+/// Runs a campaign: `runs` seeds, or `FAULT_RUNS` from `FAULT_SEED` on.
+fn campaign(runs: u64, run: impl Fn(u64)) {
+    let setting = |name: &str, default: u64| {
+        let text = std::env::var(name).unwrap_or_default();
+        if text.is_empty() { default } else { text.parse().unwrap() }
+    };
+    let first = setting("FAULT_SEED", 1);
+    for seed in first..first + setting("FAULT_RUNS", runs) {
+        let _seed = Seed(seed);
+        run(seed);
     }
 }
 

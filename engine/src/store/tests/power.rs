@@ -70,10 +70,10 @@ fn run(seed: u64, followed: bool) {
 
 #[test]
 fn acknowledged_writes_survive() {
-    (0..400).for_each(|seed| run(seed, false));
+    campaign(200, |seed| run(seed, false));
 }
 
 #[test]
 fn a_followed_index_is_a_prefix_of_its_source() {
-    (10_000..10_400).for_each(|seed| run(seed, true));
+    campaign(200, |seed| run(seed, true));
 }

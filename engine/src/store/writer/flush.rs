@@ -174,6 +174,7 @@ impl Writer {
         } else if self.changes == self.flushing.flushed_changes
             && self.applied == self.flushing.durable
             && !self.publishing.has_layout()
+            && self.log.as_ref().is_none_or(|log| log.poisoned().is_none())
         {
             tell(&reply, Ok(()));
         } else {
@@ -333,11 +334,15 @@ impl Writer {
     }
 
     fn trim_log(&mut self, shared: &Shared, mark: Option<Increment>) {
-        let Some(Err(error)) = self.log.as_mut().map(|log| log.trim(mark)) else { return };
-        tracing::warn!(index = %shared.identity.name, %error, "the translog cannot be trimmed");
-        if self.log.as_ref().is_some_and(|log| log.poisoned().is_some()) {
-            // Writes are refused until this has succeeded.
-            self.flushing.retry = Some((Instant::now() + FIRST_RETRY, FIRST_RETRY));
+        let Some(log) = self.log.as_mut() else { return };
+        let trimmed = log.trim(mark);
+        if log.poisoned().is_some() {
+            // Writes are refused until a flush of everything and this have succeeded.
+            let delay = if trimmed.is_ok() { Duration::ZERO } else { FIRST_RETRY };
+            self.flushing.retry = Some((Instant::now() + delay, FIRST_RETRY));
+        }
+        if let Err(error) = trimmed {
+            tracing::warn!(index = %shared.identity.name, %error, "the translog cannot be trimmed");
         }
     }
 

@@ -96,8 +96,7 @@ impl Writer {
             }
             Message::Close { flush, reply } => {
                 let result = if flush { self.flush_and_wait(shared) } else { Ok(()) };
-                tell(&reply, result);
-                return Then::End;
+                return Then::End(reply, result);
             }
         }
         Then::Continue
@@ -279,8 +278,9 @@ impl Writer {
             None => guarded(|| self.merge_mapping(shared, addition)),
         };
         match result {
-            Ok(true) => self.flush_for(shared, reply),
-            Ok(false) => tell(&reply, Ok(())),
+            // Without a translog, what an earlier call has added may still not be durable.
+            Ok(grew) if grew || self.log.is_none() => self.flush_for(shared, reply),
+            Ok(_) => tell(&reply, Ok(())),
             Err(error) => tell(&reply, Err(error)),
         }
     }

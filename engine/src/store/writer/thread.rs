@@ -29,10 +29,10 @@ pub(crate) enum Slot {
 }
 
 /// Whether a writer goes on.
-#[derive(PartialEq, Eq)]
 pub(super) enum Then {
     Continue,
-    End,
+    /// It ends, and tells whoever asked for it once its files are free.
+    End(Sender<Result<()>>, Result<()>),
 }
 
 impl Shared {
@@ -133,11 +133,12 @@ impl Writer {
             }
             match guarded(|| Ok(self.step(shared, message, event))) {
                 Ok(Then::Continue) => {}
-                Ok(Then::End) => {
+                Ok(Then::End(reply, result)) => {
                     *shared.slot.lock() = Slot::Closed;
                     shared.queue.close();
                     Self::refuse_the_rest(shared);
-                    return;
+                    drop(self);
+                    return tell(&reply, result);
                 }
                 Err(error) => self.fail(shared, &error.to_string()),
             }
@@ -162,7 +163,7 @@ impl Writer {
             self.handle_event(shared, event);
         }
         let then = message.map_or(Then::Continue, |message| self.handle(shared, message));
-        if then == Then::Continue {
+        if matches!(then, Then::Continue) {
             self.do_what_is_due(shared);
         }
         then

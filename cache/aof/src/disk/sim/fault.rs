@@ -8,6 +8,8 @@ pub enum Fault {
     /// The operation fails with an input/output error and has no effect (a file's sync behaves as
     /// with [`Fault::SyncFailure`]).
     Io,
+    /// A file or folder cannot be read, as from a bad sector.
+    ReadFailure,
     /// A write takes only a part of its bytes and says so.
     ShortWrite,
     /// A write takes a part of its bytes and fails.
@@ -38,6 +40,7 @@ impl Fault {
     pub(super) fn fits(self, operation: Operation) -> bool {
         match self {
             Self::Io | Self::PowerCut => true,
+            Self::ReadFailure => operation == Operation::Read,
             Self::ShortWrite | Self::TornWrite => operation == Operation::Write,
             Self::NoSpace => matches!(operation, Operation::Write | Operation::Create),
             Self::SyncFailure => {
@@ -51,7 +54,7 @@ impl Fault {
             Self::NoSpace => io::Error::new(io::ErrorKind::StorageFull, "simulated full disk"),
             Self::PowerCut => io::Error::other("simulated power cut"),
             Self::SyncFailure => io::Error::other("simulated failure of a sync"),
-            Self::Io | Self::ShortWrite | Self::TornWrite => {
+            Self::Io | Self::ReadFailure | Self::ShortWrite | Self::TornWrite => {
                 io::Error::other("simulated input/output error")
             }
         }
