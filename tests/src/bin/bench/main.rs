@@ -25,6 +25,7 @@ mod plain;
 mod queries;
 mod rates;
 mod report;
+mod writes;
 
 use std::path::PathBuf;
 
@@ -57,7 +58,7 @@ struct Options {
     #[arg(long, default_value_t = 42)]
     seed: u64,
     /// Which parts to run.
-    #[arg(long, value_delimiter = ',', default_values_t = [Part::Rates, Part::Freshness])]
+    #[arg(long, value_delimiter = ',', default_values_t = [Part::Rates, Part::Freshness, Part::Writes])]
     parts: Vec<Part>,
 }
 
@@ -68,6 +69,8 @@ enum Part {
     Rates,
     /// From commit in PostgreSQL to searchable.
     Freshness,
+    /// Writes over REST: until searchable, what updates do to queries, and starting again.
+    Writes,
 }
 
 impl std::fmt::Display for Part {
@@ -75,6 +78,7 @@ impl std::fmt::Display for Part {
         f.write_str(match self {
             Self::Rates => "rates",
             Self::Freshness => "freshness",
+            Self::Writes => "writes",
         })
     }
 }
@@ -89,6 +93,10 @@ fn main() {
     }
     if options.parts.contains(&Part::Freshness) {
         freshness::run(&corpus, options.seconds);
+    }
+    if options.parts.contains(&Part::Writes) {
+        let queries = queries::load(options.queries.as_deref(), &corpus, options.seed);
+        writes::run(&corpus, &queries, options.seconds);
     }
     report::end();
 }

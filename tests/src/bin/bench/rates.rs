@@ -13,8 +13,8 @@ use crate::plain::Plain;
 use crate::queries::{Class, Query};
 use crate::report::{self, ms, quantile};
 
-const INDEX: &str = "catalogue";
-const BULK_DOCS: usize = 5_000;
+pub(crate) const INDEX: &str = "catalogue";
+pub(crate) const BULK_DOCS: usize = 5_000;
 const CONNECTIONS: usize = 2;
 
 /// Runs the part.
@@ -54,7 +54,7 @@ pub(crate) fn port(egret: &Egret) -> u16 {
 }
 
 /// Indexes the corpus by `_bulk` and waits until all of it is searchable.
-fn load(port: u16, corpus: &Corpus) -> Duration {
+pub(crate) fn load(port: u16, corpus: &Corpus) -> Duration {
     let mut client = Client::connect(port);
     let definition = json!({"mappings": Corpus::mapping()});
     client.json("PUT", &format!("/{INDEX}"), &definition);
@@ -100,7 +100,7 @@ fn bulk_body(first: usize, chunk: &[String]) -> Vec<u8> {
 }
 
 /// Waits until the index is flushed and its merges have caught up: its segments no longer change.
-fn settle(port: u16) {
+pub(crate) fn settle(port: u16) {
     let mut client = Client::connect(port);
     client.json("POST", &format!("/{INDEX}/_flush"), &Value::Null);
     let mut calm = 0;
