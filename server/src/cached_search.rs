@@ -57,7 +57,12 @@ impl CacheUse {
 
 /// An index's UUID as the cache knows it.
 pub(crate) fn index_uuid(index: &Index) -> Option<Uuid> {
-    let bytes = URL_SAFE_NO_PAD.decode(index.uuid()).ok()?;
+    uuid_of(index.uuid())
+}
+
+/// The UUID behind the text that the engine knows an index by.
+pub(crate) fn uuid_of(text: &str) -> Option<Uuid> {
+    let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
     Uuid::from_slice(&bytes).ok()
 }
 

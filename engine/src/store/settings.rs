@@ -174,6 +174,25 @@ impl IndexSettings {
         json!({ "index": index })
     }
 
+    /// What settings are that nobody gives, by their names without `index.`. How often an index
+    /// refreshes by itself then depends on what it costs.
+    pub fn defaults() -> [(&'static str, String); 11] {
+        let no = || "false".to_owned();
+        [
+            ("blocks.metadata", no()),
+            ("blocks.read", no()),
+            ("blocks.read_only", no()),
+            ("blocks.read_only_allow_delete", no()),
+            ("blocks.write", no()),
+            ("hidden", no()),
+            ("max_result_window", MAX_RESULT_WINDOW.to_string()),
+            ("number_of_replicas", "0".to_owned()),
+            ("number_of_shards", "1".to_owned()),
+            ("refresh_interval", "1s".to_owned()),
+            ("translog.durability", "REQUEST".to_owned()),
+        ]
+    }
+
     /// The settings that were given and no others, nested below `index`; `null` for none.
     pub fn given(&self) -> Value {
         if self.given.is_empty() {

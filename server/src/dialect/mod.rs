@@ -4,6 +4,7 @@
 //! for what goes back. Every option is honoured or refused; nothing here touches an index.
 
 pub(crate) mod aggregations;
+pub(crate) mod alias;
 pub(crate) mod bulk;
 pub(crate) mod canonical;
 pub(crate) mod highlight;
@@ -14,4 +15,5 @@ pub(crate) mod response;
 pub(crate) mod search;
 pub(crate) mod sort;
 pub(crate) mod source;
+pub(crate) mod template;
 pub(crate) mod time;

@@ -42,9 +42,7 @@ fn classify_engine(kind: ErrorKind) -> (StatusCode, &'static str) {
         ErrorKind::IndexClosed => (StatusCode::BAD_REQUEST, "index_closed_exception"),
         ErrorKind::InvalidAliasName => (StatusCode::BAD_REQUEST, "invalid_alias_name_exception"),
         ErrorKind::AliasNotFound => (StatusCode::NOT_FOUND, "aliases_not_found_exception"),
-        ErrorKind::TemplateNotFound => {
-            (StatusCode::NOT_FOUND, "index_template_missing_exception")
-        }
+        ErrorKind::TemplateNotFound => (StatusCode::NOT_FOUND, "index_template_missing_exception"),
         ErrorKind::VersionConflict => (StatusCode::CONFLICT, "version_conflict_engine_exception"),
         ErrorKind::DocumentMissing => (StatusCode::NOT_FOUND, "document_missing_exception"),
         ErrorKind::DocumentParsing => (StatusCode::BAD_REQUEST, "document_parsing_exception"),

@@ -13,8 +13,8 @@ use serde_json::{Map, Value};
 
 use super::errors::Trace;
 use super::{Params, media};
-use crate::dialect::source::matches;
 use crate::error::Error;
+use egret_engine::catalog::pattern::matches;
 
 /// Shapes the answer of the routes within.
 pub(crate) async fn shape(request: Request, next: Next) -> Response {

@@ -7,6 +7,7 @@ use egret_analyzers::{AnalyzedToken, Analyzer};
 use egret_engine::Index;
 use serde_json::{Map, Value, json};
 
+use super::targets;
 use crate::app::App;
 use crate::dialect::json::{Field, parse_object};
 use crate::dialect::query::unknown_field;
@@ -28,7 +29,7 @@ pub(super) async fn analyze_in(
     Path(index): Path<String>,
     call: Call,
 ) -> Result<Reply> {
-    let index = app.engine.index(&index)?;
+    let index = targets::single(&app, &index)?;
     run(&app, &call, Some(&index)).await
 }
 

@@ -11,6 +11,7 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
+use super::targets::{self, WriteTo};
 use super::write;
 use crate::app::App;
 use crate::dialect::bulk::{Action, Defaults, operation, read};
@@ -64,14 +65,19 @@ async fn run(app: &App, call: Call, index: Option<String>) -> Result<Reply> {
     }
     let engine = Arc::clone(&app.engine);
     let body = call.body.clone();
+    let require_alias = call.params.is_true("require_alias")?;
     let submit = move || {
-        let (mut slots, shares) = split(&body, &Defaults { index: index.map(Arc::from) })?;
+        let catalog = engine.catalog();
+        let to = WriteTo { create: true, require_alias };
+        let behind = remembered(|name| targets::behind(&catalog, name, to).map(Arc::from));
+        let defaults = Defaults { index: index.map(Arc::from) };
+        let (mut slots, shares) = split(&body, &defaults, behind)?;
         let mut submitted = Vec::new();
         for share in shares {
             let Share { name, ops, items } = share;
             let batch = Batch { ops, refresh, ..Batch::default() };
-            let sent = write::index_or_new(&engine, &name).and_then(|index| {
-                write::refuse_followed(&index)?;
+            let to = WriteTo { create: true, ..WriteTo::default() };
+            let sent = targets::written(&engine, &name, to).and_then(|index| {
                 let receipt = index.submit(batch)?;
                 Ok((index, receipt))
             });
@@ -92,15 +98,22 @@ async fn run(app: &App, call: Call, index: Option<String>) -> Result<Reply> {
     Ok(answer(app, &slots, refresh, started))
 }
 
-/// Reads the body into one slot for each item and the operations of each index.
-fn split(body: &bytes::Bytes, defaults: &Defaults) -> Result<(Vec<Slot>, Vec<Share>)> {
+/// Reads the body into one slot for each item and the operations of each index. Names of the same
+/// index share a batch, in which operations stay in the order of their items.
+fn split(
+    body: &bytes::Bytes,
+    defaults: &Defaults,
+    mut behind: impl FnMut(&Arc<str>) -> Result<Arc<str>>,
+) -> Result<(Vec<Slot>, Vec<Share>)> {
     let mut slots = Vec::new();
     let mut shares: Vec<Share> = Vec::new();
     for (at, item) in read(body, defaults)?.into_iter().enumerate() {
-        let (action, index) = (item.action, Arc::clone(&item.index));
+        let target = behind(&item.index);
+        let index = target.as_ref().map_or_else(|_| Arc::clone(&item.index), Arc::clone);
         let id = item.id.clone().unwrap_or_else(new_id);
+        let action = item.action;
         let mut slot = Slot { action, index: Arc::clone(&index), id: id.clone(), result: None };
-        match operation(item, || id) {
+        match target.and_then(|_| operation(item, || id)) {
             Err(error) => slot.result = Some(Err(error)),
             Ok(op) => match shares.iter_mut().find(|share| share.name == index) {
                 Some(share) => {
@@ -113,6 +126,21 @@ fn split(body: &bytes::Bytes, defaults: &Defaults) -> Result<(Vec<Slot>, Vec<Sha
         slots.push(slot);
     }
     Ok((slots, shares))
+}
+
+/// What stands behind the names of a request, each looked up once.
+fn remembered(
+    look_up: impl Fn(&str) -> Result<Arc<str>>,
+) -> impl FnMut(&Arc<str>) -> Result<Arc<str>> {
+    let mut known: Vec<(Arc<str>, Result<Arc<str>>)> = Vec::new();
+    move |name| {
+        if let Some((_, target)) = known.iter().find(|(known, _)| known == name) {
+            return target.clone();
+        }
+        let target = look_up(name);
+        known.push((Arc::clone(name), target.clone()));
+        target
+    }
 }
 
 /// Gives items what the writer says of each.

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use egret_engine::Index;
+use egret_engine::catalog::resolve::Expansion;
 use serde_json::{Map, Value, json};
 
-use super::index::{named, patience};
+use super::index::patience;
 use super::{root, targets};
 use crate::app::App;
 use crate::error::{Error, Result};
@@ -48,7 +48,9 @@ fn show_health(app: &App, call: &Call, expression: &str) -> Result<Reply> {
     let params = &call.params;
     params.allow(&[HEALTH, targets::PARAMS].concat())?;
     patience(params)?;
-    let indexes = named(app, expression, params)?;
+    // Every index has its shard, also one that is closed or hidden.
+    let options = Expansion { closed: true, hidden: true, ..targets::METADATA };
+    let indexes = targets::entries(app, expression, params, options)?;
     let color = color(app);
     let count = indexes.len();
     // What one node does not fulfil now it never will: the answer does not wait for the timeout.
@@ -73,7 +75,7 @@ fn show_health(app: &App, call: &Call, expression: &str) -> Result<Reply> {
     match params.filled("level") {
         None | Some("cluster") => {}
         Some("indices") => {
-            let all = indexes.iter().map(|index| (index.name().to_owned(), index_health(index)));
+            let all = indexes.iter().map(|(name, _)| (name.clone(), index_health()));
             if let Value::Object(shown) = &mut shown {
                 shown.insert("indices".into(), Value::Object(all.collect::<Map<_, _>>()));
             }
@@ -86,7 +88,7 @@ fn show_health(app: &App, call: &Call, expression: &str) -> Result<Reply> {
     Ok(Reply::json(status, &shown))
 }
 
-fn index_health(_: &Arc<Index>) -> Value {
+fn index_health() -> Value {
     json!({
         "status": "green",
         "number_of_shards": 1,

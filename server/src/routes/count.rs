@@ -5,8 +5,9 @@ use std::sync::Arc;
 use axum::extract::{Path, State};
 use serde_json::json;
 
+use super::freshness;
 use super::search::{SnapshotFields, TEXT, text_query};
-use super::{freshness, targets};
+use super::targets::{self, Targets};
 use crate::app::App;
 use crate::dialect::json::parse_object;
 use crate::dialect::search::read_count;
@@ -28,16 +29,15 @@ pub(super) async fn count(
 async fn run(app: &App, call: &Call, expression: &str) -> Result<Reply> {
     let params = &call.params;
     params.allow(&[TEXT, targets::PARAMS, freshness::PARAMS, &["preference"]].concat())?;
-    let options = targets::Options::read(params)?;
-    let limit = app.config.search.max_indexes;
-    let indexes = targets::resolve(&app.engine, expression, options, limit)?;
-    freshness::wait(app, params, &indexes).await?;
-    let (snapshots, checkpoints) = freshness::snapshots(&indexes);
+    let targets = Targets::searched(app, expression, params)?;
+    freshness::wait(app, params, &targets.indexes).await?;
+    let (snapshots, checkpoints) = freshness::snapshots(&targets.indexes);
     let fields = SnapshotFields(&snapshots);
     let mut query = read_count(&parse_object(&call.body)?, &fields)?;
     if let Some(text) = text_query(params, &fields)? {
         query = text;
     }
+    let query = targets.restrict(query, &snapshots)?;
     let shards = snapshots.len();
     let count =
         app.pools.search.run(move || Ok(egret_engine::search::count(&snapshots, &query)?)).await?;

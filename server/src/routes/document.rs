@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use egret_engine::Index;
 use egret_engine::batch::WriteOp;
 use egret_engine::search::request::SourceFilter;
 use egret_engine::snapshot::StoredDocument;
-use egret_engine::{ErrorKind, Index};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value, json};
 
-use super::{freshness, write};
+use super::{freshness, targets, write};
 use crate::app::App;
 use crate::dialect::bulk;
 use crate::dialect::json::Field;
@@ -141,7 +141,7 @@ pub(super) async fn read(
     call: Call,
 ) -> Result<Reply> {
     call.params.allow(&[READING, freshness::PARAMS].concat())?;
-    let index = app.engine.index(&index)?;
+    let index = targets::single(&app, &index)?;
     freshness::wait(&app, &call.params, std::slice::from_ref(&index)).await?;
     let filter = source_filter(&call.params);
     // Taken before the document is read, so that it promises no more than was seen.
@@ -186,7 +186,7 @@ pub(super) async fn source(
     call: Call,
 ) -> Result<Reply> {
     call.params.allow(&[READING, freshness::PARAMS].concat())?;
-    let index = app.engine.index(&index)?;
+    let index = targets::single(&app, &index)?;
     freshness::wait(&app, &call.params, std::slice::from_ref(&index)).await?;
     let filter = source_filter(&call.params);
     if filter == SourceFilter::None {
@@ -207,9 +207,4 @@ pub(super) async fn source(
 pub(super) fn failed(index: &str, id: &str, error: &Error) -> Value {
     let shown = Value::Object(crate::http::errors::to_json(error));
     json!({"_index": index, "_id": id, "error": shown})
-}
-
-/// Whether an error is that an index is missing.
-pub(super) fn is_missing_index(error: &Error) -> bool {
-    error.kind() == Kind::Engine(ErrorKind::IndexNotFound)
 }

@@ -1,21 +1,26 @@
-//! Indexes: create, show, delete, exists.
+//! Indexes: create, show, delete, exists, open, close.
 
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use egret_engine::{ErrorKind, Index, IndexDefinition};
+use egret_engine::catalog::IndexEntry;
+use egret_engine::catalog::resolve::Expansion;
+use egret_engine::{ErrorKind, IndexDefinition};
 use serde_json::{Map, Value, json};
+use uuid::Uuid;
 
-use super::{settings, targets, write};
+use super::targets::{self, Access};
+use super::{settings, write};
 use crate::app::App;
-use crate::cached_search::index_uuid;
-use crate::dialect::json::{did_you_mean, parse_object};
+use crate::cached_search::uuid_of;
+use crate::dialect::alias;
+use crate::dialect::json::{Field, did_you_mean, parse_object};
 use crate::error::{Error, Kind, Result};
 use crate::http::{Call, Params, Reply};
 
 /// Parameters that one node always fulfils at once.
-const PATIENCE: &[&str] = &["timeout", "master_timeout", "cluster_manager_timeout"];
+pub(super) const PATIENCE: &[&str] = &["timeout", "master_timeout", "cluster_manager_timeout"];
 
 /// Checks the parameters that one node always fulfils at once.
 pub(super) fn patience(params: &Params) -> Result<()> {
@@ -43,8 +48,9 @@ fn definition(body: &Map<String, Value>) -> Result<IndexDefinition> {
         match key.as_str() {
             "mappings" => definition.mappings = value.clone(),
             "settings" => definition.settings = value.clone(),
-            "aliases" if value.as_object().is_some_and(Map::is_empty) => {}
-            "aliases" => return Err(Error::argument("[aliases] are not supported yet")),
+            "aliases" => {
+                definition.aliases = alias::read_all(&Field::new("create index", key, value))?;
+            }
             _ => {
                 let offer = did_you_mean(key, KEYS);
                 return Err(Error::parsing(format!("unknown key [{key}] for create index{offer}")));
@@ -59,37 +65,36 @@ pub(super) async fn read(
     Path(expression): Path<String>,
     call: Call,
 ) -> Result<Reply> {
-    let known = ["flat_settings", "local", "features"];
+    let known = ["flat_settings", "include_defaults", "local", "features"];
     call.params.allow(&[PATIENCE, targets::PARAMS, &known].concat())?;
+    patience(&call.params)?;
     let flat = call.params.is_true("flat_settings")?;
+    let defaults = call.params.is_true("include_defaults")?;
     let features = call.params.list("features");
     for feature in &features {
         if !matches!(feature.as_str(), "aliases" | "mappings" | "settings") {
             return Err(Error::argument(format!("[features] has no [{feature}]")));
         }
     }
-    let shown = |feature: &str| features.is_empty() || features.iter().any(|name| name == feature);
+    let wanted = |feature: &str| features.is_empty() || features.iter().any(|name| name == feature);
     let mut all = Map::new();
-    for index in named(&app, &expression, &call.params)? {
+    for (name, entry) in targets::shown(&app, &expression, &call.params)? {
         let mut one = Map::new();
-        if shown("aliases") {
-            one.insert("aliases".into(), json!({}));
+        if wanted("aliases") {
+            one.insert("aliases".into(), json!(entry.aliases));
         }
-        if shown("mappings") {
-            one.insert("mappings".into(), index.mapping().to_json());
+        if wanted("mappings") {
+            one.insert("mappings".into(), app.engine.mapping(&name)?.to_json());
         }
-        if shown("settings") {
-            one.insert("settings".into(), settings::of(&index, flat));
+        if wanted("settings") {
+            one.insert("settings".into(), settings::of(&name, &entry, flat));
         }
-        all.insert(index.name().to_owned(), Value::Object(one));
+        if defaults {
+            one.insert("defaults".into(), settings::defaults(&entry, flat));
+        }
+        all.insert(name, Value::Object(one));
     }
     Ok(Reply::ok(&all))
-}
-
-/// The indexes that an expression names under a request's parameters.
-pub(super) fn named(app: &App, expression: &str, params: &Params) -> Result<Vec<Arc<Index>>> {
-    let options = targets::Options::read(params)?;
-    targets::resolve(&app.engine, expression, options, app.config.search.max_indexes)
 }
 
 pub(super) async fn exists(
@@ -97,8 +102,9 @@ pub(super) async fn exists(
     Path(expression): Path<String>,
     call: Call,
 ) -> Result<Reply> {
-    call.params.allow(&[PATIENCE, targets::PARAMS, &["flat_settings", "local"]].concat())?;
-    let found = match named(&app, &expression, &call.params) {
+    let known = ["flat_settings", "include_defaults", "local"];
+    call.params.allow(&[PATIENCE, targets::PARAMS, &known].concat())?;
+    let found = match targets::entries(&app, &expression, &call.params, targets::METADATA) {
         Err(error) if error.kind() == Kind::Engine(ErrorKind::IndexNotFound) => false,
         // A name that no index can have is not there either.
         Err(error) if error.kind() == Kind::Engine(ErrorKind::InvalidIndexName) => false,
@@ -115,31 +121,68 @@ pub(super) async fn delete(
 ) -> Result<Reply> {
     call.params.allow(&[PATIENCE, targets::PARAMS].concat())?;
     patience(&call.params)?;
-    let indexes = named(&app, &expression, &call.params)?;
-    for index in &indexes {
-        if let Some(pipeline) = index.pipeline() {
-            return Err(Error::new(
-                Kind::Engine(ErrorKind::Forbidden),
-                format!(
-                    "index [{}] follows pipeline [{pipeline}] and cannot be deleted: take its \
-                     table out of the pipeline first",
-                    index.name()
-                ),
-            )
-            .with_index(index.name()));
-        }
+    let defaults = Expansion { allow_no_indices: true, ..Expansion::OPEN_AND_CLOSED };
+    let entries = targets::entries(&app, &expression, &call.params, defaults)?;
+    for (name, entry) in &entries {
+        targets::refuse_blocked(name, targets::blocks(entry), Access::Delete)?;
     }
-    let app_of_delete = Arc::clone(&app);
-    let delete = move || indexes.iter().try_for_each(|index| remove(&app_of_delete, index));
-    app.pools.manage.run(delete).await?;
+    let (names, uuids): (Vec<String>, Vec<String>) =
+        entries.into_iter().map(|(name, entry)| (name, entry.uuid)).unzip();
+    let engine = Arc::clone(&app.engine);
+    app.pools.manage.run(move || Ok(engine.delete_indexes(&names)?)).await?;
+    purge(&app, uuids.iter().filter_map(|uuid| uuid_of(uuid)));
     Ok(Reply::ok(&json!({"acknowledged": true})))
 }
 
-/// Deletes an index and its answers. Blocking.
-fn remove(app: &App, index: &Index) -> Result<()> {
-    app.engine.delete_index(index.name(), false)?;
-    if let (Some(cache), Some(uuid)) = (&app.cache, index_uuid(index)) {
-        cache.purge(uuid);
+/// Forgets the answers of indexes that are gone.
+pub(super) fn purge(app: &App, uuids: impl Iterator<Item = Uuid>) {
+    if let Some(cache) = &app.cache {
+        uuids.for_each(|uuid| cache.purge(uuid));
     }
-    Ok(())
+}
+
+pub(super) async fn close(
+    State(app): State<Arc<App>>,
+    Path(expression): Path<String>,
+    call: Call,
+) -> Result<Reply> {
+    call.params.allow(&[PATIENCE, targets::PARAMS, &["wait_for_active_shards"]].concat())?;
+    let defaults = Expansion { aliases: true, closed: false, ..Expansion::OPEN_AND_CLOSED };
+    let entries = changed(&app, &expression, &call.params, defaults)?;
+    let names: Vec<String> = entries.into_iter().map(|(name, _)| name).collect();
+    let closed: Map<String, Value> =
+        names.iter().map(|name| (name.clone(), json!({"closed": true}))).collect();
+    let engine = Arc::clone(&app.engine);
+    let close = move || Ok(names.iter().try_for_each(|name| engine.close_index(name))?);
+    app.pools.manage.run(close).await?;
+    Ok(Reply::ok(&json!({
+        "acknowledged": true,
+        "shards_acknowledged": true,
+        "indices": closed,
+    })))
+}
+
+pub(super) async fn open(
+    State(app): State<Arc<App>>,
+    Path(expression): Path<String>,
+    call: Call,
+) -> Result<Reply> {
+    call.params.allow(&[PATIENCE, targets::PARAMS, &["wait_for_active_shards"]].concat())?;
+    let defaults = Expansion { aliases: true, open: false, ..Expansion::OPEN_AND_CLOSED };
+    let entries = changed(&app, &expression, &call.params, defaults)?;
+    let engine = Arc::clone(&app.engine);
+    let open = move || Ok(entries.iter().try_for_each(|(name, _)| engine.open_index(name))?);
+    app.pools.manage.run(open).await?;
+    Ok(Reply::ok(&json!({"acknowledged": true, "shards_acknowledged": true})))
+}
+
+/// The indexes to open or close.
+fn changed(
+    app: &App,
+    expression: &str,
+    params: &Params,
+    defaults: Expansion,
+) -> Result<Vec<(String, IndexEntry)>> {
+    patience(params)?;
+    targets::changed(app, expression, params, defaults)
 }

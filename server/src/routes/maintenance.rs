@@ -6,7 +6,6 @@ use axum::extract::{Path, State};
 use egret_engine::Index;
 use serde_json::json;
 
-use super::index::named;
 use super::targets;
 use crate::app::App;
 use crate::error::{Error, Result};
@@ -52,7 +51,7 @@ async fn run(
     if call.params.is_true("force")? && !waits {
         return Err(Error::validation("wait_if_ongoing must be true for a force flush"));
     }
-    let indexes = named(app, expression, &call.params)?;
+    let indexes = targets::open(app, expression, &call.params)?;
     let count = indexes.len();
     let act = move || {
         indexes

@@ -3,16 +3,15 @@
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
+use egret_engine::catalog::resolve::{self, Expansion};
 use serde_json::{Map, Value, json};
 
-use super::index::{named, patience};
+use super::index::{PATIENCE, patience};
 use super::targets;
 use crate::app::App;
 use crate::dialect::json::parse_object;
 use crate::error::{Error, Result};
 use crate::http::{Call, Reply};
-
-const PATIENCE: &[&str] = &["timeout", "master_timeout", "cluster_manager_timeout", "local"];
 
 pub(super) async fn read_all(State(app): State<Arc<App>>, call: Call) -> Result<Reply> {
     show(&app, &call, "_all")
@@ -27,11 +26,12 @@ pub(super) async fn read(
 }
 
 fn show(app: &App, call: &Call, expression: &str) -> Result<Reply> {
-    call.params.allow(&[PATIENCE, targets::PARAMS].concat())?;
+    call.params.allow(&[PATIENCE, targets::PARAMS, &["local"]].concat())?;
     patience(&call.params)?;
     let mut all = Map::new();
-    for index in named(app, expression, &call.params)? {
-        all.insert(index.name().into(), json!({"mappings": index.mapping().to_json()}));
+    for (name, _) in targets::shown(app, expression, &call.params)? {
+        let mapping = app.engine.mapping(&name)?.to_json();
+        all.insert(name, json!({"mappings": mapping}));
     }
     Ok(Reply::ok(&all))
 }
@@ -43,20 +43,23 @@ pub(super) async fn add(
 ) -> Result<Reply> {
     call.params.allow(&[PATIENCE, targets::PARAMS, &["write_index_only"]].concat())?;
     patience(&call.params)?;
-    call.params.boolean("write_index_only")?;
     if call.body.is_empty() {
         return Err(Error::validation("mapping source is missing"));
     }
     let addition = Value::Object(parse_object(&call.body)?);
-    let indexes = named(&app, &expression, &call.params)?;
-    if indexes.is_empty() {
-        return Err(targets::missing(&expression));
+    let mut names = Vec::new();
+    if call.params.is_true("write_index_only")? {
+        let catalog = app.engine.catalog();
+        let index = catalog.write_index(&expression)?;
+        names.push(index.ok_or_else(|| resolve::missing(&expression))?.to_owned());
+    } else {
+        let defaults = Expansion { allow_no_indices: false, ..Expansion::OPEN };
+        let entries = targets::changed(&app, &expression, &call.params, defaults)?;
+        names.extend(entries.into_iter().map(|(name, _)| name));
     }
-    let add = move || {
-        indexes.iter().try_for_each(|index| {
-            index.put_mapping(&addition).map_err(|error| error.with_index(index.name()).into())
-        })
-    };
+    let engine = Arc::clone(&app.engine);
+    let add =
+        move || Ok(names.iter().try_for_each(|name| engine.index(name)?.put_mapping(&addition))?);
     app.pools.manage.run(add).await?;
     Ok(Reply::ok(&json!({"acknowledged": true})))
 }

@@ -47,14 +47,12 @@ async fn run(app: &App, call: &Call, default_index: Option<&str>) -> Result<Repl
         if at > 0 {
             body.push(b',');
         }
-        match app.engine.index(name).map_err(Error::from) {
+        match targets::single(app, name) {
             Ok(index) => {
                 let found = document::find(app, &index, id, &call.params).await?;
                 body.extend(document::written(index.name(), id, found.as_ref(), filter)?);
             }
             Err(error) => {
-                let error =
-                    if document::is_missing_index(&error) { targets::missing(name) } else { error };
                 let shown = document::failed(name, id, &error);
                 body.extend(shown.to_string().into_bytes());
             }

@@ -19,10 +19,12 @@ mod mget;
 mod msearch;
 mod page;
 mod prometheus;
+mod resolve;
 mod root;
 mod search;
 mod settings;
 mod targets;
+mod templates;
 mod update;
 mod write;
 
@@ -32,7 +34,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{Method, Uri};
 use axum::middleware::from_fn;
-use axum::routing::{get, head, post, put};
+use axum::routing::{get, post, put};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::decompression::RequestDecompressionLayer;
 
@@ -46,6 +48,8 @@ pub fn router(app: Arc<App>) -> Router {
         .merge(documents())
         .merge(searches())
         .merge(indexes())
+        .merge(aliases())
+        .merge(templates())
         .merge(server())
         .fallback(no_handler)
         .method_not_allowed_fallback(no_method)
@@ -89,19 +93,70 @@ fn indexes() -> Router<Arc<App>> {
             "/{index}",
             put(index::create).get(index::read).delete(index::delete).head(index::exists),
         )
+        .route("/{index}/_open", post(index::open).put(index::open))
+        .route("/{index}/_close", post(index::close).put(index::close))
+        .route("/_resolve/index/{name}", get(resolve::index))
         .route("/_mapping", get(mapping::read_all))
         .route("/{index}/_mapping", get(mapping::read).put(mapping::add).post(mapping::add))
-        .route("/_settings", get(settings::read_all))
+        .route("/_settings", get(settings::read_all).put(settings::update_all))
         .route("/_settings/{name}", get(settings::read_named_all))
-        .route("/{index}/_settings", get(settings::read))
+        .route("/{index}/_settings", get(settings::read).put(settings::update))
         .route("/{index}/_settings/{name}", get(settings::read_named))
-        .route("/_alias", get(aliases::read_all))
-        .route("/{index}/_alias", get(aliases::read))
-        .route("/_alias/{name}", head(aliases::none).get(aliases::none))
         .route("/_refresh", get(maintenance::refresh_all).post(maintenance::refresh_all))
         .route("/{index}/_refresh", get(maintenance::refresh).post(maintenance::refresh))
         .route("/_flush", get(maintenance::flush_all).post(maintenance::flush_all))
         .route("/{index}/_flush", get(maintenance::flush).post(maintenance::flush))
+}
+
+fn aliases() -> Router<Arc<App>> {
+    use aliases::{delete, exists, exists_all, put, put_alone, put_from_body};
+    use aliases::{read, read_all, read_named, read_named_all, update};
+    let named = || get(read_named).head(exists).put(put).post(put).delete(delete);
+    Router::new()
+        .route("/_alias", get(read_all))
+        .route("/_aliases", get(read_all).post(update))
+        .route("/{index}/_alias", get(read).put(put_from_body).post(put_from_body))
+        .route(
+            "/_alias/{name}",
+            get(read_named_all).head(exists_all).put(put_alone).post(put_alone),
+        )
+        .route("/{index}/_alias/{name}", named())
+        .route("/{index}/_aliases/{name}", named())
+}
+
+fn templates() -> Router<Arc<App>> {
+    use templates::{component, index, legacy};
+    Router::new()
+        .route("/_component_template", get(component::read_all))
+        .route(
+            "/_component_template/{name}",
+            get(component::read)
+                .head(component::exists)
+                .put(component::put)
+                .post(component::put)
+                .delete(component::delete),
+        )
+        .route("/_index_template", get(index::read_all))
+        .route(
+            "/_index_template/{name}",
+            get(index::read)
+                .head(index::exists)
+                .put(index::put)
+                .post(index::put)
+                .delete(index::delete),
+        )
+        .route("/_index_template/_simulate", post(index::simulate_body))
+        .route("/_index_template/_simulate/{name}", post(index::simulate))
+        .route("/_index_template/_simulate_index/{name}", post(index::simulate_index))
+        .route("/_template", get(legacy::read_all))
+        .route(
+            "/_template/{name}",
+            get(legacy::read)
+                .head(legacy::exists)
+                .put(legacy::put)
+                .post(legacy::put)
+                .delete(legacy::delete),
+        )
 }
 
 fn server() -> Router<Arc<App>> {
@@ -116,6 +171,10 @@ fn server() -> Router<Arc<App>> {
         .route("/_cat/health", get(cat::health))
         .route("/_cat/count", get(cat::count_all))
         .route("/_cat/count/{index}", get(cat::count))
+        .route("/_cat/aliases", get(cat::aliases_all))
+        .route("/_cat/aliases/{name}", get(cat::aliases))
+        .route("/_cat/templates", get(cat::templates_all))
+        .route("/_cat/templates/{name}", get(cat::templates))
         .route("/_cluster/health", get(cluster::health_all))
         .route("/_cluster/health/{index}", get(cluster::health))
         .route("/_cluster/stats", get(cluster::stats))

@@ -12,17 +12,18 @@ use egret_engine::search::request::{SearchRequest, SourceFilter, TrackTotalHits}
 use egret_engine::{Checkpoint, Snapshot};
 use serde_json::{Map, Value};
 
-use super::{document, freshness, targets};
+use super::targets::{self, Targets};
+use super::{document, freshness};
 use crate::app::App;
 use crate::cached_search::{self, CacheUse, Search};
 use crate::dialect::json::{Field, parse_object};
 use crate::dialect::lucene::{TextOptions, parse};
 use crate::dialect::query::{FieldKind, Fields, QueryReader, operator};
 use crate::dialect::response::Shape;
-use crate::dialect::source::matches;
 use crate::dialect::{search as dialect, sort};
 use crate::error::{Error, Result};
 use crate::http::{Call, Params, Reply};
+use egret_engine::catalog::pattern::matches;
 
 /// Parameters of `q=`.
 pub(super) const TEXT: &[&str] =
@@ -107,12 +108,12 @@ async fn found(
     expression: &str,
     started: Instant,
 ) -> Result<Found> {
-    let options = targets::Options::read(params)?;
     let limits = &app.config.search;
-    let indexes = targets::resolve(&app.engine, expression, options, limits.max_indexes)?;
-    freshness::wait(app, params, &indexes).await?;
-    let (snapshots, checkpoints) = freshness::snapshots(&indexes);
+    let targets = Targets::searched(app, expression, params)?;
+    freshness::wait(app, params, &targets.indexes).await?;
+    let (snapshots, checkpoints) = freshness::snapshots(&targets.indexes);
     let mut request = read(&parse_object(body)?, params, &SnapshotFields(&snapshots))?;
+    request.query = targets.restrict(request.query, &snapshots)?;
     dialect::check(&request, limits.max_result_window)?;
     if request.timeout.is_none() {
         request.timeout = limits.default_timeout();
@@ -122,7 +123,7 @@ async fn found(
         total_as_int: params.is_true("rest_total_hits_as_int")?,
     };
     let may_cache = params.boolean("request_cache")?.unwrap_or(true);
-    let search = Search { indexes, snapshots, request, shape };
+    let search = Search { indexes: targets.indexes, snapshots, request, shape };
     let (rest, cache) = cached_search::answer(app, search, may_cache).await?;
     let mut body = format!("{{\"took\":{},", started.elapsed().as_millis()).into_bytes();
     body.extend_from_slice(&rest);

@@ -1,16 +1,19 @@
-//! `_settings`: show.
+//! `_settings`: show and change.
 
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
-use egret_engine::Index;
+use egret_engine::catalog::pattern::matches;
+use egret_engine::catalog::resolve::Expansion;
+use egret_engine::catalog::{IndexEntry, IndexState};
+use egret_engine::store::settings::{IndexSettings, SettingsUpdate};
 use serde_json::{Map, Value, json};
 
-use super::index::named;
+use super::index::{PATIENCE, patience};
 use super::{root, targets};
 use crate::app::App;
-use crate::dialect::source::matches;
-use crate::error::Result;
+use crate::dialect::json::parse_object;
+use crate::error::{Error, Result};
 use crate::http::{Call, Reply};
 
 pub(super) async fn read_all(State(app): State<Arc<App>>, call: Call) -> Result<Reply> {
@@ -43,22 +46,74 @@ pub(super) async fn read_named(
 
 /// Shows the settings whose flat names fit one of the patterns.
 fn show(app: &App, call: &Call, expression: &str, names: &str) -> Result<Reply> {
-    let known = ["flat_settings", "local", "master_timeout"];
-    call.params.allow(&[targets::PARAMS, &known].concat())?;
-    call.params.duration("master_timeout")?;
+    let known = ["flat_settings", "include_defaults", "local"];
+    call.params.allow(&[PATIENCE, targets::PARAMS, &known].concat())?;
+    patience(&call.params)?;
     let flat = call.params.is_true("flat_settings")?;
+    let with_defaults = call.params.is_true("include_defaults")?;
     let wanted =
         |name: &str| names.split(',').any(|pattern| pattern == "_all" || matches(pattern, name));
+    let chosen = |settings: Value| {
+        let all = flattened(&settings).into_iter();
+        let kept: Map<String, Value> = all.filter(|(name, _)| wanted(name)).collect();
+        if flat { kept } else { nested(&kept) }
+    };
     let mut all = Map::new();
-    for index in named(app, expression, &call.params)? {
-        let settings = of(&index, true);
-        let kept = settings.as_object().into_iter().flatten().filter(|(name, _)| wanted(name));
-        let kept: Map<String, Value> =
-            kept.map(|(name, value)| (name.clone(), value.clone())).collect();
-        let shown = if flat { kept } else { nested(&kept) };
-        all.insert(index.name().into(), json!({"settings": shown}));
+    for (name, entry) in targets::shown(app, expression, &call.params)? {
+        let mut shown = Map::new();
+        shown.insert("settings".into(), chosen(of(&name, &entry, true)).into());
+        if with_defaults {
+            shown.insert("defaults".into(), chosen(defaults(&entry, true)).into());
+        }
+        all.insert(name, shown.into());
     }
     Ok(Reply::ok(&all))
+}
+
+pub(super) async fn update_all(State(app): State<Arc<App>>, call: Call) -> Result<Reply> {
+    change(&app, &call, "_all").await
+}
+
+pub(super) async fn update(
+    State(app): State<Arc<App>>,
+    Path(expression): Path<String>,
+    call: Call,
+) -> Result<Reply> {
+    change(&app, &call, &expression).await
+}
+
+async fn change(app: &Arc<App>, call: &Call, expression: &str) -> Result<Reply> {
+    let known = ["preserve_existing", "flat_settings"];
+    call.params.allow(&[PATIENCE, targets::PARAMS, &known].concat())?;
+    patience(&call.params)?;
+    let preserve_existing = call.params.is_true("preserve_existing")?;
+    let mut body = parse_object(&call.body)?;
+    if body.len() == 1
+        && let Some(inner @ Value::Object(_)) = body.get_mut("settings")
+        && let Value::Object(inner) = inner.take()
+    {
+        body = inner;
+    }
+    let settings = Value::Object(body);
+    let names = flattened(&settings);
+    if names.is_empty() {
+        return Err(Error::validation("no settings to update"));
+    }
+    let options = Expansion { aliases: true, ..Expansion::OPEN_AND_CLOSED };
+    // A block does not stand in the way of its own removal.
+    let unblocking =
+        names.keys().all(|name| name.trim_start_matches("index.").starts_with("blocks."));
+    let entries = if unblocking {
+        targets::entries(app, expression, &call.params, options)?
+    } else {
+        targets::changed(app, expression, &call.params, options)?
+    };
+    let names: Vec<String> = entries.into_iter().map(|(name, _)| name).collect();
+    let engine = Arc::clone(&app.engine);
+    let options = SettingsUpdate { preserve_existing };
+    let update = move || Ok(engine.update_settings(&names, &settings, options)?);
+    app.pools.manage.run(update).await?;
+    Ok(Reply::ok(&json!({"acknowledged": true})))
 }
 
 /// Flat names as objects within objects.
@@ -82,9 +137,9 @@ fn insert(object: &mut Map<String, Value>, name: &str, value: &Value) {
 }
 
 /// An index's settings with what every index has, all values as texts.
-pub(super) fn of(index: &Index, flat: bool) -> Value {
-    let mut settings = match index.settings() {
-        Value::Object(settings) => settings,
+pub(super) fn of(name: &str, entry: &IndexEntry, flat: bool) -> Value {
+    let mut settings = match &entry.settings {
+        Value::Object(settings) => settings.clone(),
         _ => Map::new(),
     };
     let own = settings.entry("index").or_insert_with(|| json!({}));
@@ -92,32 +147,39 @@ pub(super) fn of(index: &Index, flat: bool) -> Value {
         for (key, value) in [
             ("number_of_shards", json!("1")),
             ("number_of_replicas", json!("0")),
-            ("creation_date", json!(index.created_ms().to_string())),
-            ("provided_name", json!(index.name())),
-            ("uuid", json!(index.uuid())),
+            ("creation_date", json!(entry.created_ms.to_string())),
+            ("provided_name", json!(name)),
+            ("uuid", json!(entry.uuid)),
             ("version", json!({"created": root::API_VERSION})),
         ] {
             own.entry(key).or_insert(value);
         }
+        // Closed is what Elasticsearch says with a block of its own.
+        if entry.state == IndexState::Closed {
+            own.entry("verified_before_close").or_insert(json!("true"));
+        }
     }
-    let mut settings = Value::Object(settings);
-    texts(&mut settings);
+    let settings = Value::Object(settings);
     if flat { Value::Object(flattened(&settings)) } else { settings }
 }
 
-/// Makes every scalar a text, as Elasticsearch shows settings.
-fn texts(value: &mut Value) {
-    match value {
-        Value::Object(object) => object.values_mut().for_each(texts),
-        Value::Array(elements) => elements.iter_mut().for_each(texts),
-        Value::Bool(_) | Value::Number(_) => *value = Value::String(value.to_string()),
-        Value::Null | Value::String(_) => {}
-    }
+/// What the settings that an index does not have come to.
+pub(super) fn defaults(entry: &IndexEntry, flat: bool) -> Value {
+    let given = flattened(&entry.settings);
+    let all =
+        IndexSettings::defaults().into_iter().map(|(name, value)| (format!("index.{name}"), value));
+    let missing: Map<String, Value> = all
+        .filter(|(name, _)| !given.contains_key(name))
+        .map(|(name, value)| (name, json!(value)))
+        .collect();
+    Value::Object(if flat { missing } else { nested(&missing) })
 }
 
-fn flattened(value: &Value) -> Map<String, Value> {
+pub(super) fn flattened(value: &Value) -> Map<String, Value> {
     let mut flat = Map::new();
-    flatten("", value, &mut flat);
+    if value.is_object() {
+        flatten("", value, &mut flat);
+    }
     flat
 }
 

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use egret_engine::batch::{Applied, Batch, BatchOutcome, OpResult, Refresh, WriteOp};
 use egret_engine::index::Receipt;
-use egret_engine::{Engine, ErrorKind, Index, IndexDefinition};
+use egret_engine::{ErrorKind, Index};
 use serde::Serialize;
 
+use super::targets::{self, WriteTo};
 use crate::app::App;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::http::Params;
 
 /// Parameters of every write. One node always has its one shard active, and writes never wait for
@@ -38,35 +39,6 @@ pub(super) fn refresh(params: &Params) -> Result<Refresh> {
     }
 }
 
-/// The index of this name, made with a dynamic mapping where there is none. Blocking.
-pub(super) fn index_or_new(engine: &Engine, name: &str) -> Result<Arc<Index>> {
-    match engine.index(name) {
-        Err(error) if error.kind() == ErrorKind::IndexNotFound => {}
-        found => return Ok(found?),
-    }
-    match engine.create_index(name, IndexDefinition::default()) {
-        // Another request was faster.
-        Err(error) if error.kind() == ErrorKind::IndexAlreadyExists => Ok(engine.index(name)?),
-        made => Ok(made?),
-    }
-}
-
-/// Refuses writes to an index whose documents come from a database.
-pub(super) fn refuse_followed(index: &Index) -> Result<()> {
-    match index.pipeline() {
-        None => Ok(()),
-        Some(pipeline) => Err(Error::new(
-            Kind::Engine(ErrorKind::Forbidden),
-            format!(
-                "index [{}] follows pipeline [{pipeline}] and takes its documents from PostgreSQL \
-                 alone: change the table instead",
-                index.name()
-            ),
-        )
-        .with_index(index.name())),
-    }
-}
-
 /// Writes one operation to an index, which is made where there is none.
 pub(super) async fn one(
     app: &App,
@@ -75,10 +47,9 @@ pub(super) async fn one(
     refresh: Refresh,
 ) -> Result<(Arc<Index>, Applied)> {
     let (engine, name) = (Arc::clone(&app.engine), name.to_owned());
-    let make = !matches!(op, WriteOp::Delete { .. });
+    let create = !matches!(op, WriteOp::Delete { .. });
     let resolve = move || {
-        let index = if make { index_or_new(&engine, &name)? } else { engine.index(&name)? };
-        refuse_followed(&index)?;
+        let index = targets::written(&engine, &name, WriteTo { create, ..WriteTo::default() })?;
         let batch = Batch { ops: vec![op], refresh, ..Batch::default() };
         let receipt = index.submit(batch)?;
         Ok((index, receipt))

@@ -20,7 +20,7 @@ impl Fields for Sample {
             ("tag", FieldKind::Keyword),
             ("age", FieldKind::Other),
         ];
-        let fits = |name: &str| crate::dialect::source::matches(pattern, name);
+        let fits = |name: &str| egret_engine::catalog::pattern::matches(pattern, name);
         all.into_iter()
             .filter(|(name, _)| fits(name))
             .map(|(name, kind)| (name.to_owned(), kind))

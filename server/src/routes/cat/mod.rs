@@ -1,14 +1,18 @@
 //! `_cat`: tables for people, and the same as JSON.
 
+mod catalog;
 mod table;
 
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
+use egret_engine::catalog::IndexState;
+use egret_engine::catalog::resolve::Expansion;
+use egret_engine::index::IndexStats;
 use jiff::Timestamp;
 
+pub(super) use self::catalog::{aliases, aliases_all, templates, templates_all};
 use self::table::{Column, PARAMS, Table, size};
-use super::index::named;
 use super::{cluster, targets};
 use crate::app::App;
 use crate::error::Result;
@@ -17,8 +21,9 @@ use crate::http::{Call, Reply};
 pub(super) async fn help(call: Call) -> Result<Reply> {
     call.params.allow(&["help"])?;
     Ok(Reply::text(
-        "=^.^=\n/_cat/count\n/_cat/count/{index}\n/_cat/health\n/_cat/indices\n\
-         /_cat/indices/{index}\n",
+        "=^.^=\n/_cat/aliases\n/_cat/aliases/{alias}\n/_cat/count\n/_cat/count/{index}\n\
+         /_cat/health\n/_cat/indices\n/_cat/indices/{index}\n/_cat/templates\n\
+         /_cat/templates/{name}\n",
     ))
 }
 
@@ -60,28 +65,36 @@ fn show_indices(app: &App, call: &Call, expression: &str) -> Result<Reply> {
         return Err(crate::error::Error::argument(reason));
     }
     let mut table = Table::new(INDICES);
-    for index in named(app, expression, &call.params)? {
-        if health.is_some_and(|color| color != "green") {
+    let options = Expansion { closed: true, ..targets::METADATA };
+    for (name, entry) in targets::entries(app, expression, &call.params, options)? {
+        // Of a closed index nothing is known but what the catalog says; of a damaged one as well.
+        let stats = app.engine.index(&name).ok().map(|index| index.stats());
+        let is_open = entry.state == IndexState::Open;
+        let color = if is_open && stats.is_none() { "red" } else { "green" };
+        if health.is_some_and(|wanted| color != wanted) {
             continue;
         }
-        let stats = index.stats();
-        let bytes = size(stats.size_bytes, &call.params)?;
-        let created = Timestamp::from_millisecond(index.created_ms()).unwrap_or_default();
+        let shown = |number: fn(&IndexStats) -> u64| {
+            stats.as_ref().map(|stats| number(stats).to_string()).unwrap_or_default()
+        };
+        let bytes = stats.as_ref().map(|stats| size(stats.size_bytes, &call.params));
+        let bytes = bytes.transpose()?.unwrap_or_default();
+        let created = Timestamp::from_millisecond(entry.created_ms).unwrap_or_default();
         table.row([
-            "green".to_owned(),
-            "open".to_owned(),
-            index.name().to_owned(),
-            index.uuid().to_owned(),
+            color.to_owned(),
+            if is_open { "open".to_owned() } else { "close".to_owned() },
+            name,
+            entry.uuid,
             "1".to_owned(),
             "0".to_owned(),
-            stats.doc_count.to_string(),
-            stats.deleted_count.to_string(),
+            shown(|stats| stats.doc_count),
+            shown(|stats| stats.deleted_count),
             bytes.clone(),
             bytes,
-            index.created_ms().to_string(),
+            entry.created_ms.to_string(),
             created.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string(),
-            stats.segment_count.to_string(),
-            index.pipeline().unwrap_or_default().to_owned(),
+            shown(|stats| stats.segment_count),
+            entry.pipeline.unwrap_or_default(),
         ]);
     }
     table.answer(call)
@@ -148,7 +161,7 @@ pub(super) async fn count(
 
 fn show_count(app: &App, call: &Call, expression: &str) -> Result<Reply> {
     call.params.allow(PARAMS)?;
-    let indexes = named(app, expression, &call.params)?;
+    let indexes = targets::open(app, expression, &call.params)?;
     let count: u64 = indexes.iter().map(|index| index.snapshot().doc_count()).sum();
     let now = Timestamp::now();
     let mut table = Table::new(COUNT);

@@ -4,10 +4,10 @@ use std::cmp::Ordering;
 
 use serde_json::{Map, Value};
 
-use crate::dialect::source::matches;
 use crate::error::{Error, Result};
 use crate::http::media::{Wanted, wanted};
 use crate::http::{Call, Params, Reply};
+use egret_engine::catalog::pattern::matches;
 
 /// Parameters of every table.
 pub(super) const PARAMS: &[&str] =
