@@ -40,7 +40,16 @@ pub struct PipelineConfig {
     pub outstanding_bytes: usize,
     /// Batches that may be with the engine, submitted and not yet applied.
     pub outstanding_batches: usize,
-    /// The largest message that the server may send: one row, whole.
+    /// Bytes of a transaction's documents that are gathered in memory. What is more waits in a
+    /// temporary file in the pipeline's folder.
+    pub transaction_buffer_bytes: usize,
+    /// Bytes that a transaction's documents may have in all. Past it the tables are copied again,
+    /// rather than fill this machine's disk.
+    pub max_transaction_bytes: u64,
+    /// The largest document. A larger row goes to the dead letters.
+    pub max_document_bytes: usize,
+    /// The largest message that the server may send: one row, whole. PostgreSQL's own limit is
+    /// 1 GiB.
     pub max_message_bytes: usize,
     /// How often durable positions are collected and acknowledged to the database, in
     /// milliseconds.
@@ -74,7 +83,10 @@ impl Default for PipelineConfig {
             copy_range_blocks: 8192,
             outstanding_bytes: 64 << 20,
             outstanding_batches: 4096,
-            max_message_bytes: 256 << 20,
+            transaction_buffer_bytes: 32 << 20,
+            max_transaction_bytes: 16 << 30,
+            max_document_bytes: 32 << 20,
+            max_message_bytes: 1 << 30,
             acknowledge_interval_ms: 1000,
             watch_interval_ms: 5000,
             connect_timeout_ms: 10_000,
@@ -130,6 +142,9 @@ impl PipelineConfig {
             ("copy_range_blocks", u64::from(self.copy_range_blocks)),
             ("outstanding_bytes", self.outstanding_bytes as u64),
             ("outstanding_batches", self.outstanding_batches as u64),
+            ("transaction_buffer_bytes", self.transaction_buffer_bytes as u64),
+            ("max_transaction_bytes", self.max_transaction_bytes),
+            ("max_document_bytes", self.max_document_bytes as u64),
             ("max_message_bytes", self.max_message_bytes as u64),
             ("acknowledge_interval_ms", self.acknowledge_interval_ms),
             ("watch_interval_ms", self.watch_interval_ms),

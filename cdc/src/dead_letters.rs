@@ -27,10 +27,11 @@ use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::document::MAX_RAW_BYTES;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Bytes of a row's values past which a letter leaves them out.
-const MAX_VALUES_BYTES: usize = 64 << 10;
+/// The longest reason that a letter keeps, in bytes; a longer one is cut.
+const MAX_REASON_BYTES: usize = 4 << 10;
 
 /// A row that could not be indexed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -113,6 +114,11 @@ impl DeadLetters {
         self.count
     }
 
+    /// Whether any letter of a table is open.
+    pub(crate) fn has_any_of(&self, table: &str) -> bool {
+        self.open.get(table).is_some_and(|letters| !letters.is_empty())
+    }
+
     /// Lists a row. Durable after the next `sync`.
     pub(crate) fn add(&mut self, mut letter: Letter) -> Result<()> {
         let of_table = self.open.entry(letter.table.clone()).or_default();
@@ -136,9 +142,12 @@ impl DeadLetters {
         }
         let size: usize =
             letter.values.values().map(|value| value.as_str().map_or(8, str::len)).sum();
-        if size > MAX_VALUES_BYTES {
+        if size > MAX_RAW_BYTES {
             letter.values.clear();
         }
+        let fits = |end: &usize| letter.reason.is_char_boundary(*end);
+        let end = (0..=MAX_REASON_BYTES.min(letter.reason.len())).rev().find(fits);
+        letter.reason.truncate(end.unwrap_or_default());
         self.write(&Line::Letter(letter))
     }
 

@@ -11,6 +11,9 @@ use crate::types::{Kind, write_json};
 /// The longest `_id` that an index takes, in bytes.
 const MAX_ID_BYTES: usize = 512;
 
+/// Bytes of a row's values that a dead letter keeps; those that do not fit are left out.
+pub(crate) const MAX_RAW_BYTES: usize = 64 << 10;
+
 /// One value of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Value<'a> {
@@ -47,6 +50,9 @@ pub(crate) enum RowError {
     /// A key that is empty, or longer than an `_id` may be.
     #[error("the key has {0} bytes, and an _id has 1 to {MAX_ID_BYTES}")]
     KeyLength(usize),
+    /// A row whose document would be too large.
+    #[error("the document has more than max_document_bytes [{0}]")]
+    TooLarge(usize),
     /// A value that does not fit its column's type.
     #[error("column [{column}]: {reason}")]
     Value {
@@ -74,6 +80,8 @@ pub(crate) struct RowFormat {
     labels: Vec<Vec<u8>>,
     /// The key's columns, in the key's order.
     key: Vec<usize>,
+    /// The largest document.
+    max_bytes: usize,
 }
 
 /// A document.
@@ -96,7 +104,13 @@ impl RowFormat {
             label
         };
         let labels = columns.iter().map(label).collect();
-        key.filter(|key| !key.is_empty()).map(|key| Self { columns, labels, key })
+        let max_bytes = usize::MAX;
+        key.filter(|key| !key.is_empty()).map(|key| Self { columns, labels, key, max_bytes })
+    }
+
+    /// The same, for documents of at most so many bytes.
+    pub(crate) fn with_max_bytes(self, max_bytes: usize) -> Self {
+        Self { max_bytes, ..self }
     }
 
     /// The columns.
@@ -155,28 +169,40 @@ impl RowFormat {
                 source.extend_from_slice(b"null");
                 continue;
             };
+            // Before the value is copied.
+            if source.len() + text.len() > self.max_bytes {
+                return Err(RowError::TooLarge(self.max_bytes));
+            }
             // Only a database in SQL_ASCII can send what is not UTF-8.
             write_json(&column.kind, &String::from_utf8_lossy(text), &mut source).map_err(
                 |error| RowError::Value { column: column.name.clone(), reason: error.to_string() },
             )?;
         }
         source.push(b'}');
+        if source.len() > self.max_bytes {
+            return Err(RowError::TooLarge(self.max_bytes));
+        }
         Ok(Document { source: source.into(), keep })
     }
 
-    /// A row as it came, each value as text: what a dead letter keeps.
+    /// A row as it came, each value as text, as far as [`MAX_RAW_BYTES`] go: what a dead letter
+    /// keeps.
     pub(crate) fn raw<R: Row + ?Sized>(
         &self,
         row: &R,
     ) -> serde_json::Map<String, serde_json::Value> {
+        let mut left = MAX_RAW_BYTES;
         let value = |(at, column): (usize, &RowColumn)| {
             let value = match row.value(at) {
-                Value::Text(text) => String::from_utf8_lossy(text).into_owned().into(),
+                Value::Text(text) => {
+                    left = left.checked_sub(text.len())?;
+                    String::from_utf8_lossy(text).into_owned().into()
+                }
                 Value::Null | Value::Unchanged => serde_json::Value::Null,
             };
-            (column.name.clone(), value)
+            Some((column.name.clone(), value))
         };
-        self.columns.iter().enumerate().map(value).collect()
+        self.columns.iter().enumerate().filter_map(value).collect()
     }
 
     fn name(&self, column: usize) -> &str {
@@ -228,6 +254,25 @@ mod tests {
         let error = format.document(&row[..]).unwrap_err().to_string();
         assert_eq!(error, "column [id]: [7x] is not an integer");
         assert_eq!(format.raw(&row[..])["id"], "7x");
+    }
+
+    #[test]
+    fn large_documents() {
+        let columns = [("id", Kind::Long), ("a", Kind::Text), ("b", Kind::Text)];
+        let check = |max_bytes: usize, fits: bool| {
+            let format = format(&columns, &["id"]).with_max_bytes(max_bytes);
+            let row = [text("7"), text(&"x".repeat(50)), Datum::Null];
+            let found = format.document(&row[..]).map(|document| document.source.len());
+            let expected = if fits { Ok(74) } else { Err(RowError::TooLarge(max_bytes)) };
+            assert_eq!(found, expected);
+        };
+        check(74, true);
+        check(73, false);
+        check(50, false);
+        let format = format(&columns, &["id"]);
+        let row = [text("7"), text(&"x".repeat(MAX_RAW_BYTES)), text("kept")];
+        let raw = format.raw(&row[..]);
+        assert_eq!(serde_json::Value::from(raw), serde_json::json!({"id": "7", "b": "kept"}));
     }
 
     #[test]

@@ -115,7 +115,8 @@ impl Pipeline {
     fn jobs(&self, followed: Vec<Followed>) -> Vec<Job> {
         let job = |Followed { table, index }: Followed| {
             let title = table.title();
-            let format = Arc::new(table.row_format()?);
+            let format = table.row_format()?.with_max_bytes(self.config.max_document_bytes);
+            let format = Arc::new(format);
             self.board.set_table_state(&title, TableState::Copying, None);
             let counters = self.board.counters(&title);
             Some(Job { table, title: title.into(), format, sink: index.sink, counters })

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use egret_aof::spool;
 use egret_engine::{Checkpoint, Lsn};
 use parking_lot::Mutex;
 use pgwire_replication::ReplicationClient;
@@ -26,6 +27,7 @@ use crate::slot::{self, Server, Verdict};
 use crate::status::{PipelineState, TableState};
 use crate::stream::{Feed, Stream};
 use crate::tables::{self, Followed, Skipped, candidates, given_up};
+use crate::transaction::Gathering;
 use crate::watcher::{Watcher, check_retained};
 
 /// The oldest server that sends logical messages, which the driver always asks for.
@@ -78,7 +80,9 @@ impl Pipeline {
         }
     }
 
+    /// Opens what the pipeline keeps, once.
     fn open_letters(&self) -> Result<LetterBox> {
+        spool::remove_leftovers(&*self.disk, &self.folder)?;
         let letters = DeadLetters::open(&self.disk, &self.folder, self.config.max_dead_letters)?;
         self.board.dead_letters.store(letters.count() as u64, Ordering::Relaxed);
         let letters = Arc::new(Mutex::new(letters));
@@ -257,6 +261,11 @@ impl Pipeline {
             ),
             board: Arc::clone(&self.board),
             relations: FxHashMap::default(),
+            gathering: Arc::new(Gathering::new(
+                Arc::clone(&self.disk),
+                self.folder.clone(),
+                &self.config,
+            )),
             transaction: None,
             advanced: Lsn::default(),
             looks_inactive: 0,

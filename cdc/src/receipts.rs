@@ -1,19 +1,20 @@
 //! Batches that are with the engine: what was handed over and not yet answered, bounded in number
 //! and bytes, and what the answers say.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use egret_engine::Lsn;
-use egret_engine::batch::{Batch, BatchOutcome, Patch, WriteOp};
+use egret_engine::batch::{Batch, BatchOutcome, Patch, SpooledOutcome, WriteOp};
 use egret_engine::index::Receipt;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 use tokio::sync::oneshot::error::TryRecvError;
 
 use crate::dead_letters::{DeadLetters, Letter};
+use crate::document::MAX_RAW_BYTES;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sink::Sink;
 use crate::status::{StatusBoard, TableCounters};
@@ -81,6 +82,8 @@ struct Waiting {
     bytes: usize,
     counters: Arc<TableCounters>,
     written: Written,
+    /// Whether operations of it are on disk.
+    spooled: bool,
 }
 
 /// What was written, for those operations that the engine may refuse: their ids in one text, and
@@ -104,11 +107,10 @@ impl Outstanding {
 
     /// Hands a batch over, after waiting for older ones where too much is underway.
     pub(crate) async fn submit(&mut self, sink: &dyn Sink, handover: Handover) -> Result<()> {
-        while self.waiting.len() >= self.max_batches
-            || (self.bytes + handover.bytes > self.max_bytes && !self.waiting.is_empty())
-        {
+        while !self.waiting.is_empty() && self.is_full_for(&handover) {
             self.settle_oldest().await?;
         }
+        let spooled = handover.batch.spooled.is_some();
         let written = Written::of(&handover.batch.ops);
         let receipt = sink.submit(handover.batch)?;
         self.bytes += handover.bytes;
@@ -121,44 +123,63 @@ impl Outstanding {
             bytes: handover.bytes,
             counters: handover.counters,
             written,
+            spooled,
         });
         Ok(())
+    }
+
+    /// Whether older batches must be answered first. Of the transactions that are on disk one at a
+    /// time is with the engine, so that no more than two are there at once.
+    fn is_full_for(&self, handover: &Handover) -> bool {
+        let other = |waiting: &Waiting| waiting.spooled && waiting.begin != handover.begin;
+        self.waiting.len() >= self.max_batches
+            || self.bytes + handover.bytes > self.max_bytes
+            || (handover.batch.spooled.is_some() && self.waiting.iter().any(other))
     }
 
     /// Takes the answers that are there.
     pub(crate) fn settle_ready(&mut self) -> Result<()> {
         while let Some(front) = self.waiting.front_mut() {
-            let outcome = match front.receipt.try_recv() {
-                Ok(outcome) => outcome?,
+            match front.receipt.try_recv() {
+                Ok(outcome) => self.settle(outcome)?,
                 Err(TryRecvError::Empty) => return Ok(()),
-                Err(TryRecvError::Closed) => return Err(no_answer()),
-            };
-            self.settle(&outcome)?;
+                Err(TryRecvError::Closed) => {
+                    self.waiting.pop_front();
+                    return Err(no_answer());
+                }
+            }
         }
         Ok(())
     }
 
-    /// Waits for every answer.
+    /// Waits for every answer, also after one that is a failure; the first counts.
     pub(crate) async fn settle_all(&mut self) -> Result<()> {
+        let mut result = Ok(());
         while !self.waiting.is_empty() {
-            self.settle_oldest().await?;
+            result = result.and(self.settle_oldest().await);
         }
-        Ok(())
+        result
     }
 
     async fn settle_oldest(&mut self) -> Result<()> {
         let Some(front) = self.waiting.front_mut() else { return Ok(()) };
-        let outcome = (&mut front.receipt).await.map_err(|_| no_answer())??;
-        self.settle(&outcome)
+        if let Ok(outcome) = (&mut front.receipt).await {
+            return self.settle(outcome);
+        }
+        self.waiting.pop_front();
+        Err(no_answer())
     }
 
     /// Lists the rows that the oldest batch could not write, and closes the letters of those that
-    /// it could.
-    fn settle(&mut self, outcome: &BatchOutcome) -> Result<()> {
+    /// it could. Its answer is never asked for again, whatever it is.
+    fn settle(&mut self, outcome: egret_engine::Result<BatchOutcome>) -> Result<()> {
         let Some(done) = self.waiting.pop_front() else { return Ok(()) };
         self.bytes = self.bytes.saturating_sub(done.bytes);
-        let any_rejected = outcome.ops.iter().any(std::result::Result::is_err);
-        if done.refused.is_empty() && !any_rejected && self.letters.letters.lock().count() == 0 {
+        let outcome = outcome.map_err(refused)?;
+        let any_rejected = outcome.ops.iter().any(std::result::Result::is_err)
+            || outcome.spooled.as_ref().is_some_and(|spooled| !spooled.rejected.is_empty());
+        let none_open = || !self.letters.letters.lock().has_any_of(&done.table);
+        if done.refused.is_empty() && !any_rejected && none_open() {
             return Ok(());
         }
         let letters = LetterBox::clone(&self.letters);
@@ -167,28 +188,94 @@ impl Outstanding {
 }
 
 impl Waiting {
-    fn list(self, outcome: &BatchOutcome, letters: &mut DeadLetters) -> Result<()> {
-        let letter = |id: &str, reason, values| {
-            self.counters.rejected.fetch_add(1, Ordering::Relaxed);
-            let (table, id) = (self.table.to_string(), id.to_owned());
-            Letter { table, id, lsn: self.end, reason, values }
-        };
-        for (at, result) in outcome.ops.iter().enumerate() {
-            let (id, source) = self.written.get(at);
-            match (result, id) {
-                (Ok(_), Some(id)) => letters.close(&self.table, id, self.end)?,
-                (Ok(_), None) => letters.clear(&self.table, self.end)?,
-                (Err(error), id) => letters.add(letter(
-                    id.unwrap_or_default(),
-                    error.to_string(),
-                    values(source),
-                ))?,
-            }
+    fn list(self, outcome: BatchOutcome, letters: &mut DeadLetters) -> Result<()> {
+        let (table, lsn) = (Arc::clone(&self.table), self.end);
+        let mut listing = Listing { table, lsn, letters, rejected: BTreeMap::new() };
+        if let Some(spooled) = outcome.spooled {
+            listing.spooled(spooled)?;
         }
-        for row in &self.refused {
-            letters.add(letter(&row.id, row.reason.clone(), row.raw.clone()))?;
+        for (at, result) in outcome.ops.into_iter().enumerate() {
+            let (id, source) = self.written.get(at);
+            listing.one(id, source, result.err())?;
+        }
+        for RefusedRow { id, reason, raw } in self.refused {
+            listing.reject(id, reason, raw);
+        }
+        let listed = listing.end()?;
+        self.counters.rejected.fetch_add(listed, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// The letters of one batch, by its operations in their order.
+struct Listing<'a> {
+    table: Arc<str>,
+    lsn: Lsn,
+    letters: &'a mut DeadLetters,
+    /// Rows that were rejected, and not mended or removed later in the batch.
+    rejected: BTreeMap<String, (String, Map<String, Value>)>,
+}
+
+impl Listing<'_> {
+    /// Reads once more what was on disk: only a batch with letters needs it.
+    fn spooled(&mut self, SpooledOutcome { mut ops, rejected }: SpooledOutcome) -> Result<()> {
+        let mut rejected = rejected.into_iter().peekable();
+        let mut place = 0;
+        while let Some(op) = ops.next_op()? {
+            let error = rejected.next_if(|it| it.place == place).map(|it| it.error);
+            let (id, source) = parts(&op);
+            self.one(id, source, error)?;
+            place += 1;
         }
         Ok(())
+    }
+
+    /// An operation on a row, or on all where there is no id.
+    fn one(
+        &mut self,
+        id: Option<&str>,
+        source: Option<&Bytes>,
+        error: Option<egret_engine::Error>,
+    ) -> Result<()> {
+        match (error, id) {
+            (Some(error), id) => {
+                self.reject(id.unwrap_or_default().to_owned(), error.to_string(), values(source));
+                Ok(())
+            }
+            (None, Some(id)) => {
+                self.rejected.remove(id);
+                self.letters.close(&self.table, id, self.lsn)
+            }
+            (None, None) => {
+                self.rejected.clear();
+                self.letters.clear(&self.table, self.lsn)
+            }
+        }
+    }
+
+    fn reject(&mut self, id: String, reason: String, values: Map<String, Value>) {
+        self.rejected.insert(id, (reason, values));
+    }
+
+    /// Writes the letters; how many.
+    fn end(self) -> Result<u64> {
+        let count = self.rejected.len() as u64;
+        for (id, (reason, values)) in self.rejected {
+            let (table, lsn) = (self.table.to_string(), self.lsn);
+            self.letters.add(Letter { table, id, lsn, reason, values })?;
+        }
+        Ok(count)
+    }
+}
+
+/// The id of an operation, none for all rows, and its document.
+fn parts(op: &WriteOp) -> (Option<&str>, Option<&Bytes>) {
+    match op {
+        WriteOp::Upsert { id, source, .. }
+        | WriteOp::Patch { id, patch: Patch::Keep { source, .. }, .. }
+        | WriteOp::Patch { id, patch: Patch::Merge { source, .. }, .. } => (Some(id), Some(source)),
+        WriteOp::Delete { id, .. } => (Some(id), None),
+        WriteOp::Clear => (None, None),
     }
 }
 
@@ -196,21 +283,10 @@ impl Written {
     fn of(ops: &[WriteOp]) -> Self {
         let mut written = Self::default();
         for op in ops {
-            let source = match op {
-                WriteOp::Upsert { id, source, .. }
-                | WriteOp::Patch { id, patch: Patch::Keep { source, .. }, .. }
-                | WriteOp::Patch { id, patch: Patch::Merge { source, .. }, .. } => {
-                    written.ids.push_str(id);
-                    Some(source.clone())
-                }
-                WriteOp::Delete { id, .. } => {
-                    written.ids.push_str(id);
-                    None
-                }
-                WriteOp::Clear => None,
-            };
+            let (id, source) = parts(op);
+            written.ids.push_str(id.unwrap_or_default());
             written.ends.push(written.ids.len());
-            written.sources.push(source);
+            written.sources.push(source.cloned());
         }
         written
     }
@@ -224,8 +300,20 @@ impl Written {
     }
 }
 
+/// The values that a letter keeps; none where they are too many.
 fn values(source: Option<&Bytes>) -> Map<String, Value> {
-    source.and_then(|source| serde_json::from_slice(source).ok()).unwrap_or_default()
+    let fits = |source: &&Bytes| source.len() <= MAX_RAW_BYTES;
+    let read = |source: &Bytes| serde_json::from_slice(source).ok();
+    source.filter(fits).and_then(read).unwrap_or_default()
+}
+
+/// More rejected rows than there may be dead letters: somebody must look.
+fn refused(error: egret_engine::Error) -> Error {
+    if error.kind() != egret_engine::ErrorKind::Full {
+        return error.into();
+    }
+    let message = format!("{error}, the limit max_dead_letters; mend the rows, or raise it");
+    Error::new(ErrorKind::Refused, message).with_source(error)
 }
 
 fn no_answer() -> Error {

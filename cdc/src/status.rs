@@ -122,6 +122,8 @@ pub struct PipelineStatus {
     pub tables: Vec<TableStatus>,
     /// Transactions applied since the start.
     pub transactions: u64,
+    /// Of these, the ones that did not fit into memory.
+    pub spooled_transactions: u64,
     /// Rows read by copies since the start.
     pub rows_copied: u64,
     /// Changes applied from the stream since the start.
@@ -185,6 +187,7 @@ pub(crate) struct StatusBoard {
     pub(crate) confirmed: AtomicU64,
     pub(crate) server: AtomicU64,
     pub(crate) transactions: AtomicU64,
+    pub(crate) spooled_transactions: AtomicU64,
     pub(crate) copies: AtomicU64,
     pub(crate) connection_failures: AtomicU64,
     pub(crate) dead_letters: AtomicU64,
@@ -216,6 +219,7 @@ impl StatusBoard {
             confirmed: AtomicU64::new(0),
             server: AtomicU64::new(0),
             transactions: AtomicU64::new(0),
+            spooled_transactions: AtomicU64::new(0),
             copies: AtomicU64::new(0),
             connection_failures: AtomicU64::new(0),
             dead_letters: AtomicU64::new(0),
@@ -309,6 +313,7 @@ impl StatusBoard {
             lag: self.lag(facts.state, &lsn),
             lsn,
             transactions: self.transactions.load(Ordering::Relaxed),
+            spooled_transactions: self.spooled_transactions.load(Ordering::Relaxed),
             rows_copied: tables.iter().map(|table| table.rows_copied).sum(),
             rows_streamed: tables.iter().map(|table| table.rows_streamed).sum(),
             tables,

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use egret_engine::batch::Batch;
+use egret_engine::batch::{Batch, OpSpool, Spooled};
 use egret_engine::index::Positions;
 use egret_engine::{Checkpoint, Lsn};
 use futures_util::FutureExt;
@@ -28,7 +28,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::receipts::{Handover, Outstanding};
 use crate::sink::Sink;
 use crate::status::{StatusBoard, TableCounters};
-use crate::transaction::{Changes, Transaction};
+use crate::transaction::{Changes, Gathering, Transaction};
 use crate::watcher::Report;
 
 /// Events after which indexes are told how far the stream is, even while it never pauses.
@@ -108,6 +108,8 @@ pub(crate) struct Stream<'a> {
     pub(crate) board: Arc<StatusBoard>,
     /// Relations of this connection: the feed and its rows' format, or none for others.
     pub(crate) relations: FxHashMap<u32, Option<(usize, RowFormat)>>,
+    /// Where large transactions are gathered.
+    pub(crate) gathering: Arc<Gathering>,
     /// The transaction that is being received.
     pub(crate) transaction: Option<Transaction>,
     /// How far indexes have been told.
@@ -178,7 +180,8 @@ impl Stream<'_> {
     async fn handle(&mut self, event: ReplicationEvent) -> Result<Next> {
         match event {
             ReplicationEvent::Begin { final_lsn, .. } => {
-                self.transaction = Some(Transaction::new(Lsn(final_lsn.0)));
+                let gathering = Arc::clone(&self.gathering);
+                self.transaction = Some(Transaction::new(Lsn(final_lsn.0), gathering));
             }
             ReplicationEvent::XLogData { data, .. } => return self.data(&data).await,
             ReplicationEvent::Commit { end_lsn, commit_time_micros, .. } => {
@@ -206,23 +209,17 @@ impl Stream<'_> {
         match message {
             Message::Relation(relation) => return self.relation(relation).await,
             Message::Insert { relation, new } => {
-                if let Some((format, changes)) = self.changes(relation)? {
-                    changes.insert(format, &new);
-                }
+                self.change(relation, |format, changes| changes.insert(format, &new))?;
             }
             Message::Update { relation, old, new } => {
-                if let Some((format, changes)) = self.changes(relation)? {
-                    changes.update(format, &old, new);
-                }
+                self.change(relation, |format, changes| changes.update(format, &old, new))?;
             }
             Message::Delete { relation, old } => {
-                if let Some((format, changes)) = self.changes(relation)? {
-                    changes.delete(format, &old);
-                }
+                self.change(relation, |format, changes| changes.delete(format, &old))?;
             }
             Message::Truncate { relations } => {
                 for relation in relations {
-                    self.truncate(relation)?;
+                    self.change(relation, |_, changes| changes.truncate())?;
                 }
             }
             Message::Begin { .. }
@@ -234,16 +231,9 @@ impl Stream<'_> {
         Ok(Next::Event)
     }
 
-    fn truncate(&mut self, relation: u32) -> Result<()> {
-        if let Some((_, changes)) = self.changes(relation)? {
-            changes.truncate();
-        }
-        Ok(())
-    }
-
-    /// Where a relation's change goes; nowhere for a table that is not followed, or whose index
-    /// already holds the whole transaction.
-    fn changes(&mut self, relation: u32) -> Result<Option<(&RowFormat, &mut Changes)>> {
+    /// Takes a relation's change into the transaction; leaves out those of tables that are not
+    /// followed, and of indexes that already hold the whole transaction.
+    fn change(&mut self, relation: u32, work: impl FnOnce(&RowFormat, &mut Changes)) -> Result<()> {
         let protocol = |message: String| Error::new(ErrorKind::Protocol, message);
         let known = self.relations.get(&relation).ok_or_else(|| {
             protocol(format!("a change of relation [{relation}], which was not described"))
@@ -252,13 +242,13 @@ impl Stream<'_> {
             .transaction
             .as_mut()
             .ok_or_else(|| protocol("a change outside of a transaction".to_owned()))?;
-        let Some((place, format)) = known else { return Ok(None) };
-        let Some(feed) = self.feeds.get(*place) else { return Ok(None) };
+        let Some((place, format)) = known else { return Ok(()) };
+        let Some(feed) = self.feeds.get(*place) else { return Ok(()) };
         // A commit record that begins where the index's last transaction ended is the next one.
         if transaction.final_lsn < feed.reached {
-            return Ok(None);
+            return Ok(());
         }
-        Ok(Some((format, transaction.changes(*place))))
+        transaction.change(*place, |changes| work(format, changes))
     }
 
     /// A table's description, before its first row on this connection and after every change.
@@ -301,6 +291,7 @@ impl Stream<'_> {
             let message = format!("table [{}] was streamed without its key", feed.title);
             Error::new(ErrorKind::Protocol, message)
         })?;
+        let format = format.with_max_bytes(self.gathering.max_document_bytes);
         self.relations.insert(relation.id, Some((place, format)));
         Ok(Next::Event)
     }
@@ -313,16 +304,23 @@ impl Stream<'_> {
             .ok_or_else(|| Error::new(ErrorKind::Protocol, "a commit outside of a transaction"))?;
         let begin = transaction.final_lsn;
         let checkpoint = Checkpoint { lsn: end, ..self.position };
-        for (place, changes) in transaction.into_changes() {
+        let changes = transaction.into_changes()?;
+        if changes.iter().any(|(_, changes)| changes.spool.is_some()) {
+            self.board.spooled_transactions.fetch_add(1, Ordering::Relaxed);
+        }
+        for (place, changes) in changes {
             let Some(feed) = self.feeds.get_mut(place) else { continue };
-            let batch =
-                Batch { ops: changes.ops, checkpoint: Some(checkpoint), ..Batch::default() };
+            let max_rejected = self.gathering.max_refused;
+            let spooled = changes.spool.map(OpSpool::finish).transpose()?;
+            let spooled = spooled.map(|ops| Spooled { ops, max_rejected });
+            let checkpoint = Some(checkpoint);
+            let batch = Batch { ops: changes.ops, spooled, checkpoint, ..Batch::default() };
             let handover = Handover {
                 batch,
                 table: Arc::clone(&feed.title),
                 begin,
                 end,
-                refused: changes.refused,
+                refused: changes.refused.into_values().collect(),
                 bytes: changes.bytes,
                 counters: Arc::clone(&feed.counters),
             };

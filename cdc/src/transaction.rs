@@ -1,34 +1,35 @@
-//! One transaction, gathered until its commit: what it does to each table's index.
+//! One transaction, gathered until its commit: what it does to each table's index. In memory as long
+//! as it is small; the operations of a large one wait in temporary files, one for each table that
+//! needs it. They go with the transaction: a broken connection leaves nothing.
 
+mod changes;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use egret_aof::disk::Disk;
 use egret_engine::Lsn;
-use egret_engine::batch::{Condition, Patch, WriteOp};
-use serde_json::{Map, Value};
+use egret_engine::batch::OpSpool;
+use serde_json::Map;
 
-use crate::decode::{Datum, OldTuple, Tuple};
-use crate::document::{Document, RowError, RowFormat};
+pub(crate) use self::changes::{Changes, RefusedRow};
+use crate::config::PipelineConfig;
+use crate::error::{Error, ErrorKind, Result};
 
-/// What a transaction does to one index.
-#[derive(Debug, Default)]
-pub(crate) struct Changes {
-    /// The operations, in the transaction's order.
-    pub(crate) ops: Vec<WriteOp>,
-    /// Rows that could not become documents.
-    pub(crate) refused: Vec<RefusedRow>,
-    /// Rows of the stream, which is not the number of operations.
-    pub(crate) rows: u64,
-    /// About how many bytes the operations hold.
-    pub(crate) bytes: usize,
-}
-
-/// A row that could not become a document.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct RefusedRow {
-    /// Its `_id`, or what there is of it.
-    pub(crate) id: String,
-    /// Why.
-    pub(crate) reason: String,
-    /// Its values as they came.
-    pub(crate) raw: Map<String, Value>,
+/// Where large transactions wait for their commit, and the limits.
+#[derive(Debug)]
+pub(crate) struct Gathering {
+    pub(crate) disk: Arc<dyn Disk>,
+    /// The folder of temporary files.
+    pub(crate) folder: PathBuf,
+    /// Bytes in memory.
+    pub(crate) buffer_bytes: usize,
+    /// Bytes in all.
+    pub(crate) max_bytes: u64,
+    /// Rows that may be refused, or rejected by the engine.
+    pub(crate) max_refused: usize,
+    /// The largest document.
+    pub(crate) max_document_bytes: usize,
 }
 
 /// A transaction in progress.
@@ -36,18 +37,59 @@ pub(crate) struct RefusedRow {
 pub(crate) struct Transaction {
     /// Where its commit record begins.
     pub(crate) final_lsn: Lsn,
+    gathering: Arc<Gathering>,
     /// Changes by table, in the order in which tables were first touched.
     changes: Vec<(usize, Changes)>,
+    /// What all of them take in memory.
+    bytes: usize,
+    refused_bytes: usize,
+}
+
+impl Gathering {
+    /// As a pipeline's configuration says, in its folder.
+    pub(crate) fn new(disk: Arc<dyn Disk>, folder: PathBuf, config: &PipelineConfig) -> Self {
+        Self {
+            disk,
+            folder,
+            buffer_bytes: config.transaction_buffer_bytes,
+            max_bytes: config.max_transaction_bytes,
+            max_refused: config.max_dead_letters,
+            max_document_bytes: config.max_document_bytes,
+        }
+    }
 }
 
 impl Transaction {
     /// A transaction whose commit record begins at `final_lsn`.
-    pub(crate) fn new(final_lsn: Lsn) -> Self {
-        Self { final_lsn, changes: Vec::new() }
+    pub(crate) fn new(final_lsn: Lsn, gathering: Arc<Gathering>) -> Self {
+        Self { final_lsn, gathering, changes: Vec::new(), bytes: 0, refused_bytes: 0 }
     }
 
-    /// The changes of one table, by its place in the pipeline.
-    pub(crate) fn changes(&mut self, table: usize) -> &mut Changes {
+    /// Takes a change of one table, by its place in the pipeline. Writes to disk where memory is
+    /// full. After an error the transaction cannot be used any more.
+    pub(crate) fn change(&mut self, table: usize, work: impl FnOnce(&mut Changes)) -> Result<()> {
+        let changes = self.changes(table);
+        let (bytes, refused_bytes) = (changes.bytes, changes.refused_bytes);
+        work(changes);
+        let (now, refused_now, refused) =
+            (changes.bytes, changes.refused_bytes, changes.refused.len());
+        self.bytes = self.bytes - bytes + now;
+        self.refused_bytes = self.refused_bytes - refused_bytes + refused_now;
+        if refused > self.gathering.max_refused {
+            let message = format!(
+                "more than {} rows of one transaction cannot be indexed, the limit \
+                 max_dead_letters; mend the rows, or raise it",
+                self.gathering.max_refused
+            );
+            return Err(Error::new(ErrorKind::Refused, message));
+        }
+        if self.refused_bytes > self.gathering.buffer_bytes {
+            self.forget_values();
+        }
+        if self.bytes > self.gathering.buffer_bytes { self.spill() } else { Ok(()) }
+    }
+
+    fn changes(&mut self, table: usize) -> &mut Changes {
         // Transactions touch few tables; the one touched last is usually touched next.
         let known = self.changes.iter().rposition(|(known, _)| *known == table);
         let at = known.unwrap_or_else(|| {
@@ -57,259 +99,169 @@ impl Transaction {
         &mut self.changes[at].1
     }
 
-    /// All changes, by table.
-    pub(crate) fn into_changes(self) -> Vec<(usize, Changes)> {
-        self.changes
-    }
-}
-
-impl Changes {
-    /// A new row.
-    pub(crate) fn insert(&mut self, format: &RowFormat, new: &Tuple) {
-        self.rows += 1;
-        match format.id(&new[..]) {
-            Ok(id) => self.put(format, id, None, new),
-            Err(error) => self.refuse(format, None, new, &error),
+    /// Writes operations to disk, those of the largest tables first, until half of the memory is
+    /// free again.
+    fn spill(&mut self) -> Result<()> {
+        let spooled = self.changes.iter().filter_map(|(_, changes)| changes.spool.as_ref());
+        let spooled: u64 = spooled.map(OpSpool::bytes).sum();
+        if spooled + self.bytes as u64 > self.gathering.max_bytes {
+            let message = format!(
+                "the transaction before {} has more than max_transaction_bytes [{}]",
+                self.final_lsn, self.gathering.max_bytes
+            );
+            return Err(Error::new(ErrorKind::ChangesLost, message));
         }
-    }
-
-    /// A changed row.
-    pub(crate) fn update(&mut self, format: &RowFormat, old: &OldTuple, mut new: Tuple) {
-        self.rows += 1;
-        let before = match old {
-            OldTuple::None => None,
-            OldTuple::Key(tuple) => {
-                fill(&mut new, tuple, format.key());
-                Some(tuple)
+        let mut largest: Vec<&mut Changes> =
+            self.changes.iter_mut().map(|(_, changes)| changes).collect();
+        largest.sort_unstable_by_key(|changes| std::cmp::Reverse(changes.bytes));
+        for changes in largest {
+            if self.bytes <= self.gathering.buffer_bytes / 2 {
+                break;
             }
-            OldTuple::Full(tuple) => {
-                let all: Vec<usize> = (0..new.len()).collect();
-                fill(&mut new, tuple, &all);
-                Some(tuple)
+            self.bytes -= changes.bytes;
+            changes.spill(&self.gathering)?;
+        }
+        Ok(())
+    }
+
+    /// Keeps of the refused rows no more than what is wrong with them.
+    fn forget_values(&mut self) {
+        for (_, changes) in &mut self.changes {
+            changes.refused.values_mut().for_each(|row| row.raw = Map::new());
+            changes.refused_bytes = 0;
+        }
+        self.refused_bytes = 0;
+    }
+
+    /// All changes, by table. Operations of which some are on disk all are.
+    pub(crate) fn into_changes(mut self) -> Result<Vec<(usize, Changes)>> {
+        for (_, changes) in &mut self.changes {
+            if changes.spool.is_some() {
+                changes.spill(&self.gathering)?;
             }
-        };
-        let old_id = before.and_then(|tuple| format.id(&tuple[..]).ok());
-        match format.id(&new[..]) {
-            Ok(id) => {
-                let moved = old_id.filter(|old| *old != id);
-                self.put(format, id, moved, &new);
-            }
-            Err(error) => {
-                self.ops.extend(old_id.map(delete));
-                self.refuse(format, None, &new, &error);
-            }
         }
+        Ok(self.changes)
     }
-
-    /// A removed row.
-    pub(crate) fn delete(&mut self, format: &RowFormat, old: &OldTuple) {
-        self.rows += 1;
-        let (OldTuple::Key(tuple) | OldTuple::Full(tuple)) = old else { return };
-        // A key that makes no `_id` never had a document.
-        if let Ok(id) = format.id(&tuple[..]) {
-            self.bytes += id.len() + size_of::<WriteOp>();
-            self.forgive(&id);
-            self.ops.push(delete(id));
-        }
-    }
-
-    /// All rows removed: what the transaction did to the table before no longer matters.
-    pub(crate) fn truncate(&mut self) {
-        self.rows += 1;
-        self.ops.clear();
-        self.refused.clear();
-        self.bytes = 0;
-        self.ops.push(WriteOp::Clear);
-    }
-
-    fn put(&mut self, format: &RowFormat, id: String, moved: Option<String>, row: &Tuple) {
-        let Document { source, keep } = match format.document(&row[..]) {
-            Ok(document) => document,
-            Err(error) => {
-                // The older document misleads; the letter lists what is missing.
-                self.ops.extend(moved.map(delete));
-                return self.refuse(format, Some(id), row, &error);
-            }
-        };
-        self.bytes += id.len() + source.len() + size_of::<WriteOp>();
-        self.forgive(&id);
-        let condition = Condition::None;
-        if keep.is_empty() {
-            self.ops.extend(moved.map(delete));
-            self.ops.push(WriteOp::Upsert { id, source, condition });
-        } else {
-            let patch = Patch::Keep { source, keep };
-            self.ops.push(WriteOp::Patch { id, previous_id: moved, patch, condition });
-        }
-    }
-
-    /// A row that was refused earlier in the transaction has been mended or removed.
-    fn forgive(&mut self, id: &str) {
-        if !self.refused.is_empty() {
-            self.refused.retain(|row| row.id != id);
-        }
-    }
-
-    fn refuse(&mut self, format: &RowFormat, id: Option<String>, row: &Tuple, error: &RowError) {
-        let raw = format.raw(&row[..]);
-        self.bytes += raw.values().map(|value| value.as_str().map_or(0, str::len)).sum::<usize>();
-        self.ops.extend(id.clone().map(delete));
-        self.refused.push(RefusedRow {
-            id: id.unwrap_or_default(),
-            reason: error.to_string(),
-            raw,
-        });
-    }
-}
-
-/// Takes values that were not sent from the row before.
-fn fill(new: &mut Tuple, old: &Tuple, columns: &[usize]) {
-    for &column in columns {
-        if let (Some(value @ Datum::Unchanged), Some(before)) =
-            (new.get_mut(column), old.get(column))
-        {
-            *value = before.clone();
-        }
-    }
-}
-
-fn delete(id: String) -> WriteOp {
-    WriteOp::Delete { id, condition: Condition::None }
 }
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
+    use std::path::Path;
 
+    use egret_aof::disk::sim::{Fault, SimDisk};
+
+    use super::changes::tests::{format, row, shown};
     use super::*;
-    use crate::document::RowColumn;
-    use crate::types::Kind;
+    use crate::decode::OldTuple;
 
-    fn format() -> RowFormat {
-        let column = |name: &str, kind| RowColumn { name: name.to_owned(), kind };
-        let columns =
-            vec![column("k", Kind::Text), column("n", Kind::Long), column("big", Kind::Text)];
-        RowFormat::new(columns, &["k".to_owned()]).unwrap()
-    }
-
-    /// A row from words: `-` is NULL, `=` unchanged.
-    fn row(words: &str) -> Tuple {
-        let datum = |word: &str| match word {
-            "-" => Datum::Null,
-            "=" => Datum::Unchanged,
-            word => Datum::Text(Bytes::copy_from_slice(word.as_bytes())),
-        };
-        words.split(' ').map(datum).collect()
-    }
-
-    fn shown(changes: &Changes) -> String {
-        let text = |bytes: &Bytes| String::from_utf8(bytes.to_vec()).unwrap();
-        let show = |op: &WriteOp| match op {
-            WriteOp::Upsert { id, source, .. } => format!("put {id} {}", text(source)),
-            WriteOp::Delete { id, .. } => format!("delete {id}"),
-            WriteOp::Clear => "clear".to_owned(),
-            WriteOp::Patch { id, previous_id, patch: Patch::Keep { source, keep }, .. } => {
-                let from = previous_id.as_deref().unwrap_or("itself");
-                format!("patch {id} from {from} {} keep {}", text(source), keep.join(","))
-            }
-            WriteOp::Patch { .. } => "merge".to_owned(),
-        };
-        changes.ops.iter().map(show).collect::<Vec<_>>().join("; ")
-    }
-
-    fn check(change: impl FnOnce(&mut Changes), expected: &str, refused: &[&str]) {
-        let mut changes = Changes::default();
-        change(&mut changes);
-        assert_eq!(shown(&changes), expected);
-        let reasons: Vec<&str> = changes.refused.iter().map(|row| row.reason.as_str()).collect();
-        assert_eq!(reasons, refused);
-    }
-
-    #[test]
-    fn inserts_and_deletes() {
-        let format = format();
-        check(
-            |changes| changes.insert(&format, &row("a 1 -")),
-            r#"put a {"k":"a","n":1,"big":null}"#,
-            &[],
-        );
-        check(
-            |changes| changes.insert(&format, &row("a x -")),
-            "delete a",
-            &["column [n]: [x] is not an integer"],
-        );
-        check(
-            |changes| changes.insert(&format, &row("- 1 -")),
-            "",
-            &["key column [k] has no value"],
-        );
-        check(|changes| changes.delete(&format, &OldTuple::Key(row("a - -"))), "delete a", &[]);
-        let mended = |changes: &mut Changes| {
-            changes.insert(&format, &row("a x -"));
-            changes.insert(&format, &row("b x -"));
-            changes.insert(&format, &row("a 1 -"));
-            changes.delete(&format, &OldTuple::Key(row("b - -")));
-        };
-        check(mended, r#"delete a; delete b; put a {"k":"a","n":1,"big":null}; delete b"#, &[]);
-        check(|changes| changes.delete(&format, &OldTuple::Full(row("a 1 2"))), "delete a", &[]);
-    }
-
-    #[test]
-    fn updates() {
-        let format = format();
-        let update = |old: OldTuple, new: &str, expected: &str, refused: &[&str]| {
-            let new = row(new);
-            check(|changes| changes.update(&format, &old, new), expected, refused);
-        };
-        update(OldTuple::None, "a 1 b", r#"put a {"k":"a","n":1,"big":"b"}"#, &[]);
-        update(OldTuple::None, "a 1 =", r#"patch a from itself {"k":"a","n":1} keep big"#, &[]);
-        update(
-            OldTuple::Key(row("z - -")),
-            "a 1 b",
-            r#"delete z; put a {"k":"a","n":1,"big":"b"}"#,
-            &[],
-        );
-        update(
-            OldTuple::Key(row("z - -")),
-            "a 1 =",
-            r#"patch a from z {"k":"a","n":1} keep big"#,
-            &[],
-        );
-        // The whole old row is known: nothing need be kept.
-        update(
-            OldTuple::Full(row("a 0 old")),
-            "a 1 =",
-            r#"put a {"k":"a","n":1,"big":"old"}"#,
-            &[],
-        );
-        // A key stored out of line is sent with the old row only.
-        update(OldTuple::Key(row("a - -")), "= 1 b", r#"put a {"k":"a","n":1,"big":"b"}"#, &[]);
-        let refused = &["column [n]: [x] is not an integer"];
-        update(OldTuple::Key(row("z - -")), "a x =", "delete z; delete a", refused);
-        update(OldTuple::Key(row("z - -")), "- 1 b", "delete z", &["key column [k] has no value"]);
-    }
-
-    #[test]
-    fn a_truncate_forgets_what_came_before_in_its_transaction() {
-        let format = format();
-        let all = |changes: &mut Changes| {
-            changes.insert(&format, &row("a x -"));
-            changes.insert(&format, &row("b 1 -"));
-            changes.truncate();
-            changes.insert(&format, &row("c 1 -"));
-        };
-        check(all, r#"clear; put c {"k":"c","n":1,"big":null}"#, &[]);
+    fn gathering(disk: &SimDisk, buffer_bytes: usize, max_bytes: u64) -> Arc<Gathering> {
+        let (disk, folder) = (Arc::new(disk.clone()), PathBuf::from("/"));
+        let (max_refused, max_document_bytes) = (3, usize::MAX);
+        Arc::new(Gathering {
+            disk,
+            folder,
+            buffer_bytes,
+            max_bytes,
+            max_refused,
+            max_document_bytes,
+        })
     }
 
     #[test]
     fn tables_keep_apart() {
-        let mut transaction = Transaction::new(Lsn(5));
+        let mut transaction = Transaction::new(Lsn(5), gathering(&SimDisk::new(), 9999, 9999));
         for (table, words) in [(1, "a 1 -"), (0, "b 1 -"), (1, "c 1 -")] {
-            transaction.changes(table).insert(&format(), &row(words));
+            transaction.change(table, |changes| changes.insert(&format(), &row(words))).unwrap();
         }
-        let changes = transaction.into_changes();
+        let changes = transaction.into_changes().unwrap();
         let counts: Vec<(usize, usize)> =
             changes.iter().map(|(table, changes)| (*table, changes.ops.len())).collect();
         assert_eq!(counts, [(1, 2), (0, 1)]);
+    }
+
+    /// The operations of each table, wherever they are.
+    fn all_ops(transaction: Transaction) -> Vec<(usize, String)> {
+        let all = transaction.into_changes().unwrap().into_iter().map(|(table, mut changes)| {
+            let after = std::mem::take(&mut changes.ops);
+            if let Some(spool) = changes.spool.take() {
+                assert!(after.is_empty(), "all are on disk, or all in memory");
+                let mut spool = spool.finish().unwrap();
+                changes.ops.extend(std::iter::from_fn(|| spool.next_op().unwrap()));
+            }
+            changes.ops.extend(after);
+            (table, shown(&changes))
+        });
+        all.collect()
+    }
+
+    fn work(number: i32, changes: &mut Changes) {
+        if number == 500 {
+            changes.truncate();
+        } else if number % 7 == 0 {
+            changes.delete(&format(), &OldTuple::Key(row(&format!("{number} - -"))));
+        } else {
+            changes.insert(&format(), &row(&format!("{number} {number} x")));
+        }
+    }
+
+    fn check_spilling(buffer_bytes: usize, on_disk: bool) {
+        let disk = SimDisk::new();
+        let mut transaction = Transaction::new(Lsn(5), gathering(&disk, buffer_bytes, 1 << 30));
+        let mut memory = [Changes::default(), Changes::default()];
+        for number in 0..1000 {
+            let table = usize::from(number % 3 == 0);
+            work(number, &mut memory[table]);
+            transaction.change(table, |changes| work(number, changes)).unwrap();
+            assert!(transaction.bytes <= buffer_bytes);
+            let sum: usize = transaction.changes.iter().map(|(_, it)| it.bytes).sum();
+            assert_eq!(transaction.bytes, sum);
+        }
+        let spooled = transaction.changes.iter().any(|(_, changes)| changes.spool.is_some());
+        assert_eq!(spooled, on_disk);
+        let expected = [(1, shown(&memory[1])), (0, shown(&memory[0]))];
+        assert_eq!(all_ops(transaction), expected, "{buffer_bytes} bytes");
+        assert_eq!(disk.list(Path::new("/")).unwrap(), [""; 0]);
+    }
+
+    #[test]
+    fn what_does_not_fit_into_memory_comes_back_from_disk() {
+        check_spilling(1 << 20, false);
+        check_spilling(20_000, true);
+        check_spilling(0, true);
+    }
+
+    #[test]
+    fn limits() {
+        let disk = SimDisk::new();
+        let fill = |buffer_bytes, max_bytes, words: &str| {
+            let mut transaction =
+                Transaction::new(Lsn(5), gathering(&disk, buffer_bytes, max_bytes));
+            let mut insert = |number| {
+                let row = row(&format!("{number} {words}"));
+                transaction.change(0, |changes| changes.insert(&format(), &row))
+            };
+            (0..100).find_map(|number| insert(number).err())
+        };
+        assert!(fill(1000, 1 << 20, "1 -").is_none());
+        let error = fill(1000, 4000, "1 -").unwrap();
+        assert_eq!(error.kind(), ErrorKind::ChangesLost);
+        assert!(error.to_string().contains("max_transaction_bytes [4000]"), "{error}");
+        let error = fill(1000, 1 << 20, "bad -").unwrap();
+        assert_eq!(error.kind(), ErrorKind::Refused);
+        assert!(error.to_string().contains("max_dead_letters"), "{error}");
+        disk.fail_from(disk.operations(), Fault::NoSpace);
+        assert_eq!(fill(1000, 1 << 20, "1 -").unwrap().kind(), ErrorKind::Engine);
+    }
+
+    #[test]
+    fn values_of_refused_rows_are_bounded() {
+        let mut transaction = Transaction::new(Lsn(5), gathering(&SimDisk::new(), 300, 1 << 20));
+        for id in ["a", "b", "c"] {
+            let row = row(&format!("{id} bad {}", "x".repeat(120)));
+            transaction.change(0, |changes| changes.insert(&format(), &row)).unwrap();
+        }
+        let changes = transaction.into_changes().unwrap().remove(0).1;
+        let values: Vec<usize> = changes.refused.values().map(|row| row.raw.len()).collect();
+        assert_eq!(values, [0, 0, 0]);
     }
 }

@@ -161,6 +161,16 @@ impl Following {
         std::fs::read_to_string(self.folder.path().join("pipeline/dead_letters.jsonl")).unwrap()
     }
 
+    /// Whether the pipeline holds a temporary file of a transaction open.
+    pub(crate) fn spools(&self) -> bool {
+        let folder = self.folder.path().join("pipeline");
+        let open = std::fs::read_dir("/proc/self/fd").unwrap();
+        // Another thread may close a file meanwhile.
+        let target = |entry: std::fs::DirEntry| std::fs::read_link(entry.path()).ok();
+        let mut targets = open.filter_map(Result::ok).filter_map(target);
+        targets.any(|path| path.starts_with(&folder) && path.to_string_lossy().contains(".spool"))
+    }
+
     /// Waits until a table is followed.
     pub(crate) async fn follows(&self, title: &str) {
         poll::until(title, async || {

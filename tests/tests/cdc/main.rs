@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod following;
+mod large;
 mod rows;
 mod schema;
 mod slots;

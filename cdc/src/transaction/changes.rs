@@ -1,0 +1,301 @@
+//! What a transaction does to one index: operations, rows that cannot become documents, counts.
+
+use std::collections::BTreeMap;
+
+use egret_engine::batch::{Condition, OpSpool, Patch, WriteOp};
+use serde_json::{Map, Value};
+
+use super::Gathering;
+use crate::decode::{Datum, OldTuple, Tuple};
+use crate::document::{Document, RowError, RowFormat};
+use crate::error::Result;
+
+/// What an operation takes in memory beside its id and document: itself, and what the allocator
+/// rounds up.
+const OP_BYTES: usize = size_of::<WriteOp>() + 64;
+
+/// What a transaction does to one index.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    /// The first operations, where they do not fit into memory.
+    pub(crate) spool: Option<OpSpool>,
+    /// The operations after these, in the transaction's order.
+    pub(crate) ops: Vec<WriteOp>,
+    /// Rows that could not become documents, by their `_id`; those without one share a place.
+    pub(crate) refused: BTreeMap<String, RefusedRow>,
+    /// Rows of the stream, which is not the number of operations.
+    pub(crate) rows: u64,
+    /// About how many bytes the operations in memory take.
+    pub(crate) bytes: usize,
+    /// The same of the refused rows.
+    pub(super) refused_bytes: usize,
+}
+
+/// A row that could not become a document.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct RefusedRow {
+    /// Its `_id`, or what there is of it.
+    pub(crate) id: String,
+    /// Why.
+    pub(crate) reason: String,
+    /// Its values as they came.
+    pub(crate) raw: Map<String, Value>,
+}
+
+impl Changes {
+    /// A new row.
+    pub(crate) fn insert(&mut self, format: &RowFormat, new: &Tuple) {
+        self.rows += 1;
+        match format.id(&new[..]) {
+            Ok(id) => self.put(format, id, None, new),
+            Err(error) => self.refuse(format, None, new, &error),
+        }
+    }
+
+    /// A changed row.
+    pub(crate) fn update(&mut self, format: &RowFormat, old: &OldTuple, mut new: Tuple) {
+        self.rows += 1;
+        let before = match old {
+            OldTuple::None => None,
+            OldTuple::Key(tuple) => {
+                fill(&mut new, tuple, format.key());
+                Some(tuple)
+            }
+            OldTuple::Full(tuple) => {
+                let all: Vec<usize> = (0..new.len()).collect();
+                fill(&mut new, tuple, &all);
+                Some(tuple)
+            }
+        };
+        let old_id = before.and_then(|tuple| format.id(&tuple[..]).ok());
+        match format.id(&new[..]) {
+            Ok(id) => {
+                let moved = old_id.filter(|old| *old != id);
+                self.put(format, id, moved, &new);
+            }
+            Err(error) => {
+                self.remove(old_id);
+                self.refuse(format, None, &new, &error);
+            }
+        }
+    }
+
+    /// A removed row.
+    pub(crate) fn delete(&mut self, format: &RowFormat, old: &OldTuple) {
+        self.rows += 1;
+        let (OldTuple::Key(tuple) | OldTuple::Full(tuple)) = old else { return };
+        // A key that makes no `_id` never had a document.
+        if let Ok(id) = format.id(&tuple[..]) {
+            self.forgive(&id);
+            self.remove(Some(id));
+        }
+    }
+
+    /// All rows removed: what the transaction did to the table before no longer matters.
+    pub(crate) fn truncate(&mut self) {
+        self.rows += 1;
+        *self = Self { rows: self.rows, ..Self::default() };
+        self.push(WriteOp::Clear, 0);
+    }
+
+    /// Writes the operations in memory to disk.
+    pub(super) fn spill(&mut self, gathering: &Gathering) -> Result<()> {
+        let spool = if let Some(spool) = &mut self.spool {
+            spool
+        } else {
+            let Gathering { disk, folder, max_bytes, .. } = gathering;
+            // The framing comes on top of what the limit counts.
+            let limit = max_bytes.saturating_mul(2);
+            self.spool.insert(OpSpool::create(&**disk, folder, limit)?)
+        };
+        for op in self.ops.drain(..) {
+            spool.push(&op)?;
+        }
+        self.bytes = 0;
+        Ok(())
+    }
+
+    fn push(&mut self, op: WriteOp, bytes: usize) {
+        self.bytes += bytes + OP_BYTES;
+        self.ops.push(op);
+    }
+
+    fn remove(&mut self, id: Option<String>) {
+        if let Some(id) = id {
+            let bytes = id.len();
+            self.push(WriteOp::Delete { id, condition: Condition::None }, bytes);
+        }
+    }
+
+    fn put(&mut self, format: &RowFormat, id: String, moved: Option<String>, row: &Tuple) {
+        let Document { source, keep } = match format.document(&row[..]) {
+            Ok(document) => document,
+            Err(error) => {
+                // The older document misleads; the letter lists what is missing.
+                self.remove(moved);
+                return self.refuse(format, Some(id), row, &error);
+            }
+        };
+        self.forgive(&id);
+        let (bytes, condition) = (id.len() + source.len(), Condition::None);
+        if keep.is_empty() {
+            self.remove(moved);
+            self.push(WriteOp::Upsert { id, source, condition }, bytes);
+        } else {
+            let patch = Patch::Keep { source, keep };
+            self.push(WriteOp::Patch { id, previous_id: moved, patch, condition }, bytes);
+        }
+    }
+
+    /// A row that was refused earlier in the transaction has been mended or removed.
+    fn forgive(&mut self, id: &str) {
+        if !self.refused.is_empty() {
+            self.refused.remove(id);
+        }
+    }
+
+    fn refuse(&mut self, format: &RowFormat, id: Option<String>, row: &Tuple, error: &RowError) {
+        let raw = format.raw(&row[..]);
+        self.refused_bytes +=
+            raw.values().map(|value| value.as_str().map_or(0, str::len)).sum::<usize>();
+        self.remove(id.clone());
+        let id = id.unwrap_or_default();
+        self.refused.insert(id.clone(), RefusedRow { id, reason: error.to_string(), raw });
+    }
+}
+
+/// Takes values that were not sent from the row before.
+fn fill(new: &mut Tuple, old: &Tuple, columns: &[usize]) {
+    for &column in columns {
+        if let (Some(value @ Datum::Unchanged), Some(before)) =
+            (new.get_mut(column), old.get(column))
+        {
+            *value = before.clone();
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::document::RowColumn;
+    use crate::types::Kind;
+
+    pub(in crate::transaction) fn format() -> RowFormat {
+        let column = |name: &str, kind| RowColumn { name: name.to_owned(), kind };
+        let columns =
+            vec![column("k", Kind::Text), column("n", Kind::Long), column("big", Kind::Text)];
+        RowFormat::new(columns, &["k".to_owned()]).unwrap()
+    }
+
+    /// A row from words: `-` is NULL, `=` unchanged.
+    pub(in crate::transaction) fn row(words: &str) -> Tuple {
+        let datum = |word: &str| match word {
+            "-" => Datum::Null,
+            "=" => Datum::Unchanged,
+            word => Datum::Text(Bytes::copy_from_slice(word.as_bytes())),
+        };
+        words.split(' ').map(datum).collect()
+    }
+
+    pub(in crate::transaction) fn shown(changes: &Changes) -> String {
+        let text = |bytes: &Bytes| String::from_utf8(bytes.to_vec()).unwrap();
+        let show = |op: &WriteOp| match op {
+            WriteOp::Upsert { id, source, .. } => format!("put {id} {}", text(source)),
+            WriteOp::Delete { id, .. } => format!("delete {id}"),
+            WriteOp::Clear => "clear".to_owned(),
+            WriteOp::Patch { id, previous_id, patch: Patch::Keep { source, keep }, .. } => {
+                let from = previous_id.as_deref().unwrap_or("itself");
+                format!("patch {id} from {from} {} keep {}", text(source), keep.join(","))
+            }
+            WriteOp::Patch { .. } => "merge".to_owned(),
+        };
+        changes.ops.iter().map(show).collect::<Vec<_>>().join("; ")
+    }
+
+    fn check(change: impl FnOnce(&mut Changes), expected: &str, refused: &[&str]) {
+        let mut changes = Changes::default();
+        change(&mut changes);
+        assert_eq!(shown(&changes), expected);
+        let reasons: Vec<&str> = changes.refused.values().map(|row| row.reason.as_str()).collect();
+        assert_eq!(reasons, refused);
+    }
+
+    #[test]
+    fn inserts_and_deletes() {
+        let format = format();
+        check(
+            |changes| changes.insert(&format, &row("a 1 -")),
+            r#"put a {"k":"a","n":1,"big":null}"#,
+            &[],
+        );
+        check(
+            |changes| changes.insert(&format, &row("a x -")),
+            "delete a",
+            &["column [n]: [x] is not an integer"],
+        );
+        check(
+            |changes| changes.insert(&format, &row("- 1 -")),
+            "",
+            &["key column [k] has no value"],
+        );
+        check(|changes| changes.delete(&format, &OldTuple::Key(row("a - -"))), "delete a", &[]);
+        let mended = |changes: &mut Changes| {
+            changes.insert(&format, &row("a x -"));
+            changes.insert(&format, &row("b x -"));
+            changes.insert(&format, &row("a 1 -"));
+            changes.delete(&format, &OldTuple::Key(row("b - -")));
+        };
+        check(mended, r#"delete a; delete b; put a {"k":"a","n":1,"big":null}; delete b"#, &[]);
+        check(|changes| changes.delete(&format, &OldTuple::Full(row("a 1 2"))), "delete a", &[]);
+    }
+
+    #[test]
+    fn updates() {
+        let format = format();
+        let update = |old: OldTuple, new: &str, expected: &str, refused: &[&str]| {
+            let new = row(new);
+            check(|changes| changes.update(&format, &old, new), expected, refused);
+        };
+        update(OldTuple::None, "a 1 b", r#"put a {"k":"a","n":1,"big":"b"}"#, &[]);
+        update(OldTuple::None, "a 1 =", r#"patch a from itself {"k":"a","n":1} keep big"#, &[]);
+        update(
+            OldTuple::Key(row("z - -")),
+            "a 1 b",
+            r#"delete z; put a {"k":"a","n":1,"big":"b"}"#,
+            &[],
+        );
+        update(
+            OldTuple::Key(row("z - -")),
+            "a 1 =",
+            r#"patch a from z {"k":"a","n":1} keep big"#,
+            &[],
+        );
+        // The whole old row is known: nothing need be kept.
+        update(
+            OldTuple::Full(row("a 0 old")),
+            "a 1 =",
+            r#"put a {"k":"a","n":1,"big":"old"}"#,
+            &[],
+        );
+        // A key stored out of line is sent with the old row only.
+        update(OldTuple::Key(row("a - -")), "= 1 b", r#"put a {"k":"a","n":1,"big":"b"}"#, &[]);
+        let refused = &["column [n]: [x] is not an integer"];
+        update(OldTuple::Key(row("z - -")), "a x =", "delete z; delete a", refused);
+        update(OldTuple::Key(row("z - -")), "- 1 b", "delete z", &["key column [k] has no value"]);
+    }
+
+    #[test]
+    fn a_truncate_forgets_what_came_before_in_its_transaction() {
+        let format = format();
+        let all = |changes: &mut Changes| {
+            changes.insert(&format, &row("a x -"));
+            changes.insert(&format, &row("b 1 -"));
+            changes.truncate();
+            changes.insert(&format, &row("c 1 -"));
+        };
+        check(all, r#"clear; put c {"k":"c","n":1,"big":null}"#, &[]);
+    }
+}
