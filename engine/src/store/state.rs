@@ -5,6 +5,7 @@ mod building;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use egret_aof::disk::Disk;
@@ -30,6 +31,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::Mapping;
 use crate::mapping::schema::{self, SystemValues};
 
+/// Documents pour in until so long after the last large batch.
+const AFTER_POURING: Duration = Duration::from_millis(500);
+/// While new ones do, large merges wait, unless there are so many segments.
+const MOST_SEGMENTS_POURING: usize = 32;
+
 /// The documents of an index.
 pub(super) struct Store {
     pub(super) directory: StoreDirectory,
@@ -43,6 +49,8 @@ pub(super) struct Store {
     built: u32,
     /// Whether a small and a large merge are running.
     merging: [bool; 2],
+    /// When many documents were last put at once, and whether they replaced none.
+    poured: Option<(Instant, bool)>,
 }
 
 /// A living document.
@@ -106,6 +114,7 @@ impl Store {
             builders: Vec::new(),
             built: 0,
             merging: [false; 2],
+            poured: None,
         })
     }
 
@@ -268,9 +277,24 @@ impl Store {
         Ok(self.segments.iter().map(|segment| Arc::clone(segment.reader())).collect())
     }
 
+    /// Whether many documents come at once.
+    pub(super) fn is_pouring(&self) -> bool {
+        self.poured.is_some_and(|(at, _)| at.elapsed() < AFTER_POURING)
+    }
+
+    /// Until when large merges wait: while new documents pour in, merges would take the processors
+    /// from them, and segments are few enough for now.
+    pub(super) fn large_merges_wait(&self) -> Option<Instant> {
+        let (at, all_new) = self.poured?;
+        let few = self.segments.len() < MOST_SEGMENTS_POURING;
+        (all_new && few && self.is_pouring()).then_some(at + AFTER_POURING)
+    }
+
     /// Marks the merge that is worth doing next as running.
     pub(super) fn next_merge(&mut self) -> Option<MergeTask> {
-        let (places, large) = choose(&self.segments, self.merging)?;
+        let [small, large] = self.merging;
+        let busy = [small, large || self.large_merges_wait().is_some()];
+        let (places, large) = choose(&self.segments, busy)?;
         let mut inputs = Vec::with_capacity(places.len());
         for place in places {
             let segment = self.segments.get_mut(place)?;

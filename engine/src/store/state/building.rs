@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use tantivy::schema::Schema;
@@ -90,6 +91,9 @@ impl Store {
             self.builders.push(builder);
         }
         let replaced: Vec<_> = puts.iter().map(|put| self.replaced_by(put)).collect();
+        if ways > 1 {
+            self.poured = Some((Instant::now(), replaced.iter().all(Option::is_none)));
+        }
         let share = puts.len().div_ceil(ways).max(1);
         let mut puts = puts.into_iter();
         let rest = self.builders.split_off(ways);

@@ -67,6 +67,8 @@ pub(crate) struct Writer {
     publishing: Publishing,
     flushing: Flushing,
     share: Share,
+    /// When to look again for merges that wait.
+    merges_due: Option<Instant>,
     /// Why it takes no writes until it is told to resume.
     failed: Option<String>,
 }
@@ -305,6 +307,7 @@ impl Writer {
 
     /// Starts the merges that are worth doing.
     fn start_merges(&mut self, shared: &Arc<Shared>) {
+        self.merges_due = None;
         while let Some(task) = self.store.next_merge() {
             let lane = if task.large { Lane::LargeMerge } else { Lane::SmallMerge };
             let (large, epoch, owner) = (task.large, self.epoch, Arc::clone(shared));
@@ -321,6 +324,7 @@ impl Writer {
                 return;
             }
         }
+        self.merges_due = self.store.large_merges_wait();
     }
 
     fn finish_merge(&mut self, shared: &Arc<Shared>, finished: FinishedMerge) {

@@ -18,8 +18,12 @@ use crate::store::translog::Translog;
 /// While the queue runs empty, a publication waits for this many times what one takes lately, but
 /// no longer than that.
 const WHEN_QUIET: (u32, Duration) = (2, Duration::from_millis(50));
-/// While writes keep waiting, larger segments pay: each is indexed, sorted and merged as a whole.
+/// While writes keep waiting or come in large batches, larger segments pay: each is indexed, sorted and merged as a whole.
 const UNDER_LOAD: (u32, Duration) = (8, Duration::from_secs(1));
+
+/// What merges have made is published this long after the last one, where nothing is written: it
+/// makes searches faster, but cached answers void.
+const AFTER_MERGES: Duration = Duration::from_secs(2);
 
 /// What is published, and what waits for it.
 pub(super) struct Publishing {
@@ -27,8 +31,8 @@ pub(super) struct Publishing {
     pub(super) number: u64,
     /// Whether documents or the mapping have changed since.
     changed: bool,
-    /// Whether merges have ended since.
-    layout: bool,
+    /// When the last merge has ended since, if any.
+    layout: Option<Instant>,
     urgency: Urgency,
     ended: Option<Instant>,
     /// What publications take lately.
@@ -56,7 +60,7 @@ impl Publishing {
             parts,
             number: 0,
             changed: false,
-            layout: false,
+            layout: None,
             urgency: Urgency::None,
             ended: None,
             cost: Duration::ZERO,
@@ -68,9 +72,9 @@ impl Publishing {
         self.changed = true;
     }
 
-    /// A merge does not ask for a publication: it waits for the next.
+    /// A merge waits for the next publication, and only brings one about when nothing else does.
     pub(super) fn note_layout(&mut self) {
-        self.layout = true;
+        self.layout = Some(Instant::now());
     }
 
     pub(super) fn hurry(&mut self) {
@@ -83,7 +87,7 @@ impl Publishing {
     }
 
     pub(super) fn has_layout(&self) -> bool {
-        self.layout
+        self.layout.is_some()
     }
 
     /// Keeps an answer, which says that it is published, until it is.
@@ -96,7 +100,7 @@ impl Publishing {
         std::mem::take(&mut self.waiting)
     }
 
-    /// When the next one is due; `quiet` says that no write waits.
+    /// When the next one is due; `quiet` says that no write waits and that batches are small.
     pub(super) fn due(
         &self,
         interval: RefreshInterval,
@@ -104,7 +108,7 @@ impl Publishing {
         now: Instant,
     ) -> Option<Instant> {
         if !self.changed {
-            return None;
+            return self.layout.map(|ended| ended + AFTER_MERGES);
         }
         let Some(ended) = self.ended.filter(|_| self.urgency != Urgency::Hurry) else {
             let wanted = self.urgency != Urgency::None || interval != RefreshInterval::Off;
@@ -153,7 +157,7 @@ impl Writer {
     }
 
     fn publish(&mut self, shared: &Arc<Shared>) -> Result<()> {
-        if !self.publishing.changed && !self.publishing.layout {
+        if !self.publishing.changed && !self.publishing.has_layout() {
             return Ok(());
         }
         let began = Instant::now();
@@ -165,7 +169,7 @@ impl Writer {
         shared.recent.lock().forget();
         let publishing = &mut self.publishing;
         publishing.number = next.number;
-        (publishing.changed, publishing.layout) = (false, false);
+        (publishing.changed, publishing.layout) = (false, None);
         publishing.urgency = Urgency::None;
         let ended = Instant::now();
         publishing.cost = (publishing.cost * 3 + (ended - began)) / 4;

@@ -121,6 +121,7 @@ pub(crate) fn open(home: Home, identity: &Identity, budget: &Arc<Budget>) -> Res
         publishing,
         flushing,
         share: Share::of(budget),
+        merges_due: None,
         failed: None,
     };
     Ok(Recovered { writer: Box::new(writer), snapshot, view, positions })

@@ -189,12 +189,12 @@ impl Writer {
     }
 
     fn deadline(&self, shared: &Shared, parking: Instant) -> Instant {
-        let quiet = shared.queue.is_empty();
+        let quiet = shared.queue.is_empty() && !self.store.is_pouring();
         let interval = shared.identity.settings.load().refresh_interval;
         let publish = self.publishing.due(interval, quiet, Instant::now());
         let flush = self.flush_due(shared);
         let sync = self.log.as_ref().and_then(Translog::sync_due);
-        let due = publish.into_iter().chain(flush).chain(sync).min();
+        let due = publish.into_iter().chain(flush).chain(sync).chain(self.merges_due).min();
         if self.is_at_rest() {
             due.map_or(parking, |due| due.min(parking))
         } else {
@@ -204,6 +204,8 @@ impl Writer {
 
     fn is_at_rest(&self) -> bool {
         !self.publishing.is_pending()
+            && !self.publishing.has_layout()
+            && self.merges_due.is_none()
             && !self.flushing.is_running()
             && !self.store.is_merging()
             && self.log.as_ref().is_none_or(|log| log.sync_due().is_none())
@@ -212,7 +214,7 @@ impl Writer {
 
     fn do_what_is_due(&mut self, shared: &Arc<Shared>) {
         let now = Instant::now();
-        let quiet = shared.queue.is_empty();
+        let quiet = shared.queue.is_empty() && !self.store.is_pouring();
         let interval = shared.identity.settings.load().refresh_interval;
         let publish = self.publishing.due(interval, quiet, now);
         if publish.is_some_and(|due| due <= now) {
@@ -223,6 +225,9 @@ impl Writer {
             self.log.as_mut().filter(|log| log.sync_due().is_some_and(|due| due <= now))
         {
             log.sync();
+        }
+        if self.merges_due.is_some_and(|due| due <= now) {
+            self.start_merges(shared);
         }
         if self.flush_due(shared).is_some_and(|due| due <= now) {
             self.start_flush(shared);

@@ -108,7 +108,7 @@ pub(crate) fn settle(port: u16) {
     for _ in 0..600 {
         let now = client.json("GET", "/_cat/indices?format=json&bytes=b", &Value::Null);
         calm = if now == last { calm + 1 } else { 0 };
-        if calm >= 10 {
+        if calm >= 40 {
             return;
         }
         last = now;
