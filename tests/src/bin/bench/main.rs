@@ -19,12 +19,14 @@
 
 mod client;
 mod corpus;
+mod engine;
 mod freshness;
 mod memory;
 mod plain;
 mod queries;
 mod rates;
 mod report;
+mod searches;
 mod writes;
 
 use std::path::PathBuf;
@@ -58,15 +60,21 @@ struct Options {
     #[arg(long, default_value_t = 42)]
     seed: u64,
     /// Which parts to run.
-    #[arg(long, value_delimiter = ',', default_values_t = [Part::Rates, Part::Freshness, Part::Writes])]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_values_t = [Part::Rates, Part::Queries, Part::Freshness, Part::Writes]
+    )]
     parts: Vec<Part>,
 }
 
 /// A part of the bench.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Part {
-    /// Indexing and query rates against tantivy called directly.
+    /// Indexing rates against tantivy called directly.
     Rates,
+    /// Queries against tantivy called directly, in process and over HTTP. It indexes first.
+    Queries,
     /// From commit in PostgreSQL to searchable.
     Freshness,
     /// Writes over REST: until searchable, what updates do to queries, and starting again.
@@ -77,6 +85,7 @@ impl std::fmt::Display for Part {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Rates => "rates",
+            Self::Queries => "queries",
             Self::Freshness => "freshness",
             Self::Writes => "writes",
         })
@@ -87,16 +96,19 @@ fn main() {
     let options = Options::parse();
     let corpus = Corpus::load(options.corpus.as_deref(), options.docs, options.seed);
     report::begin(&corpus);
-    if options.parts.contains(&Part::Rates) {
-        let queries = queries::load(options.queries.as_deref(), &corpus, options.seed);
-        rates::run(&corpus, &queries, options.rounds);
+    let wants = |part| options.parts.contains(&part);
+    let queries = || queries::load(options.queries.as_deref(), &corpus, options.seed);
+    if wants(Part::Rates) || wants(Part::Queries) {
+        let mut egret = rates::run(&corpus);
+        if wants(Part::Queries) {
+            searches::run(&mut egret, &corpus, &queries(), options.rounds);
+        }
     }
-    if options.parts.contains(&Part::Freshness) {
+    if wants(Part::Freshness) {
         freshness::run(&corpus, options.seconds);
     }
-    if options.parts.contains(&Part::Writes) {
-        let queries = queries::load(options.queries.as_deref(), &corpus, options.seed);
-        writes::run(&corpus, &queries, options.seconds);
+    if wants(Part::Writes) {
+        writes::run(&corpus, &queries(), options.seconds);
     }
     report::end();
 }

@@ -5,13 +5,13 @@ use serde::Deserialize;
 use tantivy::aggregation::agg_req::Aggregations;
 use tantivy::aggregation::{AggContextParams, AggregationCollector};
 use tantivy::collector::TopDocs;
+use tantivy::merge_policy::NoMergePolicy;
 use tantivy::query::{
     AllQuery, BooleanQuery, FuzzyTermQuery, Occur, PhraseQuery, Query as TantivyQuery, RegexQuery,
     TermQuery,
 };
 use tantivy::schema::{
-    FAST, Field, INDEXED, IndexRecordOption, STORED, Schema, TEXT, TextFieldIndexing, TextOptions,
-    Value,
+    FAST, Field, INDEXED, IndexRecordOption, STORED, Schema, TextFieldIndexing, TextOptions, Value,
 };
 use tantivy::store::{Compressor, ZstdCompressor};
 use tantivy::{
@@ -22,8 +22,12 @@ use tantivy::{
 use crate::corpus::Corpus;
 use crate::queries::{Class, Query};
 
+/// The name of tantivy's default analyzer.
+const TANTIVYS: &str = "default";
 const THREADS: usize = 2;
 const BUDGET_BYTES: usize = 200_000_000;
+/// Enough that a segment is not split.
+const SEGMENT_BUDGET_BYTES: usize = 3_000_000_000;
 
 /// An index of tantivy's own making.
 pub(crate) struct Plain {
@@ -58,7 +62,12 @@ struct Package {
     summary: Option<String>,
 }
 
-fn schema() -> (Schema, Fields) {
+/// Texts are cut by tantivy's default analyzer, or another.
+fn schema(analyzer: &str) -> (Schema, Fields) {
+    let positions = TextFieldIndexing::default()
+        .set_tokenizer(analyzer)
+        .set_index_option(IndexRecordOption::WithFreqsAndPositions);
+    let text = TextOptions::default().set_indexing_options(positions);
     let raw = TextFieldIndexing::default()
         .set_tokenizer("raw")
         .set_fieldnorms(false)
@@ -69,44 +78,78 @@ fn schema() -> (Schema, Fields) {
         id: schema.add_text_field("_id", TextOptions::default().set_indexing_options(raw)),
         number: schema.add_i64_field("id", INDEXED | FAST),
         source: schema.add_text_field("source", keyword.clone()),
-        name: schema.add_text_field("name", TEXT),
+        name: schema.add_text_field("name", text.clone()),
         version: schema.add_text_field("version", keyword.clone()),
         month: schema.add_text_field("month", keyword),
         year: schema.add_i64_field("year", INDEXED | FAST),
         downloads: schema.add_i64_field("downloads", INDEXED | FAST),
-        summary: schema.add_text_field("summary", TEXT),
+        summary: schema.add_text_field("summary", text),
         document: schema.add_bytes_field("_source", STORED),
     };
     (schema.build(), fields)
 }
 
+fn create(analyzer: &str) -> (Index, Fields) {
+    let (schema, fields) = schema(analyzer);
+    let settings = IndexSettings {
+        docstore_compression: Compressor::Zstd(ZstdCompressor::default()),
+        ..IndexSettings::default()
+    };
+    let mut index = Index::builder().schema(schema).settings(settings).create_in_ram().unwrap();
+    if analyzer != TANTIVYS {
+        index.set_tokenizers(egret_engine::mapping::schema::tokenizers());
+    }
+    (index, fields)
+}
+
+fn document(fields: &Fields, text: &str) -> TantivyDocument {
+    let package: Package = serde_json::from_str(text).unwrap();
+    let mut doc = TantivyDocument::default();
+    doc.add_text(fields.id, package.id.to_string());
+    doc.add_i64(fields.number, package.id);
+    doc.add_text(fields.source, &package.source);
+    doc.add_text(fields.name, &package.name);
+    doc.add_text(fields.version, &package.version);
+    doc.add_text(fields.month, &package.month);
+    doc.add_i64(fields.year, package.year);
+    doc.add_i64(fields.downloads, package.downloads);
+    doc.add_text(fields.summary, package.summary.as_deref().unwrap_or_default());
+    doc.add_bytes(fields.document, text.as_bytes());
+    doc
+}
+
 impl Plain {
-    /// Parses and indexes the corpus, merged to at most eight segments as Egret's would be.
+    /// Parses and indexes the corpus; tantivy's own policy merges.
     pub(crate) fn index(corpus: &Corpus) -> Self {
-        let (schema, fields) = schema();
-        let settings = IndexSettings {
-            docstore_compression: Compressor::Zstd(ZstdCompressor::default()),
-            ..IndexSettings::default()
-        };
-        let index = Index::builder().schema(schema).settings(settings).create_in_ram().unwrap();
+        let (index, fields) = create(TANTIVYS);
         let mut writer: IndexWriter = index.writer_with_num_threads(THREADS, BUDGET_BYTES).unwrap();
         for text in &corpus.docs {
-            let package: Package = serde_json::from_str(text).unwrap();
-            let mut doc = TantivyDocument::default();
-            doc.add_text(fields.id, package.id.to_string());
-            doc.add_i64(fields.number, package.id);
-            doc.add_text(fields.source, &package.source);
-            doc.add_text(fields.name, &package.name);
-            doc.add_text(fields.version, &package.version);
-            doc.add_text(fields.month, &package.month);
-            doc.add_i64(fields.year, package.year);
-            doc.add_i64(fields.downloads, package.downloads);
-            doc.add_text(fields.summary, package.summary.as_deref().unwrap_or_default());
-            doc.add_bytes(fields.document, text.as_bytes());
-            writer.add_document(doc).unwrap();
+            writer.add_document(document(&fields, text)).unwrap();
         }
         writer.commit().unwrap();
         writer.wait_merging_threads().unwrap();
+        Self::open(&index, fields)
+    }
+
+    /// Indexes the corpus in segments of exactly these documents, with Egret's tokens: queries find
+    /// the same on both sides.
+    pub(crate) fn in_segments(corpus: &Corpus, segments: &[Vec<usize>]) -> Self {
+        let (index, fields) = create("standard");
+        let mut writer: IndexWriter =
+            index.writer_with_num_threads(1, SEGMENT_BUDGET_BYTES).unwrap();
+        writer.set_merge_policy(Box::new(NoMergePolicy));
+        for segment in segments {
+            for &place in segment {
+                writer.add_document(document(&fields, &corpus.docs[place])).unwrap();
+            }
+            writer.commit().unwrap();
+        }
+        let plain = Self::open(&index, fields);
+        assert_eq!(plain.segments(), segments.len(), "a segment must fit the budget");
+        plain
+    }
+
+    fn open(index: &Index, fields: Fields) -> Self {
         let years = serde_json::json!({"years": {"terms": {"field": "year", "size": 10}}});
         let years = serde_json::from_value(years).unwrap();
         Self { reader: index.reader().unwrap(), fields, years }
@@ -117,8 +160,8 @@ impl Plain {
         self.reader.searcher().segment_readers().len()
     }
 
-    /// Answers a query with the documents as they were stored; gives how many bytes they had.
-    pub(crate) fn search(&self, query: &Query) -> usize {
+    /// Answers a query with the documents as they were stored; gives how many and their bytes.
+    pub(crate) fn search(&self, query: &Query) -> (usize, usize) {
         let searcher = self.reader.searcher();
         let compiled = self.compile(query);
         match query.class {
@@ -128,7 +171,7 @@ impl Plain {
                     AggContextParams::default(),
                 );
                 let result = searcher.search(&compiled, &collector).unwrap();
-                serde_json::to_string(&result).unwrap().len()
+                (0, serde_json::to_string(&result).unwrap().len())
             }
             Class::FilterSort => {
                 let top =
@@ -144,13 +187,18 @@ impl Plain {
         }
     }
 
-    fn fetch(&self, searcher: &Searcher, hits: impl Iterator<Item = DocAddress>) -> usize {
-        hits.map(|address| {
+    fn fetch(
+        &self,
+        searcher: &Searcher,
+        hits: impl ExactSizeIterator<Item = DocAddress>,
+    ) -> (usize, usize) {
+        let count = hits.len();
+        let bytes = hits.map(|address| {
             let doc: TantivyDocument = searcher.doc(address).unwrap();
             let stored = doc.get_first(self.fields.document);
             stored.and_then(|value| value.as_bytes()).map_or(0, <[u8]>::len)
-        })
-        .sum()
+        });
+        (count, bytes.sum())
     }
 
     fn compile(&self, query: &Query) -> Box<dyn TantivyQuery> {

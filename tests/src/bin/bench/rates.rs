@@ -1,4 +1,4 @@
-//! Indexing and query rates over HTTP, beside tantivy called directly.
+//! Indexing rates over HTTP, beside tantivy called directly.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -10,15 +10,15 @@ use crate::client::Client;
 use crate::corpus::Corpus;
 use crate::memory::anonymous_bytes;
 use crate::plain::Plain;
-use crate::queries::{Class, Query};
-use crate::report::{self, ms, quantile};
+use crate::report;
 
+/// The index that is filled.
 pub(crate) const INDEX: &str = "catalogue";
 pub(crate) const BULK_DOCS: usize = 5_000;
 const CONNECTIONS: usize = 2;
 
-/// Runs the part.
-pub(crate) fn run(corpus: &Corpus, queries: &[Query], rounds: usize) {
+/// Runs the part, and leaves the index for others.
+pub(crate) fn run(corpus: &Corpus) -> Egret {
     report::heading("indexing: parse and index everything, two threads");
     let began = Instant::now();
     let plain = Plain::index(corpus);
@@ -43,7 +43,7 @@ pub(crate) fn run(corpus: &Corpus, queries: &[Query], rounds: usize) {
         anonymous_bytes(egret.pid()) / (1 << 20),
         plain.segments()
     ));
-    search(port, &plain, queries, rounds);
+    egret
 }
 
 /// The port of a running Egret.
@@ -113,81 +113,5 @@ pub(crate) fn settle(port: u16) {
         }
         last = now;
         std::thread::sleep(Duration::from_millis(100));
-    }
-}
-
-/// Three sides of one query class.
-#[derive(Default)]
-struct Times {
-    plain: Vec<Duration>,
-    uncached: Vec<Duration>,
-    cached: Vec<Duration>,
-}
-
-fn search(port: u16, plain: &Plain, queries: &[Query], rounds: usize) {
-    report::heading(
-        "top-10 queries on one connection, documents returned (median ms; ratio of medians)",
-    );
-    report::line("class        queries   tantivy   egret uncached  ratio   egret cached  ratio");
-    let mut client = Client::connect(port);
-    let mut sums = [Duration::ZERO; 3];
-    for class in Class::ALL {
-        let of_class: Vec<&Query> = queries.iter().filter(|query| query.class == class).collect();
-        let mut times = Times::default();
-        for round in 0..=rounds {
-            for query in &of_class {
-                measure(&mut client, plain, query, round > 0, &mut times);
-            }
-        }
-        let [plain, uncached, cached] = [&mut times.plain, &mut times.uncached, &mut times.cached]
-            .map(|samples| quantile(samples, 0.5));
-        for (sum, median) in sums.iter_mut().zip([plain, uncached, cached]) {
-            *sum += median;
-        }
-        report::line(&format!(
-            "{class:<12} {:>7} {:>9} {:>16} {:>6} {:>14} {:>6}",
-            of_class.len(),
-            ms(plain),
-            ms(uncached),
-            ratio(plain, uncached),
-            ms(cached),
-            ratio(plain, cached),
-        ));
-    }
-    let [plain, uncached, cached] = sums;
-    report::line(&format!(
-        "{:<12} {:>7} {:>9} {:>16} {:>6} {:>14} {:>6}",
-        "sum",
-        queries.len(),
-        ms(plain),
-        ms(uncached),
-        ratio(plain, uncached),
-        ms(cached),
-        ratio(plain, cached),
-    ));
-}
-
-fn ratio(plain: Duration, egret: Duration) -> String {
-    format!("{:.2}", plain.as_secs_f64() / egret.as_secs_f64().max(f64::EPSILON))
-}
-
-/// Asks each side once. The round before the first is not kept: it warms all three.
-fn measure(client: &mut Client, plain: &Plain, query: &Query, keep: bool, times: &mut Times) {
-    let body = query.body().to_string();
-    let mut ask = |path: &str| {
-        let began = Instant::now();
-        let length = client.send("POST", path, "application/json", body.as_bytes()).len();
-        assert!(length > 0, "an empty answer");
-        began.elapsed()
-    };
-    let uncached = ask(&format!("/{INDEX}/_search?request_cache=false"));
-    let cached = ask(&format!("/{INDEX}/_search"));
-    let began = Instant::now();
-    std::hint::black_box(plain.search(query));
-    let direct = began.elapsed();
-    if keep {
-        times.uncached.push(uncached);
-        times.cached.push(cached);
-        times.plain.push(direct);
     }
 }
