@@ -52,8 +52,8 @@ pub(crate) fn snapshot(
                 alive.remove(writer.max_doc());
             }
             let system = SystemValues { seq_no, term: 1, version: seq_no + 1, lsn: 0 };
+            source::push(&mut writer, document.id(), source.as_bytes()).unwrap();
             let document = document.into_tantivy(&schema, system);
-            source::push(&mut writer, source.as_bytes()).unwrap();
             writer.add_document(AddOperation { opstamp: 0, document }).unwrap();
             seq_no += 1;
         }

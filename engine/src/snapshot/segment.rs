@@ -49,6 +49,7 @@ struct SegmentCache {
     /// By field; held only to look up or insert.
     statistics: RwLock<FxHashMap<Field, FieldStatistics>>,
     versions: OnceLock<VersionColumns>,
+    /// Only for segments whose sources are of the version without ids.
     ids: OnceLock<StrColumn>,
 }
 
@@ -162,6 +163,9 @@ impl Segment {
 
     /// A document's id.
     pub fn document_id(&self, doc: DocId) -> Result<String> {
+        if let Some(id) = self.sources()?.id(doc)? {
+            return Ok(id.to_owned());
+        }
         let ids = if let Some(ids) = self.cache.ids.get() {
             ids
         } else {
@@ -183,11 +187,15 @@ impl Segment {
 
     /// A document's `_source`.
     pub fn source(&self, doc: DocId) -> Result<Bytes> {
+        self.sources()?.read(doc)
+    }
+
+    fn sources(&self) -> Result<&SourceReader> {
         if let Some(sources) = self.sources.get() {
-            return sources.read(doc);
+            return Ok(sources);
         }
         let sources = SourceReader::open(&self.reader)?;
-        self.sources.get_or_init(|| sources).read(doc)
+        Ok(self.sources.get_or_init(|| sources))
     }
 }
 

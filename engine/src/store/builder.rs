@@ -94,7 +94,7 @@ impl Builder {
         let doc = self.writer.max_doc();
         let writer = &mut self.writer;
         guarded(|| {
-            source::push(writer, &source)?;
+            source::push(writer, &id, &source)?;
             Ok(writer.add_document(AddOperation { opstamp: 0, document })?)
         })?;
         self.source_bytes += source.len() + id.len();

@@ -1,21 +1,25 @@
-//! `_source`: each document's JSON as it was given, in a segment file of our own.
+//! `_source`: each document's id and its JSON as it was given, in a segment file of our own.
 //!
 //! Tantivy's document store decompresses a block of neighbours for every document and keeps its
-//! cache per reader, which is useless when readers change every few milliseconds. Here a document
-//! is one slice of a mapped file. The file `<segment>.source`, integers little-endian:
+//! cache per reader, which is useless when readers change every few milliseconds; a column of ids
+//! does the same with a block of its dictionary. Here a document is one slice of a mapped file. The
+//! file `<segment>.source`, integers little-endian:
 //!
 //! ```text
-//! frames   the documents, one after another: a tag byte, then
+//! frames   the documents, one after another: a tag byte, the id's length in bytes (u8; 255: a u32
+//!          follows that has it), the id, then by the tag
 //!            0  the document as it is
 //! table    for every 16 documents: u64 where their first frame begins, then 16 times u32 where
 //!          each frame ends, counted from there (0 past the last document)
-//! footer   u64 where the table begins, u32 number of documents, u32 version, 1
+//! footer   u64 where the table begins, u32 number of documents, u32 version, 2
 //! ```
 //!
-//! Merges copy frames. Tantivy appends its own footer with a checksum.
+//! Version 1 had no ids in its frames: they are read from the column of `_id`. Merges copy frames
+//! and bring older ones up to date. Tantivy appends its own footer with a checksum.
 
 use std::any::Any;
 use std::io::{self, Write};
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -29,11 +33,16 @@ use tantivy::{
 };
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::mapping::schema::ID;
 
 /// The file's extension.
 const EXTENSION: &str = "source";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// The version whose frames have no ids.
+const WITHOUT_IDS: u32 = 1;
 const RAW: u8 = 0;
+/// The length byte of an id whose length follows.
+const LONG_ID: u8 = 255;
 const GROUP: usize = 16;
 const GROUP_BYTES: usize = 8 + 4 * GROUP;
 const FOOTER_BYTES: usize = 16;
@@ -49,6 +58,14 @@ pub struct SourceReader {
     data: OwnedBytes,
     table: usize,
     docs: u32,
+    has_ids: bool,
+}
+
+/// One frame's parts, as places in the file.
+struct Frame {
+    tag: u8,
+    id: Option<Range<usize>>,
+    body: Range<usize>,
 }
 
 impl SourceReader {
@@ -62,29 +79,78 @@ impl SourceReader {
 
     fn parse(data: OwnedBytes) -> Result<Self> {
         let (table, docs, version) = footer(&data).ok_or_else(|| damaged("has no footer"))?;
-        if version != VERSION {
-            return Err(damaged(&format!("has version [{version}], not [{VERSION}]")));
+        if !(WITHOUT_IDS..=VERSION).contains(&version) {
+            return Err(damaged(&format!("has version [{version}], newer than [{VERSION}]")));
         }
         let groups = (docs as usize).div_ceil(GROUP);
         let end = groups.checked_mul(GROUP_BYTES).and_then(|size| size.checked_add(table));
         if end.and_then(|end| end.checked_add(FOOTER_BYTES)) != Some(data.len()) {
             return Err(damaged("has a table of the wrong size"));
         }
-        Ok(Self { data, table, docs })
+        Ok(Self { data, table, docs, has_ids: version != WITHOUT_IDS })
     }
 
     /// The document as it was given.
     pub fn read(&self, doc: DocId) -> Result<Bytes> {
-        let (start, end) = self.frame_bounds(doc)?;
-        match self.data.get(start) {
-            Some(&RAW) => Ok(Bytes::from_owner(self.data.slice(start + 1..end))),
-            tag => Err(damaged(&format!("has the frame tag {tag:?} for document [{doc}]"))),
+        let frame = self.frame(doc)?;
+        match frame.tag {
+            RAW => Ok(Bytes::from_owner(self.data.slice(frame.body))),
+            tag => Err(damaged(&format!("has the frame tag [{tag}] for document [{doc}]"))),
         }
     }
 
-    fn frame(&self, doc: DocId) -> Result<&[u8]> {
+    /// The document's id; `None` where the file is of a version without.
+    pub fn id(&self, doc: DocId) -> Result<Option<&str>> {
+        let Some(id) = self.frame(doc)?.id else { return Ok(None) };
+        let id = self.data.get(id).and_then(|id| std::str::from_utf8(id).ok());
+        let broken = || damaged(&format!("has an id of document [{doc}] that is no text"));
+        id.map(Some).ok_or_else(broken)
+    }
+
+    fn frame(&self, doc: DocId) -> Result<Frame> {
         let (start, end) = self.frame_bounds(doc)?;
-        self.data.get(start..end).ok_or_else(|| damaged("has a frame outside of it"))
+        let frame = || {
+            let tag = *self.data.get(start)?;
+            if !self.has_ids {
+                return Some(Frame { tag, id: None, body: start + 1..end });
+            }
+            let (length, id) = match *self.data.get(start + 1)? {
+                LONG_ID => (u32_at(&self.data, start + 2)? as usize, start + 6),
+                length => (usize::from(length), start + 2),
+            };
+            let body = id.checked_add(length).filter(|body| *body <= end)?;
+            Some(Frame { tag, id: Some(id..body), body: body..end })
+        };
+        frame().ok_or_else(|| damaged(&format!("has a frame without end for document [{doc}]")))
+    }
+
+    /// The frames of all documents in `docs`, as they are in a file of the newest version.
+    fn copy_to<W: Write>(
+        &self,
+        reader: &SegmentReader,
+        docs: impl Iterator<Item = DocId>,
+        into: &mut Frames<W>,
+    ) -> Result<()> {
+        if self.has_ids {
+            for doc in docs {
+                let (start, end) = self.frame_bounds(doc)?;
+                let frame = self.data.get(start..end);
+                into.push_frame(&[frame.ok_or_else(|| damaged("has a frame outside of it"))?])?;
+            }
+            return Ok(());
+        }
+        let ids = reader.fast_fields().str(ID)?;
+        let ids = ids.ok_or_else(|| damaged("has no ids, and neither has the segment"))?;
+        let mut id = String::new();
+        for doc in docs {
+            let ordinal = ids.ords().first(doc);
+            let known = ordinal.map(|ordinal| ids.ord_to_str(ordinal, &mut id)).transpose()?;
+            if known != Some(true) {
+                return Err(damaged(&format!("has document [{doc}], which has no id")));
+            }
+            into.push(&id, &self.read(doc)?)?;
+        }
+        Ok(())
     }
 
     fn frame_bounds(&self, doc: DocId) -> Result<(usize, usize)> {
@@ -131,13 +197,13 @@ pub(super) fn extensions() -> Vec<String> {
     vec![EXTENSION.to_owned()]
 }
 
-/// Gives the source of the document that is added next, or was added last, to a segment.
-pub(crate) fn push(writer: &mut SegmentWriter, source: &[u8]) -> Result<()> {
+/// Gives id and source of the document that is added next, or was added last, to a segment.
+pub(crate) fn push(writer: &mut SegmentWriter, id: &str, source: &[u8]) -> Result<()> {
     let sources = writer
         .custom_plugin_writer_mut(EXTENSION)
         .and_then(|plugin| plugin.as_any_mut().downcast_mut::<SourceWriter>());
     match sources {
-        Some(sources) => Ok(sources.frames.push(source)?),
+        Some(sources) => Ok(sources.frames.push(id, source)?),
         None => Err(Error::new(ErrorKind::Internal, "the index was opened without its sources")),
     }
 }
@@ -160,9 +226,8 @@ impl SegmentPlugin for SourcePlugin {
         let mut frames = Frames::new(open_write(ctx.target_segment)?);
         for reader in ctx.readers {
             let source = SourceReader::open(reader).map_err(io::Error::other)?;
-            for doc in reader.doc_ids_alive() {
-                frames.push_frame(&[source.frame(doc).map_err(io::Error::other)?])?;
-            }
+            let copied = source.copy_to(reader, reader.doc_ids_alive(), &mut frames);
+            copied.map_err(io::Error::other)?;
         }
         Ok(frames.finish()?.terminate()?)
     }
@@ -186,8 +251,12 @@ impl<W: Write> Frames<W> {
         Self { sink, position: 0, docs: 0, base: 0, table: Vec::new() }
     }
 
-    fn push(&mut self, source: &[u8]) -> io::Result<()> {
-        self.push_frame(&[&[RAW], source])
+    fn push(&mut self, id: &str, source: &[u8]) -> io::Result<()> {
+        if let Some(length) = u8::try_from(id.len()).ok().filter(|length| *length < LONG_ID) {
+            return self.push_frame(&[&[RAW, length], id.as_bytes(), source]);
+        }
+        let length = u32::try_from(id.len()).map_err(|_| io::Error::other("an id is too long"))?;
+        self.push_frame(&[&[RAW, LONG_ID], &length.to_le_bytes(), id.as_bytes(), source])
     }
 
     fn push_frame(&mut self, parts: &[&[u8]]) -> io::Result<()> {
@@ -249,34 +318,4 @@ impl PluginWriter for SourceWriter {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn file(sources: &[Vec<u8>]) -> Vec<u8> {
-        let mut frames = Frames::new(Vec::new());
-        for source in sources {
-            frames.push(source).unwrap();
-        }
-        frames.finish().unwrap()
-    }
-
-    #[test]
-    fn every_document_comes_back() {
-        for count in [0, 1, 15, 16, 17, 100] {
-            let sources: Vec<Vec<u8>> = (0..count).map(|n| vec![b'x'; n * 7 % 50]).collect();
-            let reader = SourceReader::parse(OwnedBytes::new(file(&sources))).unwrap();
-            for (doc, source) in sources.iter().enumerate() {
-                assert_eq!(&reader.read(u32::try_from(doc).unwrap()).unwrap()[..], &source[..]);
-            }
-            assert!(reader.read(u32::try_from(count).unwrap()).is_err());
-        }
-    }
-
-    #[test]
-    fn a_torn_file_is_an_error() {
-        let whole = file(&(0..40).map(|n| vec![b'a'; n]).collect::<Vec<_>>());
-        for length in 0..whole.len() {
-            assert!(SourceReader::parse(OwnedBytes::new(whole[..length].to_vec())).is_err());
-        }
-    }
-}
+mod tests;
