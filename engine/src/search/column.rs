@@ -68,6 +68,18 @@ impl FieldColumn {
         self.column.first(doc)
     }
 
+    /// The first value of each of the rising documents, as [`Self::first_exact`] has it.
+    pub(super) fn first_values(&self, docs: &[DocId], into: &mut Vec<Option<u64>>) {
+        into.clear();
+        into.resize(docs.len(), None);
+        self.column.first_vals(docs, into);
+    }
+
+    /// The least and the greatest value, dates in microseconds.
+    pub(super) fn range(&self) -> (u64, u64) {
+        (self.column.min_value(), self.column.max_value())
+    }
+
     /// As [`Self::values`], dates in microseconds.
     pub(super) fn exact_values(&self, doc: DocId) -> impl Iterator<Item = u64> + '_ {
         self.column.values_for_doc(doc)

@@ -18,6 +18,7 @@ mod range;
 mod terms;
 #[cfg(test)]
 mod tests;
+mod value_counts;
 
 use tantivy::DocId;
 

@@ -2,13 +2,15 @@
 //!
 //! Numbers are counted under their bits. Keywords are counted by ordinal while a segment is gone
 //! through; when it ends its ordinals' texts are read in one pass, and only then, since buckets
-//! have no numbers before, the segment's documents are given to the aggregations within.
+//! have no numbers before, the segment's documents are given to the aggregations within. At the top
+//! and with nothing within, counting each value of the segment is enough.
 
 use std::cmp::Ordering;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use tantivy::DocId;
 
+use super::value_counts::ValueCounts;
 use super::{
     Aggregator, BucketId, Budget, EMPTY, MetricValue, SegmentContext, Subs, field_of,
     missing_value, next_bucket,
@@ -39,8 +41,8 @@ pub(super) struct Terms {
     format: DateFormat,
     /// What was collected in this segment: ordinals that wait for their texts.
     waiting: Vec<Waiting>,
-    /// At the top and with nothing within, counting each ordinal of this segment is enough.
-    ordinal_counts: Vec<u64>,
+    /// With nothing within: counts of this segment's values.
+    value_counts: Option<ValueCounts>,
 }
 
 /// A document that has an ordinal, in a bucket of the aggregation above.
@@ -156,7 +158,7 @@ impl Terms {
             is_date: false,
             format: DateFormat::default(),
             waiting: Vec::new(),
-            ordinal_counts: Vec::new(),
+            value_counts: None,
         })
     }
 
@@ -201,15 +203,6 @@ impl Terms {
         Ok(())
     }
 
-    fn count_ordinals(&mut self, ordinals: &[u64], doc: DocId) {
-        for &ordinal in ordinals {
-            match self.ordinal_counts.get_mut(place(ordinal)) {
-                Some(count) => *count += 1,
-                None => self.waiting.push(Waiting { parent: 0, doc, ordinal }),
-            }
-        }
-    }
-
     fn add_missing(&mut self, parent: BucketId, doc: DocId) -> Result<()> {
         let Some(missing) = self.missing.clone() else { return Ok(()) };
         let value = self.known.value(&missing, &self.limits)?;
@@ -219,14 +212,13 @@ impl Terms {
     /// Gives what waits its place, once the texts of its ordinals are read.
     fn settle(&mut self, column: &FieldColumn) -> Result<()> {
         let waiting = std::mem::take(&mut self.waiting);
-        let counts = std::mem::take(&mut self.ordinal_counts);
+        let counts: Vec<(u64, u64)> =
+            self.value_counts.iter().flat_map(ValueCounts::found).collect();
         let everything = self.options.min_doc_count == 0;
         let mut wanted: Vec<bool> = vec![everything; column.text_count()];
-        for (wanted, count) in wanted.iter_mut().zip(&counts) {
-            *wanted |= *count > 0;
-        }
-        for waiting in &waiting {
-            if let Some(wanted) = wanted.get_mut(place(waiting.ordinal)) {
+        let counted = counts.iter().map(|(ordinal, _)| *ordinal);
+        for ordinal in counted.chain(waiting.iter().map(|waiting| waiting.ordinal)) {
+            if let Some(wanted) = wanted.get_mut(place(ordinal)) {
                 *wanted = true;
             }
         }
@@ -234,8 +226,10 @@ impl Terms {
         if everything {
             self.known.everything.extend(values.iter().copied());
         }
-        for (value, count) in values.iter().zip(&counts).filter(|(_, count)| **count > 0) {
-            self.count(0, *value, *count)?;
+        for (ordinal, count) in counts {
+            if let Some(value) = values.get(place(ordinal)) {
+                self.count(0, *value, count)?;
+            }
         }
         for waiting in waiting {
             match values.get(place(waiting.ordinal)) {
@@ -244,6 +238,24 @@ impl Terms {
             }
         }
         Ok(())
+    }
+
+    /// Takes over what was counted by value.
+    fn settle_counts(&mut self, column: &FieldColumn) -> Result<()> {
+        let Some(counts) = self.value_counts.take() else { return Ok(()) };
+        if column.storage() != Storage::Text {
+            for (raw, count) in counts.found() {
+                let value = self.known.number(column.storage(), raw, &self.limits)?;
+                self.count(0, value, count)?;
+            }
+        }
+        match self.missing.clone() {
+            Some(missing) if counts.missing() > 0 => {
+                let value = self.known.value(&missing, &self.limits)?;
+                self.count(0, value, counts.missing()).map(drop)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The values of the ordinals that are wanted, by ordinal.
@@ -376,12 +388,8 @@ impl Aggregator for Terms {
             None => None,
         };
         self.missing = missing_value(mapping, self.options.missing.as_ref())?;
-        self.ordinal_counts.clear();
-        if let Some(column) = &self.column
-            && self.subs.is_empty()
-        {
-            self.ordinal_counts.resize(column.text_count(), 0);
-        }
+        let countable = self.column.as_ref().filter(|_| self.subs.is_empty());
+        self.value_counts = countable.and_then(ValueCounts::of);
         if self.options.min_doc_count == 0
             && let Some(column) = &self.column
             && column.storage() != Storage::Text
@@ -399,6 +407,11 @@ impl Aggregator for Terms {
         let Some(column) = self.column.take() else {
             return docs.iter().try_for_each(|doc| self.add_missing(parent, *doc));
         };
+        if let (0, Some(counts)) = (parent, &mut self.value_counts) {
+            counts.count(&column, docs);
+            self.column = Some(column);
+            return Ok(());
+        }
         let storage = column.storage();
         let is_text = storage == Storage::Text;
         let mut raws: Vec<u64> = Vec::new();
@@ -412,9 +425,7 @@ impl Aggregator for Terms {
             if raws.is_empty() && self.missing.is_some() {
                 raws.push(MISSING);
             }
-            if parent == 0 && !self.ordinal_counts.is_empty() {
-                self.count_ordinals(&raws, doc);
-            } else if is_text {
+            if is_text {
                 let waiting = raws.iter().map(|&ordinal| Waiting { parent, doc, ordinal });
                 self.waiting.extend(waiting);
             } else if raws == [MISSING] && !column.has_value(doc) {
@@ -428,10 +439,11 @@ impl Aggregator for Terms {
     }
 
     fn close(&mut self) -> Result<()> {
-        if let Some(column) = self.column.take()
-            && column.storage() == Storage::Text
-        {
-            self.settle(&column)?;
+        if let Some(column) = self.column.take() {
+            if column.storage() == Storage::Text {
+                self.settle(&column)?;
+            }
+            self.settle_counts(&column)?;
         }
         self.subs.close()
     }
