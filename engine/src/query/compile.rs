@@ -8,6 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 
 use rustc_hash::FxHashMap;
+use tantivy::Term;
 use tantivy::query::{
     AllQuery, BooleanQuery, ConstScoreQuery, EmptyQuery, EnableScoring, Occur,
     Query as TantivyQuery, Weight,
@@ -80,6 +81,13 @@ impl Compiled {
     /// Whether it is known to match nothing.
     pub(super) fn is_nothing(&self) -> bool {
         self.shape == Shape::Nothing
+    }
+
+    /// The terms of [`Shape::Terms`].
+    pub fn terms(&self) -> Vec<Term> {
+        let mut terms = Vec::new();
+        self.query.query_terms(&mut |term, _| terms.push(term.clone()));
+        terms
     }
 
     /// The weight to run it with.

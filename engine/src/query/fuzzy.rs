@@ -2,19 +2,22 @@
 //! kept, and scored as if each occurred as often as the most frequent of them, so that a rare
 //! misspelling does not outrank the word itself.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 
+use rustc_hash::FxHashMap;
 use tantivy::Term;
 use tantivy::index::InvertedIndexReader;
+use tantivy::postings::TermInfo;
 use tantivy::query::{DfaWrapper, FuzzyTermQuery};
 use tantivy::schema::Field;
 
 use super::ast::{Fuzziness, Query};
 use super::compile::{Compiled, Compiler, invalid, union};
-use super::full_text::{first_matches, not_fuzzy};
+use super::full_text::not_fuzzy;
 use super::matcher::{FuzzyMatcher, Matcher};
 use super::range::not_searchable;
 use super::term_level::Target;
+use super::term_selection::for_each_match;
 use crate::error::Result;
 use crate::mapping::field::{FieldMapping, Storage};
 
@@ -90,20 +93,17 @@ impl Compiler<'_> {
         // The best first: what is most alike, then in the terms' order.
         let mut ranked: Vec<_> = terms
             .into_iter()
-            .map(|(term, distance)| (similarity(distance, &term, fuzzy.term), term))
+            .map(|found| (similarity(found.distance, &found.term, fuzzy.term), found))
             .collect();
-        ranked.sort_by(|left, right| right.0.total_cmp(&left.0).then_with(|| left.1.cmp(&right.1)));
+        ranked.sort_by(|left, right| {
+            right.0.total_cmp(&left.0).then_with(|| left.1.term.cmp(&right.1.term))
+        });
         ranked.truncate(limit);
-        let mut most_frequent = 0;
-        let mut found = Vec::with_capacity(ranked.len());
-        for (similarity, term) in ranked {
-            let term = Term::from_field_text(field, &term);
-            let doc_freq = self.snapshot.doc_freq(&term)?;
-            most_frequent = most_frequent.max(doc_freq);
-            found.push((similarity, (term, doc_freq)));
-        }
+        let most_frequent = ranked.iter().map(|(_, found)| found.doc_freq).max().unwrap_or(0);
+        let found = ranked.into_iter().map(|(similarity, found)| {
+            (similarity, (Term::from_field_text(field, &found.term), found.doc_freq))
+        });
         let queries: Result<Vec<_>> = found
-            .into_iter()
             .map(|(similarity, term)| {
                 self.scored_term_as(field, mapping, term, most_frequent, boost * similarity)
             })
@@ -111,48 +111,79 @@ impl Compiler<'_> {
         Ok(union(queries?))
     }
 
-    /// The terms within the distance in any segment, with their distance.
-    fn similar_terms(&self, field: Field, fuzzy: &FuzzyTerm<'_>) -> Result<BTreeMap<String, u8>> {
+    /// The terms within the distance in any segment.
+    fn similar_terms(&self, field: Field, fuzzy: &FuzzyTerm<'_>) -> Result<Vec<Similar>> {
         let matcher = FuzzyMatcher {
             term: fuzzy.term.to_owned(),
             edits: edits(fuzzy.fuzziness, fuzzy.term),
             prefix_length: fuzzy.prefix_length,
             transpositions: fuzzy.transpositions,
         };
-        let mut found = BTreeMap::new();
+        let term = Term::from_field_text(field, fuzzy.term);
         if matcher.edits == 0 {
-            found.insert(matcher.term, 0);
-            return Ok(found);
+            let doc_freq = self.snapshot.doc_freq(&term)?;
+            return Ok(vec![Similar { term: matcher.term, distance: 0, doc_freq }]);
         }
-        let mut similar = BTreeSet::new();
+        let mut found = Found::default();
         if fuzzy.term.chars().nth(AUTOMATON_CHARACTERS).is_some() {
             let matcher = Matcher::Fuzzy(matcher.clone());
             for segment in self.snapshot.segments() {
-                let index = segment.reader().inverted_index(field)?;
-                similar.extend(first_matches(&index, &matcher, usize::MAX)?);
+                found.compare(segment.reader().inverted_index(field)?.as_ref(), &matcher)?;
             }
         } else {
-            let term = Term::from_field_text(field, fuzzy.term);
             let query = FuzzyTermQuery::new(term, matcher.edits, matcher.transpositions);
             let automaton = query.automaton()?;
             for segment in self.snapshot.segments() {
-                let index = segment.reader().inverted_index(field)?;
-                similar.extend(accepted_terms(&index, &automaton)?);
+                found.walk(segment.reader().inverted_index(field)?.as_ref(), &automaton)?;
             }
         }
-        let near = similar.into_iter().filter_map(|term| Some((matcher.distance(&term)?, term)));
-        found.extend(near.map(|(distance, term)| (term, distance)));
-        Ok(found)
+        let near = found.0.into_iter().filter_map(|(term, doc_freq)| {
+            Some(Similar { distance: matcher.distance(&term)?, term, doc_freq })
+        });
+        Ok(near.collect())
     }
 }
 
-fn accepted_terms(index: &InvertedIndexReader, automaton: &DfaWrapper) -> Result<Vec<String>> {
-    let mut accepted = Vec::new();
-    let mut terms = index.terms().search(automaton).into_stream()?;
-    while terms.advance() {
-        accepted.extend(std::str::from_utf8(terms.key()).map(str::to_owned));
+/// A term that may be meant.
+struct Similar {
+    term: String,
+    distance: u8,
+    /// How many documents have it.
+    doc_freq: u64,
+}
+
+/// Terms with how many documents have them.
+#[derive(Default)]
+struct Found(FxHashMap<String, u64>);
+
+impl Found {
+    fn add(&mut self, term: &str, info: &TermInfo) {
+        if let Some(doc_freq) = self.0.get_mut(term) {
+            *doc_freq += u64::from(info.doc_freq);
+        } else {
+            self.0.insert(term.to_owned(), info.doc_freq.into());
+        }
     }
-    Ok(accepted)
+
+    /// Adds the terms that fit, of all.
+    fn compare(&mut self, index: &InvertedIndexReader, matcher: &Matcher) -> Result<()> {
+        let mut add = |term: &str, info: &TermInfo| {
+            self.add(term, info);
+            Ok(ControlFlow::Continue(()))
+        };
+        Ok(for_each_match(index, matcher, &mut add)?)
+    }
+
+    /// Adds the terms that an automaton accepts.
+    fn walk(&mut self, index: &InvertedIndexReader, automaton: &DfaWrapper) -> Result<()> {
+        let mut terms = index.terms().search(automaton).into_stream()?;
+        while terms.advance() {
+            if let Ok(term) = std::str::from_utf8(terms.key()) {
+                self.add(term, terms.value());
+            }
+        }
+        Ok(())
+    }
 }
 
 /// 1 for the term itself, less for every edit, the more the shorter the terms are.

@@ -44,9 +44,25 @@ impl Query for TermSelection {
 impl Weight for TermSelection {
     fn scorer(&self, reader: &SegmentReader, boost: Score) -> tantivy::Result<Box<dyn Scorer>> {
         let index = reader.inverted_index(self.field)?;
-        let mut union = Union { index: &index, max_doc: reader.max_doc(), state: State::Empty };
-        self.for_each_term(&index, &mut |info| union.add(info))?;
-        union.into_scorer(boost)
+        self.union(&index, reader)?.into_scorer(boost)
+    }
+
+    fn count(&self, reader: &SegmentReader) -> tantivy::Result<u32> {
+        let index = reader.inverted_index(self.field)?;
+        let mut docs = match self.union(&index, reader)?.state {
+            State::Empty => return Ok(0),
+            State::One(info) if reader.alive_bitset().is_none() => return Ok(info.doc_freq),
+            State::One(info) => {
+                let mut docs = BitSet::with_max_value(reader.max_doc());
+                fill(&index, &info, &mut docs)?;
+                docs
+            }
+            State::Many(docs) => docs,
+        };
+        if let Some(alive) = reader.alive_bitset() {
+            docs.intersect_update(alive.bitset());
+        }
+        Ok(u32::try_from(docs.len()).unwrap_or(u32::MAX))
     }
 
     fn explain(&self, reader: &SegmentReader, doc: DocId) -> tantivy::Result<Explanation> {
@@ -59,6 +75,16 @@ impl Weight for TermSelection {
 }
 
 impl TermSelection {
+    fn union<'a>(
+        &self,
+        index: &'a InvertedIndexReader,
+        reader: &SegmentReader,
+    ) -> tantivy::Result<Union<'a>> {
+        let mut union = Union { index, max_doc: reader.max_doc(), state: State::Empty };
+        self.for_each_term(index, &mut |info| union.add(info))?;
+        Ok(union)
+    }
+
     fn for_each_term(
         &self,
         index: &InvertedIndexReader,

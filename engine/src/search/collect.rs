@@ -1,15 +1,16 @@
 //! One pass over the matching documents of all snapshots: counts, the best hits, aggregations.
 //!
 //! Tantivy's collectors either prune or count; this one does both. A query that is a union or
-//! intersection of terms is driven by block-max WAND, without pruning until `track_total_hits` is
-//! reached or known; everything else is read in blocks.
+//! intersection of terms is driven by block-max WAND and counted apart; everything else is read in
+//! blocks.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use tantivy::query::{Scorer, Weight};
-use tantivy::{COLLECT_BLOCK_BUFFER_LEN, DocId, TERMINATED};
+use tantivy::{COLLECT_BLOCK_BUFFER_LEN, DocId, TERMINATED, Term};
 
+use super::count;
 use super::request::{SearchRequest, SortBy, TrackTotalHits};
 use super::response::Total;
 use super::sort_key::SortPlan;
@@ -142,7 +143,7 @@ impl<'a> Pass<'a> {
         if let Some(sink) = self.sink.as_deref_mut() {
             sink.begin(snapshot)?;
         }
-        let count_known = self.count_ahead(snapshot, &compiled);
+        let count_known = self.count_ahead(snapshot, &compiled)?;
         let needs_documents = self.wanted > 0 || self.sink.is_some() || !count_known;
         if compiled.shape == Shape::Nothing || !needs_documents {
             return Ok(());
@@ -161,6 +162,8 @@ impl<'a> Pass<'a> {
         for (place, segment) in snapshot.segments().iter().enumerate() {
             if self.prunes(&run) {
                 self.prune(&run, place, segment)?;
+            } else if self.only_counts(&run) {
+                self.count_rest(&run, segment)?;
             } else {
                 self.segment(&mut run, place, segment, base)?;
             }
@@ -174,16 +177,18 @@ impl<'a> Pass<'a> {
 
     /// Counts the hits of a snapshot without looking at documents, where that is possible; says
     /// whether the total is settled.
-    fn count_ahead(&mut self, snapshot: &Snapshot, compiled: &Compiled) -> bool {
+    fn count_ahead(&mut self, snapshot: &Snapshot, compiled: &Compiled) -> Result<bool> {
         let request = self.request;
         if request.post_filter.is_some()
             || request.min_score.is_some()
             || request.terminate_after.is_some()
         {
-            return false;
+            return Ok(false);
         }
         let deleted = snapshot.deleted_count();
-        match compiled.shape {
+        // Where every match is looked at anyway, it is counted then.
+        let looks_at_all = self.sink.is_some() || self.wanted > 0 && !request.sort.is_empty();
+        Ok(match compiled.shape {
             Shape::Nothing => true,
             Shape::Everything(_) => {
                 self.counted += snapshot.doc_count();
@@ -193,20 +198,37 @@ impl<'a> Pass<'a> {
                 self.counted += at_least;
                 true
             }
-            Shape::Terms { at_least, .. } => {
+            Shape::Terms { at_least, all, .. } => {
                 let least = at_least.saturating_sub(deleted);
-                let settled = self.counted.saturating_add(least) > self.count_limit;
-                if settled {
+                if self.counted.saturating_add(least) > self.count_limit {
                     self.counted += least;
+                } else if looks_at_all {
+                    return Ok(false);
+                } else {
+                    self.count_terms(snapshot, &compiled.terms(), all)?;
                 }
-                settled
+                true
             }
             _ => self.count_limit == 0,
+        })
+    }
+
+    /// Counts the documents with any or all of the terms, until there are enough.
+    fn count_terms(&mut self, snapshot: &Snapshot, terms: &[Term], all: bool) -> Result<()> {
+        for segment in snapshot.segments() {
+            let reader = segment.reader();
+            self.counted +=
+                if all { count::with_all(reader, terms)? } else { count::with_any(reader, terms)? };
+            if self.counted > self.count_limit || self.is_late() {
+                break;
+            }
         }
+        Ok(())
     }
 
     fn prunes(&self, run: &Run<'_>) -> bool {
-        self.request.sort.is_empty()
+        run.count_known
+            && self.request.sort.is_empty()
             && self.wanted > 0
             && self.sink.is_none()
             && run.post_filter.is_none()
@@ -215,8 +237,8 @@ impl<'a> Pass<'a> {
             && matches!(run.shape, Shape::Terms { .. })
     }
 
-    /// The best of one segment by block-max WAND. Every document is looked at until the count is
-    /// settled; from then on only those that may be among the best.
+    /// The best of one segment by block-max WAND: only documents that may be among the best are
+    /// looked at.
     fn prune(&mut self, run: &Run<'_>, place: usize, segment: &Segment) -> Result<()> {
         let slack = match run.shape {
             Shape::Terms { slack, .. } => slack,
@@ -225,14 +247,10 @@ impl<'a> Pass<'a> {
         let reader = segment.reader();
         let alive = reader.alive_bitset();
         let mut seen = 0_u32;
-        let counting = |pass: &Self| !run.count_known && pass.counted <= pass.count_limit;
-        let bound = |pass: &Self| {
-            if counting(pass) { f32::MIN } else { lowered(pass.top.threshold(), slack) }
-        };
+        let bound = |pass: &Self| lowered(pass.top.threshold(), slack);
         let start = bound(self);
         run.weight.for_each_pruning(start, reader, &mut |doc, score| {
             if alive.is_none_or(|alive| alive.is_alive(doc)) {
-                self.counted += u64::from(!run.count_known);
                 self.top.offer(score, Address { snapshot: run.ordinal, segment: place, doc });
             }
             seen = seen.wrapping_add(1);
@@ -241,6 +259,25 @@ impl<'a> Pass<'a> {
             }
             bound(self)
         })?;
+        Ok(())
+    }
+
+    /// Whether all hits score alike and there are enough, so that the others only count.
+    fn only_counts(&self, run: &Run<'_>) -> bool {
+        let (Shape::Constant(score) | Shape::Everything(score)) = run.shape else { return false };
+        self.request.sort.is_empty()
+            && self.wanted > 0
+            && self.sink.is_none()
+            && run.post_filter.is_none()
+            && self.request.min_score.is_none()
+            && self.request.terminate_after.is_none()
+            && self.top.threshold().is_some_and(|least| score <= least)
+    }
+
+    fn count_rest(&mut self, run: &Run<'_>, segment: &Segment) -> Result<()> {
+        if !run.count_known && self.counted <= self.count_limit && !self.is_late() {
+            self.counted += u64::from(run.weight.count(segment.reader())?);
+        }
         Ok(())
     }
 

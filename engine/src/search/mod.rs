@@ -10,6 +10,7 @@ pub mod response;
 mod aggregation;
 mod collect;
 mod column;
+mod count;
 mod fetch;
 mod highlight;
 mod sort_key;
