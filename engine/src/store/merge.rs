@@ -41,7 +41,7 @@ const LARGEST_SEGMENT_BYTES: u64 = 5 << 30;
 /// Merges of more than this go straight to disk, and wait for each other but not for small ones.
 const LARGE_MERGE_BYTES: u64 = 8 << 20;
 /// A segment with more than one in this many documents deleted is merged by itself,
-const DELETED_SHARE: u32 = 3;
+const DELETED_SHARE: u32 = 5;
 /// unless it is so small that its tier soon will be.
 const SMALLEST_ALONE: u32 = 1000;
 
@@ -314,8 +314,8 @@ mod tests {
             &[(1, 1), (2, 2), (3, 3), (100_000, 100_000), (4, 4), (5, 5), (1, 1)],
             &[&[0, 1, 2, 4, 5, 6]],
         );
-        check(&[(6000, 10_000)], &[&[0]]);
-        check(&[(7000, 10_000)], &[]);
+        check(&[(7900, 10_000)], &[&[0]]);
+        check(&[(8000, 10_000)], &[]);
         check(&[(6, 10)], &[]);
     }
 }
