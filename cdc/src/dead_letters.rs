@@ -21,6 +21,7 @@ use std::collections::hash_map::Entry;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use egret_aof::check::Check;
 use egret_aof::disk::{Disk, DiskFile, create_folder_durably, replace_file};
 use egret_engine::Lsn;
 use rustc_hash::FxHashMap;
@@ -32,6 +33,9 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// The longest reason that a letter keeps, in bytes; a longer one is cut.
 const MAX_REASON_BYTES: usize = 4 << 10;
+
+/// The list's name in the pipeline's folder.
+const FILE: &str = "dead_letters.jsonl";
 
 /// A row that could not be indexed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -78,7 +82,7 @@ impl DeadLetters {
     /// Opens the list in a folder, made if missing.
     pub(crate) fn open(disk: &Arc<dyn Disk>, folder: &Path, limit: usize) -> Result<Self> {
         create_folder_durably(&**disk, folder)?;
-        let path: PathBuf = folder.join("dead_letters.jsonl");
+        let path: PathBuf = folder.join(FILE);
         let mut letters: FxHashMap<(String, String), Letter> = FxHashMap::default();
         if disk.exists(&path)? {
             for line in lines(&disk.read(&path)?, &path)? {
@@ -225,6 +229,29 @@ fn apply(letters: &mut FxHashMap<(String, String), Letter>, line: Line) {
         }
         Line::Synced => {}
     }
+}
+
+/// Verifies the list of a pipeline; a repair keeps the lines that can be read.
+pub(crate) fn check(check: &mut Check<'_>, folder: &Path) {
+    let path = folder.join(FILE);
+    if !check.disk().exists(&path).unwrap_or_default() {
+        return;
+    }
+    let mark = check.mark();
+    let Some(content) = check.read("dead letters", &path) else { return };
+    if let Err(error) = lines(&content, &path) {
+        check.damaged("dead letters", &path, error.to_string(), "");
+    }
+    let readable = |line: &&[u8]| serde_json::from_slice::<Line>(line).is_ok();
+    let all = content.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+    let kept: Vec<&[u8]> = all.clone().filter(readable).collect();
+    let lost = all.count() - kept.len();
+    let remedy = format!(
+        "[{lost}] lines are taken out: as many rows may be missing from an index without being listed"
+    );
+    check.settle(mark, &remedy, |disk| {
+        replace_file(disk, &path, &[kept.join(&b'\n'), b"\n".to_vec()].concat())
+    });
 }
 
 /// The lines of a file, without those that a power cut has damaged and those after them.

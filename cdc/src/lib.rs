@@ -11,6 +11,7 @@
 mod acknowledge;
 mod backoff;
 mod catalog;
+pub mod check;
 pub mod config;
 mod connect;
 mod copy;

@@ -85,7 +85,7 @@ impl Position {
     }
 }
 
-fn path(folder: &Path) -> PathBuf {
+pub(crate) fn path(folder: &Path) -> PathBuf {
     folder.join("position.json")
 }
 

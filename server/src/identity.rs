@@ -4,11 +4,15 @@ use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use egret_aof::check::Check;
 use egret_aof::disk::{Disk, create_folder_durably, replace_file};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::error::{Error, Kind, Result};
+
+/// Its name in the data folder.
+const FILE: &str = "node.json";
 
 /// Who this node is. On disk as a JSON object of these fields; others are refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,7 +29,7 @@ pub(crate) struct Identity {
 impl Identity {
     /// Reads a folder's identity, or makes one durably where there is none. Blocking.
     pub(crate) fn open(disk: &dyn Disk, folder: &Path) -> Result<Self> {
-        let path = folder.join("node.json");
+        let path = folder.join(FILE);
         let failed = |error: std::io::Error| {
             let reason = format!("cannot open {}: {error}", path.display());
             Error::new(Kind::Configuration, reason).with_source(error)
@@ -46,6 +50,26 @@ impl Identity {
         replace_file(disk, &path, &content).map_err(failed)?;
         Ok(identity)
     }
+}
+
+/// Verifies a folder's identity; a repair removes a damaged one.
+pub(crate) fn check(check: &mut Check<'_>, folder: &Path) {
+    check.begin("node");
+    let path = folder.join(FILE);
+    if !check.disk().exists(&path).unwrap_or_default() {
+        return;
+    }
+    let mark = check.mark();
+    let Some(content) = check.read("identity", &path) else { return };
+    match serde_json::from_slice::<Identity>(&content) {
+        Ok(identity) if identity.format == 1 => {}
+        Ok(identity) => {
+            let problem = format!("has the unknown format [{}]", identity.format);
+            return check.damaged("identity", &path, problem, "not repaired");
+        }
+        Err(error) => check.damaged("identity", &path, format!("is damaged: {error}"), ""),
+    }
+    check.settle(mark, "it is removed: the node gets new names", |disk| disk.remove(&path));
 }
 
 /// An id in 22 characters of URL-safe base64, rising with time so that neighbours lie together.

@@ -7,6 +7,7 @@
 
 pub mod app;
 mod cached_search;
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod dialect;

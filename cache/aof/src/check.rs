@@ -89,11 +89,6 @@ impl<'a> Check<'a> {
         &self.disk
     }
 
-    /// Whether to repair.
-    pub fn repairs(&self) -> bool {
-        self.repair
-    }
-
     /// Says whose files come next.
     pub fn begin(&mut self, owner: impl Into<String>) {
         self.owner = owner.into();
@@ -137,39 +132,40 @@ impl<'a> Check<'a> {
         self.find(State::Damaged, part, file, problem.into(), remedy.into());
     }
 
-    /// Says that something was wrong, and what was done.
-    pub fn repaired(
-        &mut self,
-        part: &'static str,
-        file: &Path,
-        problem: impl Into<String>,
-        done: impl Into<String>,
-    ) {
-        self.find(State::Repaired, part, file, problem.into(), done.into());
-    }
-
     /// Says that a crash has left something that does no harm.
     pub fn harmless(&mut self, part: &'static str, file: &Path, problem: impl Into<String>) {
         let remedy = "the next start puts it right".to_owned();
         self.find(State::Harmless, part, file, problem.into(), remedy);
     }
 
-    /// Does what puts something right, where this check repairs, and says so; `done` tells what it
-    /// is, in the past tense.
-    pub fn repair(
+    /// How much was found until now, for [`Check::settle`].
+    pub fn mark(&self) -> usize {
+        self.report.findings.len()
+    }
+
+    /// Does what puts everything right that was found damaged since the mark, where there is any and
+    /// this check repairs; `remedy` says what that is.
+    pub fn settle(
         &mut self,
-        part: &'static str,
-        file: &Path,
-        problem: impl Into<String>,
-        done: &str,
+        mark: usize,
+        remedy: &str,
         repair: impl FnOnce(&dyn Disk) -> std::io::Result<()>,
     ) {
-        if !self.repair {
-            return self.damaged(part, file, problem, format!("with --repair, {done}"));
+        let since = self.report.findings.iter_mut().skip(mark);
+        let mut damaged = since.filter(|finding| finding.state == State::Damaged).peekable();
+        if damaged.peek().is_none() {
+            return;
         }
-        match repair(self.disk.as_ref()) {
-            Ok(()) => self.repaired(part, file, problem, done),
-            Err(error) => self.damaged(part, file, problem, format!("not repaired: {error}")),
+        let repaired = self.repair.then(|| repair(self.disk.as_ref()));
+        for finding in damaged {
+            finding.remedy = match &repaired {
+                None => format!("with --repair, {remedy}"),
+                Some(Ok(())) => remedy.to_owned(),
+                Some(Err(error)) => format!("not repaired: {error}"),
+            };
+            if let Some(Ok(())) = repaired {
+                finding.state = State::Repaired;
+            }
         }
     }
 

@@ -28,7 +28,11 @@ use crate::partition::Partition;
 use crate::records::{Numbers, replay};
 use crate::series::Series;
 
-const SUFFIX: &str = "samples";
+pub(crate) const SUFFIX: &str = "samples";
+/// The folder of the partitions.
+pub(crate) const PARTITIONS: &str = "partitions";
+/// The folder of the log.
+pub(crate) const LOG: &str = "log";
 /// The wait between attempts to use a disk that failed doubles up to this.
 const MAX_RETRY: Duration = Duration::from_secs(60);
 
@@ -156,7 +160,7 @@ impl Keeper {
     }
 
     fn partitions_folder(&self) -> PathBuf {
-        self.folder.join("partitions")
+        self.folder.join(PARTITIONS)
     }
 
     fn partition_path(&self, start: i64) -> PathBuf {
@@ -206,7 +210,7 @@ impl Keeper {
     fn open_log(&mut self, database: &mut Database) -> Result<(), Error> {
         let mut names = HashMap::new();
         let disk = Arc::clone(&self.disk);
-        let (folder, options) = (self.folder.join("log"), self.log_options.clone());
+        let (folder, options) = (self.folder.join(LOG), self.log_options.clone());
         let (log, report) = Log::open(disk, &folder, options, |record| {
             if replay(record, &mut names, database).is_none() {
                 tracing::warn!(kind = record.kind, sequence = record.sequence, "record left out");

@@ -5,6 +5,7 @@
 //! series can hold.
 
 mod bits;
+mod check;
 mod database;
 mod error;
 pub mod gorilla;
@@ -17,6 +18,7 @@ mod query;
 mod records;
 mod series;
 
+pub use check::check;
 pub use egret_aof::log::FsyncPolicy;
 pub use error::Error;
 pub use gorilla::Sample;

@@ -28,6 +28,7 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use self::folder::Folder;
+pub use self::folder::check;
 use self::scribe::Scribe;
 use crate::clock::Clock;
 use crate::key::Version;

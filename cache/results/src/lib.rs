@@ -23,7 +23,7 @@ pub use cache::{Computed, Outcome, ResultCache};
 pub use clock::{Clock, SystemClock};
 pub use egret_aof::log::FsyncPolicy;
 pub use error::{Error, Failure, NoAnswer};
-pub use journal::{LogState, LogStats};
+pub use journal::{LogState, LogStats, check};
 pub use key::{Canonical, Generation, Key, MAX_KEY_BYTES, Secret, Version};
 pub use options::Options;
 pub use slot::{SLOT_COUNT, Slot};

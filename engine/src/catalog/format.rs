@@ -4,6 +4,8 @@
 //!
 //! ```text
 //! {"format": 2,
+//!  "crc32c": 305419896,                of the bytes of the value of "catalog", exactly as written
+//!  "catalog": {
 //!  "indexes": {"<name>": {
 //!    "uuid": "…",                     22 characters, the name of its folder below `indexes/`
 //!    "pipeline": "…" or null,
@@ -15,8 +17,12 @@
 //!    "replacement": {"uuid": "…", "created_ms": …}}, …},      where one is being filled
 //!  "component_templates": {"<name>": {…}, …},   as their API shows them
 //!  "index_templates": {"<name>": {…}, …},
-//!  "legacy_templates": {"<name>": {…}, …}}
+//!  "legacy_templates": {"<name>": {…}, …}}}
 //! ```
+//!
+//! The checksum is there since one changed letter of a UUID would leave an index's folder unnamed,
+//! and folders that are not named are removed. For the same reason a folder that has indexes and no
+//! catalog is refused: the first start writes an empty one.
 //!
 //! Format 1 had `"indexes": [{"name", "uuid", "pipeline", "created_ms", "settings"}]`, the same for
 //! `"replacements"` where there were any, and nothing else; it is read, and the first change writes
@@ -28,21 +34,28 @@ use std::path::Path;
 use egret_aof::disk::{Disk, write_temporary};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::model::{Catalog, IndexEntry, IndexState, Replacement};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Its name in the data folder.
-const FILE: &str = "catalog.json";
+pub(super) const FILE: &str = "catalog.json";
 const FORMAT: u64 = 2;
 /// A change that would make the catalog larger is refused.
 const LIMIT_BYTES: usize = 64 << 20;
 
-#[derive(Serialize)]
-struct Written<'a> {
+#[derive(Deserialize)]
+struct Version {
+    format: Option<u64>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Envelope {
     format: u64,
-    #[serde(flatten)]
-    catalog: &'a Catalog,
+    crc32c: u32,
+    catalog: Box<RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -65,25 +78,28 @@ struct FirstEntry {
     settings: Value,
 }
 
-/// Reads the catalog of a data folder; a folder without one has an empty catalog.
-pub(super) fn read(disk: &dyn Disk, folder: &Path) -> Result<Catalog> {
+/// Reads the catalog of a data folder, where it has one.
+pub(super) fn read(disk: &dyn Disk, folder: &Path) -> Result<Option<Catalog>> {
     let path = folder.join(FILE);
     if !disk.exists(&path)? {
-        return Ok(Catalog::default());
+        return Ok(None);
     }
     let bytes = disk.read(&path)?;
-    let corrupt = |source: serde_json::Error| {
-        Error::new(ErrorKind::Corrupt, format!("[{}] is damaged: {source}", path.display()))
-            .with_source(source)
+    let damaged = |what: String| {
+        Error::new(ErrorKind::Corrupt, format!("[{}] is damaged: {what}", path.display()))
     };
-    let mut json: Value = serde_json::from_slice(&bytes).map_err(corrupt)?;
-    match json.get("format").and_then(Value::as_u64) {
-        Some(1) => Ok(upgrade(serde_json::from_value(json).map_err(corrupt)?)),
+    let corrupt = |source: serde_json::Error| damaged(source.to_string()).with_source(source);
+    let Version { format } = serde_json::from_slice(&bytes).map_err(corrupt)?;
+    match format {
+        Some(1) => Ok(Some(upgrade(serde_json::from_slice(&bytes).map_err(corrupt)?))),
         Some(FORMAT) => {
-            if let Some(object) = json.as_object_mut() {
-                object.remove("format");
+            let envelope: Envelope = serde_json::from_slice(&bytes).map_err(corrupt)?;
+            let found = crc32c::crc32c(envelope.catalog.get().as_bytes());
+            if found != envelope.crc32c {
+                let named = envelope.crc32c;
+                return Err(damaged(format!("its checksum is [{found}] and not [{named}]")));
             }
-            serde_json::from_value(json).map_err(corrupt)
+            serde_json::from_str(envelope.catalog.get()).map(Some).map_err(corrupt)
         }
         Some(newer) => {
             let message = format!(
@@ -93,10 +109,7 @@ pub(super) fn read(disk: &dyn Disk, folder: &Path) -> Result<Catalog> {
             );
             Err(Error::new(ErrorKind::Corrupt, message))
         }
-        None => {
-            let message = format!("[{}] is damaged: it does not name its format", path.display());
-            Err(Error::new(ErrorKind::Corrupt, message))
-        }
+        None => Err(damaged("it does not name its format".to_owned())),
     }
 }
 
@@ -149,10 +162,14 @@ pub(super) fn replace(
 }
 
 fn encode(catalog: &Catalog) -> Result<Vec<u8>> {
-    serde_json::to_vec_pretty(&Written { format: FORMAT, catalog }).map_err(|source| {
+    let failed = |source: serde_json::Error| {
         Error::new(ErrorKind::Internal, format!("the catalog cannot be written: {source}"))
             .with_source(source)
-    })
+    };
+    let text = serde_json::to_string_pretty(catalog).map_err(failed)?;
+    let (format, crc32c) = (FORMAT, crc32c::crc32c(text.as_bytes()));
+    let catalog = RawValue::from_string(text).map_err(failed)?;
+    serde_json::to_vec_pretty(&Envelope { format, crc32c, catalog }).map_err(failed)
 }
 
 /// A failure comes with whether the name may already lead to the new file.
@@ -175,7 +192,22 @@ mod tests {
         let disk = SimDisk::new();
         disk.create(Path::new("/catalog.json")).unwrap();
         disk.damage(Path::new("/catalog.json"), text.as_bytes()).unwrap();
-        read(&disk, Path::new("/"))
+        read(&disk, Path::new("/")).map(Option::unwrap)
+    }
+
+    #[test]
+    fn any_changed_byte_is_noticed() {
+        let whole = encode(&read_text(FIRST).unwrap()).unwrap();
+        for at in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1;
+            let disk = SimDisk::new();
+            disk.create(Path::new("/catalog.json")).unwrap();
+            disk.damage(Path::new("/catalog.json"), &bytes).unwrap();
+            // Between the parts, white space may have become another kind of it.
+            let read = read(&disk, Path::new("/"));
+            assert!(read.is_err() || read.unwrap() == Some(read_text(FIRST).unwrap()), "{at}");
+        }
     }
 
     /// As version 0.1.0 wrote it before there were aliases.
@@ -217,7 +249,6 @@ mod tests {
     #[test]
     fn every_part_comes_back() {
         let text = json!({
-            "format": 2,
             "indexes": {"a": {
                 "uuid": "AAAAAAAAAAAAAAAAAAAAAA", "pipeline": null, "created_ms": 1,
                 "state": "closed", "settings": {"index": {"hidden": "true"}},
@@ -230,7 +261,9 @@ mod tests {
             "legacy_templates": {"l": {"index_patterns": ["y*"], "order": 1,
                 "mappings": {"properties": {}}, "aliases": {}}},
         });
-        let catalog = read_text(&text.to_string()).unwrap();
+        let crc32c = crc32c::crc32c(text.to_string().as_bytes());
+        let text = format!(r#"{{"format": 2, "crc32c": {crc32c}, "catalog": {text}}}"#);
+        let catalog = read_text(&text).unwrap();
         assert!(catalog.indexes["a"].is_hidden());
         assert_eq!(catalog.alias("b").count(), 1);
         let written = String::from_utf8(encode(&catalog).unwrap()).unwrap();

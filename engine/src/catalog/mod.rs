@@ -14,6 +14,7 @@
 
 mod alias;
 mod change;
+pub mod check;
 mod format;
 mod model;
 mod name;
@@ -119,7 +120,7 @@ impl Engine {
             disk,
             folder,
         };
-        let catalog = format::read(&*engine.disk, &engine.folder)?;
+        let catalog = engine.read_catalog()?;
         // A killed process may have replaced the catalog and not synced the folder: the one before
         // it, whose folders are removed here as left over, must not come back.
         engine.disk.sync_folder(&engine.folder)?;
@@ -136,6 +137,18 @@ impl Engine {
         let catalog = Arc::new(catalog);
         *engine.served.write() = Served { catalog, handles, replacements, ended: false };
         Ok(engine)
+    }
+
+    /// The catalog; an empty one is written where there is none.
+    fn read_catalog(&self) -> Result<Catalog> {
+        if let Some(catalog) = format::read(&*self.disk, &self.folder)? {
+            return Ok(catalog);
+        }
+        check::expect_no_index(&*self.disk, &self.folder)?;
+        let empty = Catalog::default();
+        let written = format::replace(&*self.disk, &self.folder, &empty, &empty);
+        written.map_err(|failure| failure.error)?;
+        Ok(empty)
     }
 
     fn remove_leftovers(&self, catalog: &Catalog) -> Result<()> {

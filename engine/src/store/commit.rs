@@ -33,7 +33,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::position::{Checkpoint, Generation, SeqNo};
 
 /// Its name in the index's folder.
-pub(super) const COMMIT: &str = "commit.json";
+pub(crate) const COMMIT: &str = "commit.json";
 const FORMAT: u32 = 1;
 
 /// What one commit holds.
@@ -59,6 +59,13 @@ pub(crate) struct CommittedFile {
     pub(crate) name: String,
     pub(crate) length: u64,
     pub(crate) crc32c: u32,
+}
+
+impl CommittedFile {
+    /// Whether it says which documents of a segment are deleted.
+    pub(crate) fn is_of_deletes(&self) -> bool {
+        self.name.rsplit_once('.').is_some_and(|(_, extension)| extension == "del")
+    }
 }
 
 #[derive(Deserialize)]

@@ -15,6 +15,7 @@
 pub(crate) mod background;
 pub(crate) mod budget;
 mod builder;
+pub(crate) mod check;
 mod commit;
 mod directory;
 mod merge;

@@ -3,7 +3,7 @@
 
 mod building;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -333,6 +333,11 @@ impl Store {
         self.segments.insert(0, merged);
         self.segments.sort_by_key(|segment| std::cmp::Reverse(segment.max_doc));
         Ok(())
+    }
+
+    /// Whether a segment's file is what its own footer says.
+    pub(super) fn has_valid_footer(&self, name: &str) -> bool {
+        self.index.directory().validate_checksum(Path::new(name)).unwrap_or(false)
     }
 
     /// Whether merges are running.

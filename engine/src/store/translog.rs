@@ -237,6 +237,19 @@ impl Translog {
     }
 }
 
+/// Whether a record can be read.
+pub(super) fn check_record(record: egret_aof::log::Record<'_>) -> Result<()> {
+    match record.kind {
+        MAPPING => {
+            let mapping: Value = serde_json::from_slice(record.payload).map_err(damaged)?;
+            Mapping::from_json(&mapping).map(drop)
+        }
+        CUT_SHORT => Ok(()),
+        PART | LAST_PART if decode(record.payload, &mut Vec::new()).is_some() => Ok(()),
+        kind => Err(damaged(format!("record {} of kind {kind} cannot be read", record.sequence))),
+    }
+}
+
 fn begin(next_seq_no: SeqNo) -> Vec<u8> {
     next_seq_no.0.to_le_bytes().to_vec()
 }

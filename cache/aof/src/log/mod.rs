@@ -262,6 +262,14 @@ impl Log {
         Ok((log, report))
     }
 
+    /// Whether there is a log in `folder`, or was before its manifest was lost.
+    pub fn exists(disk: &dyn Disk, folder: &Path) -> std::io::Result<bool> {
+        Ok(disk.exists(folder)?
+            && disk.list(folder)?.iter().any(|name| {
+                name == manifest::MANIFEST || manifest::parse_file_name(name).is_some()
+            }))
+    }
+
     /// Reads the log in `folder` without changing anything in it: `replay` gets every record. Nobody
     /// may have it open.
     ///

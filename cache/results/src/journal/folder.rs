@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use egret_aof::check::Check;
 use egret_aof::disk::{Disk, replace_file};
 use egret_aof::log::{Log, LogOptions, Record, Recovery};
 
@@ -83,18 +84,41 @@ impl Folder {
     }
 }
 
+/// Verifies the files of a cache that nobody has open. Nothing in it is worth keeping damaged: a
+/// repair removes a cache whose secret is gone, and skips damaged records of its log.
+pub fn check(check: &mut Check<'_>, folder: &Path) {
+    check.begin("result cache");
+    let disk = Arc::clone(check.disk());
+    if !disk.exists(folder).unwrap_or_default() {
+        return;
+    }
+    let mark = check.mark();
+    let path = folder.join(SECRET);
+    if let Some(content) = check.read("secret", &path)
+        && whole_secret(&content).is_none()
+    {
+        check.damaged("secret", &path, "its checksum is wrong", "");
+    }
+    check.settle(mark, "the cache is removed: it starts cold", |disk| disk.remove_folder(folder));
+    let log = folder.join(LOG);
+    if Log::exists(disk.as_ref(), &log).unwrap_or_default() {
+        check.log("log", &log, |_| Ok(()));
+    }
+}
+
+fn whole_secret(content: &[u8]) -> Option<Secret> {
+    let (secret, checksum) = content.split_last_chunk()?;
+    let is_whole = crc32c::crc32c(secret) == u32::from_le_bytes(*checksum);
+    secret.try_into().ok().filter(|_| is_whole).map(Secret::from_bytes)
+}
+
 /// The secret in this file, if it exists and is whole.
 fn read_secret(disk: &dyn Disk, path: &Path) -> io::Result<Option<Secret>> {
     if !disk.exists(path)? {
         return Ok(None);
     }
     let content = disk.read(path)?;
-    let whole = || {
-        let (secret, checksum) = content.split_last_chunk()?;
-        let is_whole = crc32c::crc32c(secret) == u32::from_le_bytes(*checksum);
-        secret.try_into().ok().filter(|_| is_whole).map(Secret::from_bytes)
-    };
-    let secret = whole();
+    let secret = whole_secret(&content);
     if secret.is_none() {
         tracing::warn!("the result cache's secret is damaged, starting cold");
     }

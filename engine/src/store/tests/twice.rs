@@ -54,7 +54,7 @@ fn commit(disk: &SimDisk, uuid: &str) -> Vec<u8> {
 /// Which operations of a flush to let fail for a second time, and with which seeds: all of them, and
 /// several seeds, where the first failure left open which commit is the one on disk.
 fn seconds(open: bool, first: u64, count: u64) -> impl Iterator<Item = (u64, u64)> {
-    let (step, seeds) = if open { (1, 4) } else { (17, 1) };
+    let (step, seeds) = if open { (1, 4) } else { (41, 1) };
     (first % step..count).step_by(usize::try_from(step).unwrap()).flat_map(move |second| {
         (0..seeds).map(move |seed| (second, 1000 * first + 10 * second + seed))
     })

@@ -23,6 +23,7 @@ use tokio::sync::oneshot;
 pub(super) use self::flush::FinishedFlush;
 use self::flush::Flushing;
 use self::publish::Publishing;
+pub(super) use self::recover::TRANSLOG;
 pub(crate) use self::recover::{Home, Recovered, committed_mapping, create, open};
 pub(crate) use self::thread::Slot;
 use self::thread::Then;

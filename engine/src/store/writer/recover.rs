@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use egret_aof::disk::{Disk, create_folder_durably};
+use egret_aof::log::Log;
 use rustc_hash::FxHashMap;
 use tantivy::index::SegmentId;
 
@@ -25,7 +26,7 @@ use crate::store::state::Store;
 use crate::store::translog::{Record, Translog};
 
 /// The translog's folder in the index's folder.
-const TRANSLOG: &str = "translog";
+pub(in crate::store) const TRANSLOG: &str = "translog";
 
 /// Where an index is kept.
 #[derive(Debug, Clone)]
@@ -67,7 +68,16 @@ pub(crate) fn create(
     };
     drop(store);
     commit.write(&**disk, folder)?;
-    open(home, identity, budget)
+    open_with(home, identity, budget, Translogs::Made)
+}
+
+/// What is to be thought of an index without a translog.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Translogs {
+    /// It is new.
+    Made,
+    /// What was acknowledged since the last commit is lost.
+    Expected,
 }
 
 /// The mapping that an index had at its last commit.
@@ -77,7 +87,16 @@ pub(crate) fn committed_mapping(home: &Home) -> Result<Mapping> {
 
 /// Opens an index under a higher term.
 pub(crate) fn open(home: Home, identity: &Identity, budget: &Arc<Budget>) -> Result<Recovered> {
-    let loaded = load(&home, identity)?;
+    open_with(home, identity, budget, Translogs::Expected)
+}
+
+fn open_with(
+    home: Home,
+    identity: &Identity,
+    budget: &Arc<Budget>,
+    translogs: Translogs,
+) -> Result<Recovered> {
+    let loaded = load(&home, identity, translogs)?;
     let Loaded { mut store, log, commit, next_seq_no, replayed, committed, delete_stamps } = loaded;
     let mut generation = commit.generation;
     let mut number = 0;
@@ -140,7 +159,7 @@ struct Loaded {
     delete_stamps: FxHashMap<SegmentId, (u64, u32)>,
 }
 
-fn load(home: &Home, identity: &Identity) -> Result<Loaded> {
+fn load(home: &Home, identity: &Identity, translogs: Translogs) -> Result<Loaded> {
     let Home { disk, folder } = home;
     // A killed process may have replaced the commit and not synced the folder: the one before it,
     // whose files are removed here as strangers, must not come back.
@@ -167,8 +186,13 @@ fn load(home: &Home, identity: &Identity) -> Result<Loaded> {
     let mut replayed = false;
     let mut log = None;
     if identity.pipeline.is_none() {
+        let path = folder.join(TRANSLOG);
+        if translogs == Translogs::Expected && !Log::exists(&**disk, &path)? {
+            let message = format!("the translog [{}] is missing", path.display());
+            return Err(Error::new(ErrorKind::Corrupt, message));
+        }
         let durability = identity.settings.load().durability;
-        log = Some(Translog::open(disk, &folder.join(TRANSLOG), durability, |record| {
+        log = Some(Translog::open(disk, &path, durability, |record| {
             match record {
                 Record::Changes { changes, next_seq_no: after } if after > next_seq_no => {
                     store.replay(changes)?;
