@@ -85,6 +85,9 @@ pub struct PoolsConfig {
 pub struct EngineConfig {
     /// Memory that all writers share.
     pub indexing_budget_bytes: usize,
+    /// Deleting or closing indexes by a pattern or `_all` is refused
+    /// (`action.destructive_requires_name`).
+    pub destructive_requires_name: bool,
 }
 
 /// The limits of searches.
@@ -205,7 +208,7 @@ impl Default for PoolsConfig {
 
 impl Default for EngineConfig {
     fn default() -> Self {
-        Self { indexing_budget_bytes: 256 << 20 }
+        Self { indexing_budget_bytes: 256 << 20, destructive_requires_name: false }
     }
 }
 

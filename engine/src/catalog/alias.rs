@@ -94,8 +94,7 @@ pub(super) fn apply(catalog: &mut Catalog, actions: &[AliasAction]) -> Result<BT
                 let absent = aliases.iter().map(String::as_str).filter(|it| !gone.contains(it));
                 let absent: Vec<&str> = absent.collect();
                 if let (Some(true), Some(name)) = (must_exist, absent.first()) {
-                    let message = format!("required alias [{name}] does not exist");
-                    return Err(Error::new(ErrorKind::AliasNotFound, message));
+                    return Err(not_found(&[name]));
                 }
                 done |= !gone.is_empty() || *must_exist == Some(false);
                 missing.extend(absent);
@@ -110,8 +109,7 @@ pub(super) fn apply(catalog: &mut Catalog, actions: &[AliasAction]) -> Result<BT
 }
 
 fn not_found(names: &[&str]) -> Error {
-    let plural = if names.len() == 1 { "alias" } else { "aliases" };
-    let message = format!("{plural} [{}] missing", names.join(","));
+    let message = format!("aliases [{}] missing", names.join(","));
     Error::new(ErrorKind::AliasNotFound, message)
 }
 

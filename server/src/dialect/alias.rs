@@ -30,9 +30,10 @@ fn option(alias: &mut Alias, field: &Field<'_>) -> Result<bool> {
             alias.filter = Some(field.value.clone());
         }
         "routing" => {
-            let routing = Some(field.text()?);
-            alias.index_routing.clone_from(&routing);
-            alias.search_routing = routing;
+            // What is said of one kind alone goes before it.
+            let routing = field.text()?;
+            alias.index_routing.get_or_insert_with(|| routing.clone());
+            alias.search_routing.get_or_insert(routing);
         }
         "index_routing" | "indexRouting" | "index-routing" => {
             alias.index_routing = Some(field.text()?);

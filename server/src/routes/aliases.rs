@@ -51,6 +51,8 @@ fn show(app: &App, call: &Call, expression: &str, names: &str) -> Result<Reply> 
     if missing.is_empty() {
         return Ok(Reply::ok(&found));
     }
+    let mut missing = missing;
+    missing.sort_unstable();
     let plural = if missing.len() == 1 { "alias" } else { "aliases" };
     let mut body = Map::new();
     body.insert("error".into(), format!("{plural} [{}] missing", missing.join(",")).into());
@@ -157,6 +159,10 @@ pub(super) async fn put_alone(
     call: Call,
 ) -> Result<Reply> {
     put_in(&app, &call, String::new(), Some(name)).await
+}
+
+pub(super) async fn put_whole(State(app): State<Arc<App>>, call: Call) -> Result<Reply> {
+    put_in(&app, &call, String::new(), None).await
 }
 
 pub(super) async fn put_from_body(

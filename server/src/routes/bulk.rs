@@ -56,7 +56,7 @@ struct Submitted {
 async fn run(app: &App, call: Call, index: Option<String>) -> Result<Reply> {
     let started = Instant::now();
     call.params.allow(&[write::PARAMS, &["_source", "pipeline"]].concat())?;
-    let refresh = write::refresh(&call.params)?;
+    let refresh = write::refresh_of_many(&call.params)?;
     for unsupported in ["pipeline", "_source"] {
         if call.params.filled(unsupported).is_some_and(|value| !matches!(value, "_none" | "false"))
         {

@@ -205,6 +205,6 @@ pub(super) async fn source(
 
 /// The answer about a document that cannot be read, for `_mget`.
 pub(super) fn failed(index: &str, id: &str, error: &Error) -> Value {
-    let shown = Value::Object(crate::http::errors::to_json(error));
-    json!({"_index": index, "_id": id, "error": shown})
+    let shown = crate::http::errors::body(error);
+    json!({"_index": index, "_id": id, "error": shown["error"]})
 }

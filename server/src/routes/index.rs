@@ -121,6 +121,7 @@ pub(super) async fn delete(
 ) -> Result<Reply> {
     call.params.allow(&[PATIENCE, targets::PARAMS].concat())?;
     patience(&call.params)?;
+    require_name(&app, &expression)?;
     let defaults = Expansion { allow_no_indices: true, ..Expansion::OPEN_AND_CLOSED };
     let entries = targets::entries(&app, &expression, &call.params, defaults)?;
     for (name, entry) in &entries {
@@ -132,6 +133,15 @@ pub(super) async fn delete(
     app.pools.manage.run(move || Ok(engine.delete_indexes(&names)?)).await?;
     purge(&app, uuids.iter().filter_map(|uuid| uuid_of(uuid)));
     Ok(Reply::ok(&json!({"acknowledged": true})))
+}
+
+/// Refuses patterns where the configuration wants names.
+fn require_name(app: &App, expression: &str) -> Result<()> {
+    let is_pattern = |part: &str| part.is_empty() || part == "_all" || part.contains('*');
+    if app.config.engine.destructive_requires_name && expression.split(',').any(is_pattern) {
+        return Err(Error::argument("Wildcard expressions or all indices are not allowed"));
+    }
+    Ok(())
 }
 
 /// Forgets the answers of indexes that are gone.
@@ -147,6 +157,7 @@ pub(super) async fn close(
     call: Call,
 ) -> Result<Reply> {
     call.params.allow(&[PATIENCE, targets::PARAMS, &["wait_for_active_shards"]].concat())?;
+    require_name(&app, &expression)?;
     let defaults = Expansion { aliases: true, closed: false, ..Expansion::OPEN_AND_CLOSED };
     let entries = changed(&app, &expression, &call.params, defaults)?;
     let names: Vec<String> = entries.into_iter().map(|(name, _)| name).collect();

@@ -9,6 +9,7 @@ mod cdc;
 mod cluster;
 mod count;
 mod document;
+mod field_mapping;
 mod freshness;
 mod health;
 mod index;
@@ -98,6 +99,9 @@ fn indexes() -> Router<Arc<App>> {
         .route("/_resolve/index/{name}", get(resolve::index))
         .route("/_mapping", get(mapping::read_all))
         .route("/{index}/_mapping", get(mapping::read).put(mapping::add).post(mapping::add))
+        .route("/_mapping/field/{fields}", get(field_mapping::read_all))
+        .route("/{index}/_mapping/field/{fields}", get(field_mapping::read))
+        .route("/{index}/_block/{block}", put(settings::block).post(settings::block))
         .route("/_settings", get(settings::read_all).put(settings::update_all))
         .route("/_settings/{name}", get(settings::read_named_all))
         .route("/{index}/_settings", get(settings::read).put(settings::update))
@@ -109,11 +113,11 @@ fn indexes() -> Router<Arc<App>> {
 }
 
 fn aliases() -> Router<Arc<App>> {
-    use aliases::{delete, exists, exists_all, put, put_alone, put_from_body};
+    use aliases::{delete, exists, exists_all, put, put_alone, put_from_body, put_whole};
     use aliases::{read, read_all, read_named, read_named_all, update};
     let named = || get(read_named).head(exists).put(put).post(put).delete(delete);
     Router::new()
-        .route("/_alias", get(read_all))
+        .route("/_alias", get(read_all).put(put_whole).post(put_whole))
         .route("/_aliases", get(read_all).post(update))
         .route("/{index}/_alias", get(read).put(put_from_body).post(put_from_body))
         .route(

@@ -116,6 +116,32 @@ async fn change(app: &Arc<App>, call: &Call, expression: &str) -> Result<Reply> 
     Ok(Reply::ok(&json!({"acknowledged": true})))
 }
 
+/// Sets one of the blocks.
+pub(super) async fn block(
+    State(app): State<Arc<App>>,
+    Path((expression, block)): Path<(String, String)>,
+    call: Call,
+) -> Result<Reply> {
+    call.params.allow(&[PATIENCE, targets::PARAMS].concat())?;
+    patience(&call.params)?;
+    if !matches!(block.as_str(), "metadata" | "read" | "read_only" | "write") {
+        return Err(Error::argument(format!("No block found with name {block}")));
+    }
+    let options = Expansion { aliases: true, ..Expansion::OPEN_AND_CLOSED };
+    let entries = targets::changed(&app, &expression, &call.params, options)?;
+    let names: Vec<String> = entries.into_iter().map(|(name, _)| name).collect();
+    let blocked: Vec<Value> =
+        names.iter().map(|name| json!({"name": name, "blocked": true})).collect();
+    let engine = Arc::clone(&app.engine);
+    let settings = json!({"blocks": {block: true}});
+    let update =
+        move || Ok(engine.update_settings(&names, &settings, SettingsUpdate::default())?);
+    app.pools.manage.run(update).await?;
+    Ok(Reply::ok(&json!({
+        "acknowledged": true, "shards_acknowledged": true, "indices": blocked,
+    })))
+}
+
 /// Flat names as objects within objects.
 fn nested(flat: &Map<String, Value>) -> Map<String, Value> {
     let mut all = Map::new();

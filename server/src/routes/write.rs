@@ -17,12 +17,17 @@ use crate::http::Params;
 pub(super) const PARAMS: &[&str] =
     &["refresh", "timeout", "wait_for_active_shards", "require_alias"];
 
-/// Reads `refresh` and checks the parameters that one node always fulfils.
+/// As [`refresh_of_many`], for one write alone.
 pub(super) fn refresh(params: &Params) -> Result<Refresh> {
-    params.duration("timeout")?;
     if params.is_true("require_alias")? {
-        return Err(Error::argument("[require_alias] is not supported"));
+        return Err(Error::argument("[require_alias] is not supported but in [_bulk]"));
     }
+    refresh_of_many(params)
+}
+
+/// Reads `refresh` and checks the parameters that one node always fulfils.
+pub(super) fn refresh_of_many(params: &Params) -> Result<Refresh> {
+    params.duration("timeout")?;
     match params.filled("wait_for_active_shards") {
         None | Some("0" | "1" | "all") => {}
         Some(other) => {

@@ -140,10 +140,9 @@ impl Table {
             self.columns.iter().map(|column| text(column).len()).max().unwrap_or(0)
         };
         let (names, aliases) = (width(|column| column.name), width(|column| column.aliases));
-        let descriptions = width(|column| column.description);
         let line = |column: &Column| {
             let Column { name, aliases: other, description, .. } = column;
-            format!("{name:<names$} | {other:<aliases$} | {description:<descriptions$}\n")
+            format!("{name:<names$} | {other:<aliases$} | {description}\n")
         };
         self.columns.iter().map(line).collect()
     }
@@ -177,7 +176,12 @@ impl Table {
         for line in &lines {
             let cells = line.iter().zip(&widths).zip(chosen);
             let cells = cells.map(|((cell, width), (at, _))| padded(cell, *width, *at));
-            text.push_str(&cells.collect::<Vec<_>>().join(" "));
+            let mut cells: Vec<String> = cells.collect();
+            // Nothing follows the last cell, so it needs no spaces behind it.
+            if let Some(last) = cells.last_mut() {
+                last.truncate(last.trim_end().len());
+            }
+            text.push_str(&cells.join(" "));
             text.push('\n');
         }
         text
