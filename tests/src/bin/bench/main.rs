@@ -21,7 +21,6 @@ mod client;
 mod corpus;
 mod engine;
 mod freshness;
-mod memory;
 mod plain;
 mod queries;
 mod rates;

@@ -4,11 +4,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use egret_tests::egret::{Egret, EgretOptions};
+use egret_tests::process::anonymous_bytes;
 use serde_json::{Value, json};
 
 use crate::client::Client;
 use crate::corpus::Corpus;
-use crate::memory::anonymous_bytes;
 use crate::plain::Plain;
 use crate::report;
 
