@@ -192,6 +192,18 @@ fn mappings_grow_but_do_not_change() {
             "mapper [t.k] cannot be changed from type [keyword] to [long]",
         ),
         (
+            "n",
+            json!({"type": "long", "index": false, "doc_values": false}),
+            "Mapper for [n] conflicts with existing mapper:\n\tCannot update parameter [index] \
+             from [true] to [false]\n\tCannot update parameter [doc_values] from [true] to [false]",
+        ),
+        (
+            "o.x",
+            json!({"type": "date", "format": "epoch_millis"}),
+            "Mapper for [o.x] conflicts with existing mapper:\n\tCannot update parameter [format] \
+             from [strict_date_optional_time||epoch_millis] to [epoch_millis]",
+        ),
+        (
             "o",
             json!({"type": "long"}),
             "can't merge a non object mapping [o] with an object mapping",

@@ -2,6 +2,7 @@
 
 mod faults;
 mod follower;
+mod growth;
 mod model;
 mod power;
 mod replacement;

@@ -1,0 +1,189 @@
+//! A mapping that grows while documents come and searches run: in the end every search, score and
+//! aggregation is that of an index made with the final mapping in the first place.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use super::*;
+use crate::query::ast::{Match, Operator, Query, Scalar, ZeroTerms};
+use crate::search::request::{
+    Aggregation, AggregationKind, BucketOrder, MetricField, SearchRequest, TermsAggregation,
+};
+use crate::search::response::AggregationResult;
+use crate::search::search;
+
+/// In each phase documents may have the fields of one more number.
+const PHASES: usize = 5;
+const TOLERANCE: f32 = 1e-5;
+
+fn words(random: &mut StdRng) -> String {
+    let count = random.random_range(1..9);
+    let words: Vec<String> =
+        (0..count).map(|_| format!("w{}", random.random_range(0..6_u8))).collect();
+    words.join(" ")
+}
+
+/// A document of a phase: any of the fields known by then.
+fn document(random: &mut StdRng, phase: usize) -> Value {
+    let mut source = json!({"all": words(random)});
+    for field in 0..=phase {
+        if random.random_bool(0.5) {
+            source[format!("text_{field}")] = json!(words(random));
+        }
+        if random.random_bool(0.5) {
+            source[format!("tag_{field}")] = json!(format!("t{}", random.random_range(0..4_u8)));
+        }
+        if random.random_bool(0.5) {
+            source[format!("number_{field}")] = json!(random.random_range(-50..50_i64));
+        }
+    }
+    source
+}
+
+fn matches(field: &str, text: &str) -> Query {
+    Query::Match(Match {
+        field: field.to_owned(),
+        value: Scalar::Text(text.to_owned()),
+        operator: Operator::Or,
+        minimum_should_match: None,
+        fuzziness: None,
+        prefix_length: 0,
+        max_expansions: 50,
+        analyzer: None,
+        zero_terms: ZeroTerms::None,
+        lenient: false,
+        prefix_last: false,
+        boost: 1.0,
+    })
+}
+
+fn queries(random: &mut StdRng) -> Vec<Query> {
+    let mut queries = vec![matches("all", &words(random))];
+    for field in 0..PHASES {
+        let (text, tag) = (format!("text_{field}"), format!("tag_{field}.keyword"));
+        let either = vec![matches(&text, &words(random)), matches("all", &words(random))];
+        let value = Scalar::Text("t1".to_owned());
+        queries.extend([
+            matches(&text, "w1"),
+            matches(&text, &words(random)),
+            Query::Term { field: tag, value, case_insensitive: false, boost: 1.0 },
+            Query::Exists { field: text, boost: 1.0 },
+            Query::DisMax { queries: either, tie_breaker: 0.3, boost: 1.0 },
+        ]);
+    }
+    queries
+}
+
+fn aggregations() -> Vec<(String, Aggregation)> {
+    let by_field = |field: usize| {
+        let terms = AggregationKind::Terms(TermsAggregation {
+            field: format!("tag_{field}.keyword"),
+            size: 10,
+            min_doc_count: 1,
+            order: vec![(BucketOrder::Count, true)],
+            missing: None,
+            include: None,
+            exclude: None,
+        });
+        let number = MetricField { field: format!("number_{field}"), missing: None };
+        let stats = Aggregation { kind: AggregationKind::Stats(number), sub: Vec::new() };
+        let sub = vec![("stats".to_owned(), stats.clone())];
+        [
+            (format!("terms {field}"), Aggregation { kind: terms, sub }),
+            (format!("stats {field}"), stats),
+        ]
+    };
+    (0..PHASES).flat_map(by_field).collect()
+}
+
+/// Every hit's score by id, and the aggregations.
+fn answer(index: &Index, query: &Query) -> (BTreeMap<String, f32>, Vec<AggregationResult>) {
+    let request = SearchRequest {
+        query: query.clone(),
+        size: 1000,
+        aggregations: aggregations(),
+        ..SearchRequest::default()
+    };
+    let response = search(&[index.snapshot()], &request).unwrap();
+    let descending = response.hits.windows(2).all(|pair| pair[0].score >= pair[1].score);
+    assert!(descending, "hits come by score");
+    let hits = response.hits.into_iter().map(|hit| (hit.id, hit.score.unwrap())).collect();
+    (hits, response.aggregations.into_iter().map(|(_, result)| result).collect())
+}
+
+/// Writes documents in phases, each of which brings new fields, some of them mapped beforehand.
+fn grow(index: &Index, random: &mut StdRng) -> Vec<(String, Value)> {
+    let mut documents = Vec::new();
+    for phase in 0..PHASES {
+        if random.random_bool(0.5) {
+            let keyword = json!({"keyword": {"type": "keyword", "ignore_above": 256}});
+            let text = json!({"type": "text", "fields": keyword});
+            let name = format!("text_{phase}");
+            index.put_mapping(&json!({"properties": {name: text}})).unwrap();
+        }
+        for _ in 0..random.random_range(1..5) {
+            let count = random.random_range(1..8);
+            let new: Vec<(String, Value)> = (0..count)
+                .map(|n| ((documents.len() + n).to_string(), document(random, phase)))
+                .collect();
+            write(index, new.iter().map(|(id, source)| upsert(id, source)).collect());
+            documents.extend(new);
+            index.refresh().unwrap();
+            if random.random_bool(0.2) {
+                index.flush().unwrap();
+            }
+        }
+    }
+    documents
+}
+
+/// Ends the searches, also where the writes fail.
+struct Done<'a>(&'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn run(seed: u64) {
+    let mut random = StdRng::seed_from_u64(seed);
+    let disk = SimDisk::new();
+    let engine = open(&disk);
+    let grown = create(&engine, "grown");
+    let done = AtomicBool::new(false);
+    let documents = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                let (hits, _) = answer(&grown, &matches("all", "w1 w2"));
+                assert!(hits.len() <= 1000);
+                std::thread::yield_now();
+            }
+        });
+        let _done = Done(&done);
+        grow(&grown, &mut random)
+    });
+    let mappings = grown.mapping().to_json();
+    let definition = IndexDefinition { mappings, ..IndexDefinition::default() };
+    let whole = engine.create_index("whole", definition).unwrap();
+    write(&whole, documents.iter().map(|(id, source)| upsert(id, source)).collect());
+    whole.refresh().unwrap();
+    for query in queries(&mut random) {
+        let (found, expected) = (answer(&grown, &query), answer(&whole, &query));
+        let context = format!("seed {seed}: {query:?}");
+        assert_eq!(found.1, expected.1, "{context}");
+        assert!(found.0.keys().eq(expected.0.keys()), "{context}: {found:?} {expected:?}");
+        for (id, score) in &found.0 {
+            let other = expected.0[id];
+            assert!((score - other).abs() <= TOLERANCE * other.max(1.0), "{context}: {id}");
+        }
+    }
+}
+
+#[test]
+fn a_grown_mapping_is_like_one_from_the_start() {
+    campaign(8, run);
+}
