@@ -6,13 +6,14 @@
 use std::cmp::Ordering;
 
 use tantivy::columnar::{Cardinality, Column, ColumnType, StrColumn, TermOrdHit};
-use tantivy::{DocId, SegmentReader, f64_to_u64, i64_to_u64, u64_to_f64, u64_to_i64};
+use tantivy::{DocId, f64_to_u64, i64_to_u64, u64_to_f64, u64_to_i64};
 
 use super::request::SortValue;
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::date::{DateFormat, Reading};
 use crate::mapping::field::{FieldMapping, Storage};
 use crate::query::ast::Scalar;
+use crate::snapshot::Segment;
 
 /// The column of a field in one segment.
 pub(super) struct FieldColumn {
@@ -24,25 +25,16 @@ pub(super) struct FieldColumn {
 
 impl FieldColumn {
     /// Opens a field's column; `None` if no document of the segment has a value.
-    pub(super) fn open(reader: &SegmentReader, mapping: &FieldMapping) -> Result<Option<Self>> {
+    pub(super) fn open(segment: &Segment, mapping: &FieldMapping) -> Result<Option<Self>> {
         let storage = mapping.kind.storage();
-        let fast = reader.fast_fields();
-        let (column, texts) = if storage == Storage::Text {
-            let Some(texts) = fast.str(&mapping.path)? else { return Ok(None) };
-            let (_, column) = texts.clone().into_parts();
-            (column, Some(texts))
-        } else {
-            let kind = match storage {
-                Storage::U64 => ColumnType::U64,
-                Storage::F64 => ColumnType::F64,
-                Storage::Bool => ColumnType::Bool,
-                Storage::I64 | Storage::Date | Storage::Text => ColumnType::I64,
-            };
-            let Some((column, _)) = fast.u64_lenient_for_type(Some(&[kind]), &mapping.path)? else {
-                return Ok(None);
-            };
-            (column, None)
+        let kind = match storage {
+            Storage::Text => ColumnType::Str,
+            Storage::U64 => ColumnType::U64,
+            Storage::F64 => ColumnType::F64,
+            Storage::Bool => ColumnType::Bool,
+            Storage::I64 | Storage::Date => ColumnType::I64,
         };
+        let Some((column, texts)) = segment.column(&mapping.path, kind)? else { return Ok(None) };
         let multivalued = column.get_cardinality() == Cardinality::Multivalued;
         Ok(Some(Self { storage, column, texts, multivalued }))
     }

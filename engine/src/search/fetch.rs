@@ -108,7 +108,7 @@ fn column_values(
     mapping: &FieldMapping,
     doc: tantivy::DocId,
 ) -> Result<Vec<SortValue>> {
-    let Some(column) = FieldColumn::open(segment.reader(), mapping)? else {
+    let Some(column) = FieldColumn::open(segment, mapping)? else {
         return Ok(Vec::new());
     };
     let values: Result<Vec<_>> = column.values(doc).map(|raw| column.decode(raw)).collect();

@@ -102,7 +102,7 @@ impl<'a> SortPlan<'a> {
             Source::Score => KeySource::Score,
             Source::Doc => KeySource::Doc(base),
             Source::Unmapped => KeySource::None,
-            Source::Field(mapping) => match FieldColumn::open(segment.reader(), mapping)? {
+            Source::Field(mapping) => match FieldColumn::open(segment, mapping)? {
                 Some(column) => {
                     if let Some(value) = &self.missing {
                         missing = limit_key(Some(&column), value, descending)?.0;

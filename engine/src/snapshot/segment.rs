@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use parking_lot::RwLock;
 use rustc_hash::FxHashMap;
-use tantivy::columnar::{Cardinality, Column, ColumnIndex, StrColumn};
+use tantivy::columnar::{Cardinality, Column, ColumnIndex, ColumnType, StrColumn};
 use tantivy::index::{SegmentId, SegmentReader};
 use tantivy::postings::TermInfo;
 use tantivy::schema::{Field, IndexRecordOption};
@@ -39,9 +39,20 @@ impl AddAssign for FieldStatistics {
 pub struct Segment {
     reader: Arc<SegmentReader>,
     cache: Arc<SegmentCache>,
-    /// Not kept from reader to reader: it would hold on to files that have gone to disk meanwhile.
-    sources: Arc<OnceLock<SourceReader>>,
+    opened: Arc<Opened>,
 }
+
+/// What was opened under one reader. Not kept from reader to reader: it would hold on to files that
+/// have gone to disk meanwhile.
+#[derive(Debug, Default)]
+struct Opened {
+    sources: OnceLock<SourceReader>,
+    /// By path; held only to look up or insert. Opening one reads the heads of all its blocks.
+    columns: RwLock<FxHashMap<String, Option<OpenColumn>>>,
+}
+
+/// A column's values, and their texts where they are ordinals.
+pub(crate) type OpenColumn = (Column<u64>, Option<StrColumn>);
 
 /// What does not change while a segment lives, deletes or not.
 #[derive(Debug, Default)]
@@ -63,12 +74,12 @@ struct VersionColumns {
 
 impl Segment {
     pub(super) fn new(reader: Arc<SegmentReader>) -> Self {
-        Self { reader, cache: Arc::default(), sources: Arc::default() }
+        Self { reader, cache: Arc::default(), opened: Arc::default() }
     }
 
     /// The same segment under a newer reader (more deletes, or a longer schema).
     pub(super) fn reopened(&self, reader: Arc<SegmentReader>) -> Self {
-        Self { reader, cache: Arc::clone(&self.cache), sources: Arc::default() }
+        Self { reader, cache: Arc::clone(&self.cache), opened: Arc::default() }
     }
 
     /// Names the segment.
@@ -191,11 +202,27 @@ impl Segment {
     }
 
     fn sources(&self) -> Result<&SourceReader> {
-        if let Some(sources) = self.sources.get() {
+        if let Some(sources) = self.opened.sources.get() {
             return Ok(sources);
         }
         let sources = SourceReader::open(&self.reader)?;
-        Ok(self.sources.get_or_init(|| sources))
+        Ok(self.opened.sources.get_or_init(|| sources))
+    }
+
+    /// The column of a path, of the type that its field has; `None` if no document has a value.
+    pub(crate) fn column(&self, path: &str, kind: ColumnType) -> Result<Option<OpenColumn>> {
+        if let Some(known) = self.opened.columns.read().get(path) {
+            return Ok(known.clone());
+        }
+        let fast = self.reader.fast_fields();
+        let opened = if kind == ColumnType::Str {
+            fast.str(path)?.map(|texts| (texts.clone().into_parts().1, Some(texts)))
+        } else {
+            let column = fast.u64_lenient_for_type(Some(&[kind]), path)?;
+            column.map(|(column, _)| (column, None))
+        };
+        self.opened.columns.write().insert(path.to_owned(), opened.clone());
+        Ok(opened)
     }
 }
 

@@ -149,7 +149,7 @@ impl Aggregator for Missing {
 
     fn open(&mut self, segment: &SegmentContext<'_>) -> Result<()> {
         self.column = match field_of(segment.snapshot, &self.field, "missing", |_| true)? {
-            Some(mapping) => FieldColumn::open(segment.segment.reader(), mapping)?,
+            Some(mapping) => FieldColumn::open(segment.segment, mapping)?,
             None => None,
         };
         self.subs.open(segment)

@@ -74,7 +74,7 @@ impl Aggregator for Cardinality {
     fn open(&mut self, segment: &SegmentContext<'_>) -> Result<()> {
         let mapping = field_of(segment.snapshot, &self.field.field, "cardinality", |_| true)?;
         self.column = match mapping {
-            Some(mapping) => FieldColumn::open(segment.segment.reader(), mapping)?,
+            Some(mapping) => FieldColumn::open(segment.segment, mapping)?,
             None => None,
         };
         let missing = missing_value(mapping, self.field.missing.as_ref())?;

@@ -210,7 +210,7 @@ impl Aggregator for Histogram {
 
     fn open(&mut self, segment: &SegmentContext<'_>) -> Result<()> {
         self.column = match self.mapping(segment.snapshot)? {
-            Some(mapping) => FieldColumn::open(segment.segment.reader(), mapping)?,
+            Some(mapping) => FieldColumn::open(segment.segment, mapping)?,
             None => None,
         };
         self.subs.open(segment)

@@ -120,7 +120,7 @@ impl Aggregator for Metric {
     fn open(&mut self, segment: &SegmentContext<'_>) -> Result<()> {
         let mapping = self.mapping(segment.snapshot)?;
         self.column = match mapping {
-            Some(mapping) => FieldColumn::open(segment.segment.reader(), mapping)?,
+            Some(mapping) => FieldColumn::open(segment.segment, mapping)?,
             None => None,
         };
         let missing = missing_value(mapping, self.field.missing.as_ref())?;

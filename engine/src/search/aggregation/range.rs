@@ -96,7 +96,7 @@ impl Aggregator for Ranges {
 
     fn open(&mut self, segment: &SegmentContext<'_>) -> Result<()> {
         self.column = match self.mapping(segment.snapshot)? {
-            Some(mapping) => FieldColumn::open(segment.segment.reader(), mapping)?,
+            Some(mapping) => FieldColumn::open(segment.segment, mapping)?,
             None => None,
         };
         self.subs.open(segment)

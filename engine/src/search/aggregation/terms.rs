@@ -384,7 +384,7 @@ impl Aggregator for Terms {
     fn open(&mut self, segment: &SegmentContext<'_>) -> Result<()> {
         let mapping = field_of(segment.snapshot, &self.options.field, "terms", |_| true)?;
         self.column = match mapping {
-            Some(mapping) => FieldColumn::open(segment.segment.reader(), mapping)?,
+            Some(mapping) => FieldColumn::open(segment.segment, mapping)?,
             None => None,
         };
         self.missing = missing_value(mapping, self.options.missing.as_ref())?;
