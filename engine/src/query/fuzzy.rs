@@ -3,6 +3,7 @@
 //! misspelling does not outrank the word itself.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use tantivy::Term;
@@ -10,6 +11,7 @@ use tantivy::index::InvertedIndexReader;
 use tantivy::postings::TermInfo;
 use tantivy::query::{DfaWrapper, FuzzyTermQuery};
 use tantivy::schema::Field;
+use tantivy::termdict::TermStreamer;
 
 use super::ast::{Fuzziness, Query};
 use super::compile::{Compiled, Compiler, invalid, union};
@@ -17,12 +19,15 @@ use super::full_text::not_fuzzy;
 use super::matcher::{FuzzyMatcher, Matcher};
 use super::range::not_searchable;
 use super::term_level::Target;
-use super::term_selection::for_each_match;
+use super::term_selection::{end_of_prefix, for_each_match};
 use crate::error::Result;
 use crate::mapping::field::{FieldMapping, Storage};
 
 /// Longer terms are compared one by one: an automaton takes about 70 KB a character.
 const AUTOMATON_CHARACTERS: usize = 64;
+
+/// With more first characters in a dictionary than this, the automaton goes through it as it is.
+const FIRST_CHARACTERS: usize = 512;
 
 /// A term with its options.
 pub(super) struct FuzzyTerm<'a> {
@@ -134,7 +139,12 @@ impl Compiler<'_> {
             let query = FuzzyTermQuery::new(term, matcher.edits, matcher.transpositions);
             let automaton = query.automaton()?;
             for segment in self.snapshot.segments() {
-                found.walk(segment.reader().inverted_index(field)?.as_ref(), &automaton)?;
+                let index = segment.reader().inverted_index(field)?;
+                let firsts = match matcher.edits {
+                    1 => segment.first_characters(field)?,
+                    _ => Arc::default(),
+                };
+                found.accepted(&index, &automaton, fuzzy.term, &firsts)?;
             }
         }
         let near = found.0.into_iter().filter_map(|(term, doc_freq)| {
@@ -174,12 +184,51 @@ impl Found {
         Ok(for_each_match(index, matcher, &mut add)?)
     }
 
-    /// Adds the terms that an automaton accepts.
-    fn walk(&mut self, index: &InvertedIndexReader, automaton: &DfaWrapper) -> Result<()> {
-        let mut terms = index.terms().search(automaton).into_stream()?;
+    /// Adds what a walk through a dictionary finds.
+    fn walk(&mut self, mut terms: TermStreamer<'_, &DfaWrapper>) {
         while terms.advance() {
             if let Ok(term) = std::str::from_utf8(terms.key()) {
                 self.add(term, terms.value());
+            }
+        }
+    }
+
+    /// Adds the terms that an automaton accepts, and perhaps others.
+    ///
+    /// One that may yet change the first character goes into the terms of all first characters.
+    /// Where these are given only one edit is left to make: of the terms whose first character is
+    /// another it is known what must follow, and they are looked up.
+    fn accepted(
+        &mut self,
+        index: &InvertedIndexReader,
+        automaton: &DfaWrapper,
+        wanted: &str,
+        firsts: &[char],
+    ) -> Result<()> {
+        let mut characters = wanted.chars();
+        let few = (1..=FIRST_CHARACTERS).contains(&firsts.len());
+        let Some(first) = characters.next().filter(|_| few) else {
+            self.walk(index.terms().search(automaton).into_stream()?);
+            return Ok(());
+        };
+        let rest = characters.as_str();
+        let beginning = first.to_string();
+        let mut same = index.terms().search(automaton).ge(&beginning);
+        if let Some(end) = end_of_prefix(beginning.as_bytes()) {
+            same = same.lt(end);
+        }
+        self.walk(same.into_stream()?);
+        let mut candidates = vec![rest.to_owned()];
+        if let Some(second) = characters.next() {
+            candidates.push(format!("{second}{first}{}", characters.as_str()));
+        }
+        let others = firsts.iter().filter(|other| **other != first);
+        candidates.extend(others.flat_map(|c| [format!("{c}{rest}"), format!("{c}{wanted}")]));
+        candidates.sort_unstable();
+        candidates.dedup();
+        for candidate in candidates.iter().filter(|candidate| !candidate.starts_with(first)) {
+            if let Some(info) = index.terms().get(candidate)? {
+                self.add(candidate, &info);
             }
         }
         Ok(())
@@ -191,4 +240,71 @@ fn similarity(distance: u8, found: &str, wanted: &str) -> f32 {
     let shorter = found.chars().count().min(wanted.chars().count()).max(1);
     let shorter = super::compile::as_f32(shorter as u64);
     if distance == 0 { 1.0 } else { 1.0 - f32::from(distance) / shorter }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::query::QueryLimits;
+    use crate::search::fixture;
+
+    /// The terms within a distance, with how many documents have them.
+    fn similar(
+        segments: &[Vec<String>],
+        wanted: &str,
+        edits: u8,
+        swaps: bool,
+    ) -> Vec<(String, u64)> {
+        let mut id = 0;
+        let mut documents = |words: &Vec<String>| {
+            let document = |word: &String| {
+                id += 1;
+                (id.to_string(), json!({"word": word}))
+            };
+            words.iter().map(document).collect::<Vec<_>>()
+        };
+        let segments: Vec<_> = segments.iter().map(&mut documents).collect();
+        let mapping = json!({"properties": {"word": {"type": "keyword"}}});
+        let snapshot = fixture::snapshot("words", &mapping, &segments, &[]);
+        let limits = QueryLimits::default();
+        let compiler = Compiler::new(&snapshot, &limits, true);
+        let fuzzy = FuzzyTerm {
+            term: wanted,
+            fuzziness: Fuzziness::Edits(edits),
+            prefix_length: 0,
+            max_expansions: 50,
+            transpositions: swaps,
+        };
+        let (field, _) = snapshot.field("word").unwrap();
+        let found = compiler.similar_terms(field, &fuzzy).unwrap().into_iter();
+        let mut found: Vec<_> = found.map(|found| (found.term, found.doc_freq)).collect();
+        found.sort_unstable();
+        found
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn every_term_within_the_distance_is_found(
+            segments in prop::collection::vec(prop::collection::vec("[abéж]{1,4}", 1..30), 1..3),
+            wanted in "[abéж]{1,4}",
+            edits in 1..=2_u8,
+            transpositions: bool,
+        ) {
+            let matcher =
+                FuzzyMatcher { term: wanted.clone(), edits, prefix_length: 0, transpositions };
+            let mut expected = BTreeMap::new();
+            for word in segments.iter().flatten().filter(|word| matcher.distance(word).is_some()) {
+                *expected.entry(word.clone()).or_insert(0) += 1;
+            }
+            let expected: Vec<(String, u64)> = expected.into_iter().collect();
+            prop_assert_eq!(similar(&segments, &wanted, edits, transpositions), expected);
+        }
+    }
 }

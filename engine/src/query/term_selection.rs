@@ -146,7 +146,7 @@ pub(super) fn for_each_match(
 }
 
 /// The least bytes that come after everything with this prefix.
-fn end_of_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn end_of_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
     let mut end = prefix.to_vec();
     while let Some(last) = end.pop() {
         if last < u8::MAX {

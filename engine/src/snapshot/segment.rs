@@ -62,6 +62,8 @@ struct SegmentCache {
     versions: OnceLock<VersionColumns>,
     /// Only for segments whose sources are of the version without ids.
     ids: OnceLock<StrColumn>,
+    /// By field; held only to look up or insert.
+    first_characters: RwLock<FxHashMap<Field, Arc<[char]>>>,
 }
 
 #[derive(Debug)]
@@ -223,6 +225,39 @@ impl Segment {
         };
         self.opened.columns.write().insert(path.to_owned(), opened.clone());
         Ok(opened)
+    }
+
+    /// What the terms of a field begin with, each character once, rising.
+    pub(crate) fn first_characters(&self, field: Field) -> Result<Arc<[char]>> {
+        if let Some(known) = self.cache.first_characters.read().get(&field) {
+            return Ok(Arc::clone(known));
+        }
+        let index = self.reader.inverted_index(field)?;
+        let mut found = Vec::new();
+        let mut next = Vec::new();
+        loop {
+            let mut terms = index.terms().range().ge(&next).into_stream()?;
+            if !terms.advance() {
+                break;
+            }
+            let text = std::str::from_utf8(terms.key()).unwrap_or_default();
+            found.extend(text.chars().next());
+            next = beyond(terms.key());
+        }
+        let found: Arc<[char]> = found.into();
+        self.cache.first_characters.write().insert(field, Arc::clone(&found));
+        Ok(found)
+    }
+}
+
+/// What comes after a term and all that begin with the same character.
+fn beyond(term: &[u8]) -> Vec<u8> {
+    let first = std::str::from_utf8(term).ok().and_then(|text| text.chars().next());
+    match first.and_then(|first| (first..=char::MAX).nth(1)) {
+        // Characters are in the order of their bytes.
+        Some(after) => after.to_string().into_bytes(),
+        // The last character, the empty term, or one that is no text.
+        None => [term, &[0]].concat(),
     }
 }
 
