@@ -139,6 +139,30 @@ async fn a_closed_index_opens_with_what_it_had() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_index_keeps_no_others_from_answering() {
+    let mut egret = colors().await;
+    let shown = egret.get("/one/_settings").await.ok();
+    let uuid = shown["one"]["settings"]["index"]["uuid"].as_str().unwrap().to_owned();
+    egret.kill();
+    let commit = egret.folder().join("indexes").join(uuid).join("commit.json");
+    std::fs::write(commit, "{").unwrap();
+    egret.resume();
+    for path in ["/_count", "/*/_count", "/two/_count", "/t*/_count"] {
+        assert_eq!(egret.get(path).await.ok()["count"], 3, "{path}");
+    }
+    for path in ["/one/_count", "/red/_count", "/one/_mapping"] {
+        refused(&egret.get(path).await, 500, "corrupt_index_exception");
+    }
+    let shown = egret.get("/_mapping").await.ok();
+    assert_eq!(shown.as_object().unwrap().keys().collect::<Vec<_>>(), ["two"]);
+    assert_eq!(egret.get("/_cluster/health").await.ok()["status"], "red");
+    let table = egret.get("/_cat/indices?h=index,health&s=index").await.text;
+    assert_eq!(table, "one red\ntwo green\n");
+    egret.delete("/one").await.ok();
+    assert_eq!(egret.get("/_cluster/health").await.ok()["status"], "green");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn settings_and_blocks() {
     let egret = colors().await;
     let change = json!({"index": {"refresh_interval": "7s", "blocks.write": true}});

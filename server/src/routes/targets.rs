@@ -71,6 +71,9 @@ impl Targets {
         let options = expansion(params, Expansion::OPEN)?;
         let (mut indexes, mut filters) = (Vec::new(), Vec::new());
         for named in limited(app, &catalog, expression, options)? {
+            if is_passed_over(app, expression, named.name, named.entry) {
+                continue;
+            }
             match app.engine.index(named.name) {
                 Ok(index) => indexes.push(index),
                 // Closed or deleted since the catalog was taken.
@@ -184,11 +187,20 @@ pub(super) fn shown(
     expression: &str,
     params: &Params,
 ) -> Result<Vec<(String, IndexEntry)>> {
-    let entries = entries(app, expression, params, METADATA)?;
+    let mut entries = entries(app, expression, params, METADATA)?;
+    entries.retain(|(name, entry)| !is_passed_over(app, expression, name, entry));
     for (name, entry) in &entries {
         refuse_blocked(name, blocks(entry), Access::ReadMetadata)?;
     }
     Ok(entries)
+}
+
+/// Whether only a pattern leads to an index, and it is damaged: it keeps no others from answering.
+/// Who names it is told, and so is who asks for the cluster's health.
+fn is_passed_over(app: &App, expression: &str, name: &str, entry: &IndexEntry) -> bool {
+    let mut parts = expression.split(',');
+    !parts.any(|part| part == name || entry.aliases.contains_key(part))
+        && app.engine.index(name).is_err_and(|error| error.kind() == ErrorKind::Corrupt)
 }
 
 /// As [`entries`], to be changed: an index whose metadata is blocked is refused.
