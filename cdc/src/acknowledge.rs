@@ -1,19 +1,31 @@
 //! How far the database may forget: the smallest position that is durable in every index that has
-//! something unflushed, made durable in the pipeline's own file before it is sent.
+//! something unflushed, or from which a table is being brought to where the stream is, made durable
+//! in the pipeline's own file before it is sent.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use egret_aof::disk::Disk;
+use egret_engine::index::Positions;
 use egret_engine::{Checkpoint, Lsn};
 use rustc_hash::FxHashSet;
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::position::Position;
+use crate::feed::Feed;
+use crate::position::{Holds, Position};
 use crate::receipts::LetterBox;
-use crate::stream::Feed;
+
+/// A table that is out of the stream, and the log that it needs to come back.
+#[derive(Debug, Clone)]
+pub(crate) struct Held {
+    /// Its index, and where that stands; not known before a copy has chosen it.
+    pub(crate) index: Option<(String, watch::Receiver<Positions>)>,
+    /// It needs the log from here on, or from what its index holds by now.
+    pub(crate) floor: Lsn,
+}
 
 /// Collects durable positions and asks for flushes.
 pub(crate) struct Acknowledgements {
@@ -24,26 +36,51 @@ pub(crate) struct Acknowledgements {
     interval: Duration,
     /// What the file says, and the database has been told.
     confirmed: Lsn,
-    /// Flushes underway, by the place of their feed.
-    flushes: JoinSet<(usize, egret_engine::Result<()>)>,
-    flushing: FxHashSet<usize>,
+    /// What the joined indexes hold.
+    streamed: Lsn,
+    /// What the file says of indexes.
+    holds: Holds,
+    /// Flushes underway, by the UUID of the index.
+    flushes: JoinSet<(usize, String, egret_engine::Result<()>)>,
+    flushing: FxHashSet<String>,
     /// The position that is being made durable. The stream does not wait for the disk.
-    storing: Option<JoinHandle<Result<Lsn>>>,
+    storing: Option<JoinHandle<Result<Position>>>,
+}
+
+/// What has ended beside the stream.
+pub(crate) enum Ended {
+    /// A flush.
+    Flushed,
+    /// A flush that failed: the place of the table, its index, and why.
+    Failed(usize, String, Error),
+    /// A position is durable, and may be sent.
+    Stored(Lsn),
 }
 
 impl Acknowledgements {
-    /// Goes on from `confirmed`.
+    /// Goes on from what the file says.
     pub(crate) fn new(
         disk: Arc<dyn Disk>,
         folder: PathBuf,
         letters: LetterBox,
-        slot: String,
         interval: Duration,
-        confirmed: Lsn,
+        file: &Position,
     ) -> Self {
-        let (flushes, flushing) = (JoinSet::new(), FxHashSet::default());
-        let storing = None;
-        Self { disk, folder, letters, slot, interval, confirmed, flushes, flushing, storing }
+        let (slot, confirmed, streamed) = (file.slot.clone(), file.lsn, file.streamed());
+        let (holds, flushes, flushing) = (file.holds(), JoinSet::new(), FxHashSet::default());
+        Self {
+            disk,
+            folder,
+            letters,
+            slot,
+            interval,
+            confirmed,
+            streamed,
+            holds,
+            flushes,
+            flushing,
+            storing: None,
+        }
     }
 
     /// How often to take a step.
@@ -51,55 +88,77 @@ impl Acknowledgements {
         self.interval
     }
 
-    /// Waits for a flush to end, or for a position to be durable: that may be sent. For ever where
-    /// nothing is underway.
-    pub(crate) async fn ended(&mut self) -> Result<Option<Lsn>> {
+    /// The database keeps the log from here on.
+    pub(crate) fn confirmed(&self) -> Lsn {
+        self.confirmed
+    }
+
+    /// Bytes of log that the database keeps for tables that are out of the stream.
+    pub(crate) fn kept_for(&self, held: &[Held]) -> u64 {
+        let oldest = held.iter().map(Held::lsn).min();
+        oldest.map_or(0, |oldest| self.streamed.0.saturating_sub(oldest.0))
+    }
+
+    /// Waits for a flush to end, or for a position to be durable. For ever where nothing is underway.
+    pub(crate) async fn ended(&mut self) -> Result<Ended> {
         tokio::select! {
             biased;
-            stored = join(&mut self.storing) => {
-                self.storing = None;
-                self.confirmed = stored?;
-                Ok(Some(self.confirmed))
-            }
+            stored = join(&mut self.storing) => Ok(Ended::Stored(self.stored(stored)?)),
             Some(ended) = self.flushes.join_next() => {
-                let (place, result) = ended.map_err(given_up)?;
-                self.flushing.remove(&place);
-                result?;
-                Ok(None)
+                let (place, uuid, result) = ended.map_err(given_up)?;
+                self.flushing.remove(&uuid);
+                Ok(match result {
+                    Ok(()) => Ended::Flushed,
+                    Err(error) => Ended::Failed(place, uuid, error.into()),
+                })
             }
             else => std::future::pending().await,
         }
     }
 
     /// Asks indexes with something unflushed to flush it.
-    pub(crate) fn ask_for_flushes(&mut self, feeds: &[Feed]) {
-        for (place, feed) in feeds.iter().enumerate() {
-            let unflushed = feed.submitted > durable(feed) && feed.submitted.is_some();
-            if unflushed && self.flushing.insert(place) {
-                let sink = Arc::clone(&feed.sink);
-                self.flushes.spawn_blocking(move || (place, sink.flush()));
+    pub(crate) fn ask_for_flushes(&mut self, feeds: &[Option<Feed>]) {
+        for (place, feed) in joined(feeds) {
+            let unflushed = feed.submitted > feed.durable() && feed.submitted.is_some();
+            let uuid = feed.sink.uuid();
+            if unflushed && !self.flushing.contains(uuid) {
+                self.flushing.insert(uuid.to_owned());
+                let (sink, uuid) = (Arc::clone(&feed.sink), uuid.to_owned());
+                self.flushes.spawn_blocking(move || (place, uuid, sink.flush()));
             }
         }
     }
 
-    /// Begins to make durable how far all indexes are, where it is news and none is underway.
-    pub(crate) fn step(&mut self, feeds: &[Feed], position: Checkpoint, oldest: Option<Lsn>) {
-        let lsn = acknowledgeable(
-            self.confirmed,
-            position.lsn,
-            oldest,
-            feeds.iter().map(|feed| (feed.submitted, durable(feed))),
-        );
-        if self.storing.is_some() || lsn <= self.confirmed {
+    /// Begins to make durable how far all indexes are, and which ones that is said for, where it is
+    /// news and nothing is underway.
+    pub(crate) fn step(
+        &mut self,
+        feeds: &[Option<Feed>],
+        held: &[Held],
+        position: Checkpoint,
+        oldest: Option<Lsn>,
+    ) {
+        if self.storing.is_some() {
+            return;
+        }
+        let positions = joined(feeds).map(|(_, feed)| (feed.submitted, feed.durable()));
+        // It goes back where a table has joined that has not flushed what it was brought up with.
+        let streamed = acknowledgeable(self.confirmed, position.lsn, oldest, positions);
+        let lsn = held.iter().map(Held::lsn).fold(streamed, Lsn::min).max(self.confirmed);
+        let holds = Holds {
+            joined: Some(joined(feeds).map(|(_, feed)| feed.sink.uuid().to_owned()).collect()),
+            held: held.iter().filter_map(|held| Some(held.index.as_ref()?.0.clone())).collect(),
+        };
+        if (lsn, streamed) == (self.confirmed, self.streamed) && holds == self.holds {
             return;
         }
         let (disk, folder) = (Arc::clone(&self.disk), self.folder.clone());
         let letters = self.letters.clone();
-        let file = Position::new(&self.slot, Checkpoint { lsn, ..position });
+        let file = Position::new(&self.slot, Checkpoint { lsn, ..position }, streamed, holds);
         self.storing = Some(tokio::task::spawn_blocking(move || {
             letters.sync()?;
             file.store(&*disk, &folder)?;
-            Ok(lsn)
+            Ok(file)
         }));
     }
 
@@ -107,15 +166,22 @@ impl Acknowledgements {
     pub(crate) async fn settle(&mut self) -> Result<()> {
         if self.storing.is_some() {
             let stored = join(&mut self.storing).await;
-            self.storing = None;
-            self.confirmed = stored?;
+            self.stored(stored)?;
         }
         Ok(())
+    }
+
+    /// Takes note of what is durable.
+    fn stored(&mut self, stored: Result<Position>) -> Result<Lsn> {
+        self.storing = None;
+        let file = stored?;
+        (self.confirmed, self.streamed, self.holds) = (file.lsn, file.streamed(), file.holds());
+        Ok(self.confirmed)
     }
 }
 
 /// Waits for a position to be durable; for ever where none is being written.
-async fn join(storing: &mut Option<JoinHandle<Result<Lsn>>>) -> Result<Lsn> {
+async fn join(storing: &mut Option<JoinHandle<Result<Position>>>) -> Result<Position> {
     match storing {
         Some(storing) => storing.await.map_err(given_up)?,
         None => std::future::pending().await,
@@ -126,8 +192,16 @@ fn given_up(error: tokio::task::JoinError) -> Error {
     Error::new(ErrorKind::Engine, "a flush was given up").with_source(error)
 }
 
-fn durable(feed: &Feed) -> Option<Lsn> {
-    feed.positions.borrow().durable.map(|at| at.lsn)
+/// The tables that the stream writes to, with their places.
+fn joined(feeds: &[Option<Feed>]) -> impl Iterator<Item = (usize, &Feed)> {
+    feeds.iter().enumerate().filter_map(|(place, feed)| Some((place, feed.as_ref()?)))
+}
+
+impl Held {
+    fn lsn(&self) -> Lsn {
+        let durable = self.index.as_ref().and_then(|(_, positions)| positions.borrow().durable);
+        durable.map_or(self.floor, |at| at.lsn.max(self.floor))
+    }
 }
 
 /// Everything up to here is durable in every index: the stream's position, but no further than what
@@ -153,7 +227,16 @@ fn acknowledgeable(
 
 #[cfg(test)]
 mod tests {
+    use egret_aof::disk::sim::SimDisk;
+    use egret_engine::batch::Batch;
+    use egret_engine::index::Receipt;
+    use parking_lot::Mutex;
+
     use super::*;
+    use crate::catalog::Table;
+    use crate::dead_letters::DeadLetters;
+    use crate::sink::Sink;
+    use crate::status::StatusBoard;
 
     #[test]
     fn never_past_what_is_durable() {
@@ -176,5 +259,76 @@ mod tests {
         // Never back.
         check(5, 0, &[], 10);
         check(50, 5, &[(40, 4)], 10);
+    }
+
+    /// An index that stands still.
+    struct Still(watch::Sender<Positions>);
+
+    impl Sink for Still {
+        fn uuid(&self) -> &'static str {
+            "still"
+        }
+
+        fn submit(&self, _: Batch) -> egret_engine::Result<Receipt> {
+            Ok(tokio::sync::oneshot::channel().1)
+        }
+
+        fn advance(&self, _: Checkpoint) -> egret_engine::Result<()> {
+            Ok(())
+        }
+
+        fn refresh(&self) -> egret_engine::Result<()> {
+            Ok(())
+        }
+
+        fn flush(&self) -> egret_engine::Result<()> {
+            Ok(())
+        }
+
+        fn positions(&self) -> watch::Receiver<Positions> {
+            self.0.subscribe()
+        }
+    }
+
+    fn table() -> Table {
+        Table {
+            oid: 1,
+            schema: "public".to_owned(),
+            name: "t".to_owned(),
+            partitioned: false,
+            owned: true,
+            rows_estimated: 0,
+            columns: Vec::new(),
+            key: Ok(Vec::new()),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_table_that_joins_brings_what_it_has_not_flushed() {
+        let disk: Arc<dyn Disk> = Arc::new(SimDisk::new());
+        let folder = PathBuf::from("/");
+        let letters = DeadLetters::open(&disk, &folder, 9).unwrap();
+        let board = Arc::new(StatusBoard::new("n", "s".to_owned(), "p".to_owned()));
+        let letters = LetterBox { letters: Arc::new(Mutex::new(letters)), board };
+        let at = |lsn| Checkpoint { system_identifier: 7, timeline: 1, lsn: Lsn(lsn) };
+        let held = Holds { joined: Some(Vec::new()), held: vec!["still".to_owned()] };
+        // The stream went on to 50 without the table, whose log was kept from 10 on.
+        let file = Position::new("s", at(10), Lsn(50), held);
+        let mut acknowledgements = Acknowledgements::new(
+            Arc::clone(&disk),
+            folder.clone(),
+            letters,
+            Duration::from_secs(1),
+            &file,
+        );
+        let (applied, durable) = (Some(at(60)), Some(at(20)));
+        let positions = Positions { applied, durable, ..Positions::default() };
+        let sink = Arc::new(Still(watch::Sender::new(positions)));
+        let feed = Feed::new(Arc::new(table()), sink, Arc::default());
+        acknowledgements.step(&[Some(feed)], &[], at(60), None);
+        acknowledgements.settle().await.unwrap();
+        let file = Position::load(&*disk, &folder).unwrap().unwrap();
+        assert_eq!((file.lsn, file.streamed()), (Lsn(20), Lsn(20)));
+        assert_eq!(file.holds().joined, Some(vec!["still".to_owned()]));
     }
 }

@@ -64,6 +64,9 @@ pub struct PipelineConfig {
     /// The log that the slot may make the database keep. Past it the slot is dropped and the
     /// tables are copied again, rather than fill the database's disk.
     pub max_retained_wal_bytes: u64,
+    /// The part of it that tables which are copied beside the stream may make the database keep.
+    /// Past it their copy is given up and tried again later; the other tables are not concerned.
+    pub max_copy_wal_bytes: u64,
     /// Open dead letters past which the pipeline stops rather than lose more rows.
     pub max_dead_letters: usize,
 }
@@ -92,6 +95,7 @@ impl Default for PipelineConfig {
             connect_timeout_ms: 10_000,
             reconnect_max_ms: 30_000,
             max_retained_wal_bytes: 10 << 30,
+            max_copy_wal_bytes: 8 << 30,
             max_dead_letters: 100_000,
         }
     }
@@ -151,6 +155,7 @@ impl PipelineConfig {
             ("connect_timeout_ms", self.connect_timeout_ms),
             ("reconnect_max_ms", self.reconnect_max_ms),
             ("max_retained_wal_bytes", self.max_retained_wal_bytes),
+            ("max_copy_wal_bytes", self.max_copy_wal_bytes),
         ];
         for (name, value) in positive {
             if value == 0 {

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use egret_engine::Lsn;
 use pgwire_replication::tls::rustls::maybe_upgrade_to_tls;
 use pgwire_replication::{ReplicationClient, ReplicationConfig, SslMode, TlsConfig};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -30,6 +31,17 @@ const STATUS_INTERVAL: Duration = Duration::from_millis(500);
 /// Events that may wait between the driver and us: few, since one may be a whole large row.
 const BUFFERED_EVENTS: usize = 64;
 
+/// A session that follows the log.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Session<'a> {
+    /// The slot.
+    pub(crate) slot: &'a str,
+    /// Transactions that end at or below this are not sent.
+    pub(crate) start: Lsn,
+    /// What the server is told at first to be durable.
+    pub(crate) acknowledged: Lsn,
+}
+
 /// Where the database is and how to sign in.
 #[derive(Clone)]
 pub(crate) struct Source {
@@ -43,7 +55,6 @@ pub(crate) struct Source {
     password_file: Option<PathBuf>,
     connect_timeout: Duration,
     max_message_bytes: usize,
-    slot: String,
     publication: String,
 }
 
@@ -101,7 +112,6 @@ impl Source {
             password_file: config.password_file.clone(),
             connect_timeout: config.connect_timeout(),
             max_message_bytes: config.max_message_bytes,
-            slot: config.slot_name(),
             publication: config.publication_name(),
         })
     }
@@ -144,20 +154,21 @@ impl Source {
         handshake(&driver, stream).await
     }
 
-    /// Connects to follow the log from `start` on; nothing is sent before the caller starts it.
-    pub(crate) async fn replication(&self, start: egret_engine::Lsn) -> Result<ReplicationClient> {
+    /// Connects to follow the log; nothing is sent before the caller starts it.
+    pub(crate) async fn replication(&self, session: Session<'_>) -> Result<ReplicationClient> {
         let publication = quote_identifier(&self.publication);
         let config = ReplicationConfig::new(
             &self.host,
             &self.user,
             self.current_password()?.unwrap_or_default(),
             &self.database,
-            &self.slot,
+            session.slot,
             publication.as_str(),
         )
         .with_port(self.port)
         .with_tls(if self.host.starts_with('/') { TlsConfig::disabled() } else { self.tls.clone() })
-        .with_start_lsn(pgwire_replication::Lsn(start.0))
+        .with_start_lsn(pgwire_replication::Lsn(session.start.0))
+        .with_ack_lsn(pgwire_replication::Lsn(session.acknowledged.0))
         .with_status_interval(STATUS_INTERVAL)
         .with_buffer_size(BUFFERED_EVENTS)
         .with_max_message_size(self.max_message_bytes)

@@ -19,8 +19,8 @@ pub enum ErrorKind {
     Refused,
     /// The slot lost changes that the indexes need: the tables must be copied again.
     ChangesLost,
-    /// A table was truncated or rewritten while it was copied: the copy begins anew.
-    TableRewritten,
+    /// A table is no longer what it was when its copy or its stream began: it is looked at again.
+    TableChanged,
     /// Bytes from the server that do not follow the protocol.
     Protocol,
     /// The engine refused something that it should have taken.

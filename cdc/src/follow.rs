@@ -1,32 +1,30 @@
-//! The pipeline's state machine: connect, judge what is there, copy what must be copied, follow.
+//! The pipeline's attempts: connect, judge what is there, make the slot where there is none, follow.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use egret_aof::spool;
-use egret_engine::{Checkpoint, Lsn};
 use parking_lot::Mutex;
 use pgwire_replication::ReplicationClient;
-use rustc_hash::FxHashMap;
-use tokio::sync::mpsc;
+use rustc_hash::FxHashSet;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::acknowledge::Acknowledgements;
 use crate::backoff::Backoff;
-use crate::catalog::{self, Fingerprint, Table};
-use crate::connect::{Control, within};
+use crate::connect::{Control, Session, within};
 use crate::dead_letters::DeadLetters;
+use crate::discovery::Discovery;
 use crate::error::{Error, ErrorKind, Result};
+use crate::follower::{Follower, FollowerParts, beginning};
 use crate::pipeline::Pipeline;
-use crate::position::Position;
-use crate::publication;
+use crate::position::{Holds, Position};
 use crate::receipts::{LetterBox, Outstanding};
 use crate::selection::Selection;
 use crate::slot::{self, Server, Verdict};
-use crate::status::{PipelineState, TableState};
-use crate::stream::{Feed, Stream};
-use crate::tables::{self, Followed, Skipped, candidates, given_up};
+use crate::status::PipelineState;
+use crate::stream::Stream;
 use crate::transaction::Gathering;
 use crate::watcher::{Watcher, check_retained};
 
@@ -38,13 +36,14 @@ const FREE_ATTEMPTS: u32 = 50;
 const FREE_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// One attempt's view of the database.
-pub(crate) struct Connected {
-    pub(crate) control: Arc<Control>,
+struct Connected {
+    control: Arc<Control>,
     session: ReplicationClient,
-    pub(crate) server: Server,
-    verdict: Verdict,
-    pub(crate) followed: Vec<Followed>,
-    fingerprints: Vec<Fingerprint>,
+    server: Server,
+    /// The server's version.
+    version: u32,
+    /// What the file says, unless there is nothing to go on from.
+    file: Option<Position>,
 }
 
 impl Pipeline {
@@ -54,7 +53,6 @@ impl Pipeline {
         let mut backoff = Backoff::new(self.config.reconnect_max());
         loop {
             let began = Instant::now();
-            // Tables that came, went or changed are looked at again at once.
             let Err(error) = self.attempt(&mut letters).await else { continue };
             self.board.connection_failures.fetch_add(1, Ordering::Relaxed);
             if began.elapsed() > self.config.reconnect_max() {
@@ -106,40 +104,48 @@ impl Pipeline {
     /// One connection, from its beginning to its end.
     async fn attempt(&self, letters: &mut Option<LetterBox>) -> Result<()> {
         self.board.set_state(PipelineState::Connecting, None);
+        // What was given up may still be handing over its last batch.
+        self.threads.close();
+        self.threads.wait().await;
+        self.threads.reopen();
         let letters = match letters {
             Some(letters) => letters,
             None => letters.insert(self.open_letters()?),
         };
         letters.letters.lock().mend()?;
-        let connected = self.connect().await?;
-        let (start, copied) = match connected.verdict {
-            Verdict::First => (self.first_copy(&connected, letters).await?, true),
-            Verdict::Continue(lsn) => (lsn, self.copy_new_tables(&connected, letters).await?),
+        let Connected { control, session, server, version, file } = self.connect().await?;
+        let discovery = Discovery {
+            config: self.config.clone(),
+            indexes: Arc::clone(&self.indexes),
+            control,
+            server,
+            version,
+            threads: self.threads.clone(),
         };
-        let Connected { control, mut session, server, followed, fingerprints, .. } = connected;
-        if copied {
-            // The session was opened for another position, or has been idle for long.
-            session = self.source.replication(start).await?;
-        }
-        let position = Checkpoint {
-            system_identifier: server.system_identifier,
-            timeline: server.timeline,
-            lsn: start,
+        let (found, file, session) = if let Some(file) = file {
+            (discovery.look(file.holds(), FxHashSet::default()).await?, file, session)
+        } else {
+            // The publication is made before the slot: what the slot sends is looked up in it.
+            let nothing = Holds { joined: Some(Vec::new()), held: Vec::new() };
+            let found = discovery.look(nothing, FxHashSet::default()).await?;
+            let (file, session) = self.make_slot(&discovery.control, session, server).await?;
+            (found, file, session)
         };
-        self.stream(&control, session, position, followed, fingerprints, letters).await
+        let (follower, _watching) =
+            self.follower(discovery, session, &file, letters.clone()).await?;
+        Box::pin(follower.run(found)).await.map_err(publication_lost)
     }
 
-    /// Connects, and finds out what there is.
+    /// Connects, and finds out whether there is something to go on from.
     async fn connect(&self) -> Result<Connected> {
         let control = Arc::new(self.source.control().await?);
         let version = check_server(&control).await?;
         let file = Position::load(&*self.disk, &self.folder)?;
-        let start = file.as_ref().map(|file| file.lsn).unwrap_or_default();
-        let mut session = self.source.replication(start).await?;
+        let slot_name = self.config.slot_name();
+        let mut session = self.source.replication(session_of(file.as_ref(), &slot_name)).await?;
         let limit = self.source.connect_timeout();
         let identify = async { Ok(session.identify_system().await?) };
         let identity = within(limit, "opening a replication session", identify).await?;
-        let slot_name = self.config.slot_name();
         let (flushed, slot) = slot::read(&control, &slot_name).await?;
         let system_identifier = identity.system_id.parse().map_err(|_| {
             let message = format!("system identifier [{}] is no number", identity.system_id);
@@ -148,87 +154,58 @@ impl Pipeline {
         let server = Server { system_identifier, timeline: identity.timeline, flushed };
         let database = self.source.database();
         let verdict = slot::judge(file.as_ref(), server, slot.as_ref(), &slot_name, database)?;
-        if let (Verdict::Continue(_), Some(slot)) = (&verdict, &slot) {
+        if let (Verdict::Continue, Some(slot)) = (&verdict, &slot) {
             check_retained(slot, &slot_name, self.config.max_retained_wal_bytes)?;
         }
         self.board.set_system(server.system_identifier, server.timeline);
         self.board.server.store(flushed.0, Ordering::Relaxed);
-
-        let selection = Selection::parse(&self.config.tables)?;
-        let takes = |schema: &str, table: &str| selection.takes(schema, table);
-        // Read first: what changes after it is noticed.
-        let fingerprints = catalog::fingerprints(&control, takes).await?;
-        let found = candidates(catalog::tables(&control, takes).await?, &selection);
-        let mut skipped = found.skipped;
-        let wanted: Vec<&Table> = found.tables.iter().map(|(_, table)| table).collect();
-        let owned = self.config.publication.is_none();
-        let name = self.config.publication_name();
-        let membership = publication::ensure(&control, &name, owned, &wanted, version).await?;
-        let mut published = Vec::new();
-        for (index, table) in found.tables {
-            if membership.members.contains(&table.oid) {
-                published.push((index, Arc::new(table)));
-                continue;
-            }
-            // A star stands for the tables that the role may publish.
-            if table.owned || selection.names(&table.schema, &table.name) {
-                let reason = membership.refused.iter().find(|(oid, _)| *oid == table.oid);
-                let reason = reason.map_or("it is not in the publication", |(_, reason)| reason);
-                skipped.push(Skipped { title: table.title(), reason: reason.to_owned() });
-            }
-        }
-        let followed = self.open_indexes(published, skipped, server).await?;
-        Ok(Connected { control, session, server, verdict, followed, fingerprints })
+        let file = file.filter(|_| verdict == Verdict::Continue);
+        Ok(Connected { control, session, server, version, file })
     }
 
-    async fn open_indexes(
+    /// Makes the pipeline's slot, in the place of one that nothing is known of, and a session that
+    /// begins there.
+    async fn make_slot(
         &self,
-        published: Vec<(String, Arc<Table>)>,
-        mut skipped: Vec<Skipped>,
+        control: &Control,
+        mut session: ReplicationClient,
         server: Server,
-    ) -> Result<Vec<Followed>> {
-        let (indexes, pipeline) = (Arc::clone(&self.indexes), self.config.name.clone());
-        let opening = tokio::task::spawn_blocking(move || {
-            let open = |(name, table): (String, Arc<Table>)| {
-                let opened = indexes.open(&pipeline, &name, &table, server)?;
-                Ok((name, table, opened))
-            };
-            published.into_iter().map(open).collect::<Result<Vec<_>>>()
-        });
-        let mut followed = Vec::new();
-        let mut shown = Vec::new();
-        for (name, table, opened) in opening.await.map_err(given_up)?? {
-            match opened {
-                Ok(index) => {
-                    shown.push((name, Arc::clone(&table)));
-                    followed.push(Followed { table, index });
-                }
-                Err(reason) => skipped.push(Skipped { title: table.title(), reason }),
-            }
-        }
-        self.board.set_tables(tables::entries(&shown, &skipped));
-        Ok(followed)
+    ) -> Result<(Position, ReplicationClient)> {
+        let name = self.config.slot_name();
+        slot::drop_slot(control, &name).await?;
+        let create = format!("CREATE_REPLICATION_SLOT {name} LOGICAL pgoutput NOEXPORT_SNAPSHOT");
+        let rows = session.simple_query(&create).await?;
+        let lsn = rows.first().and_then(|row| row.get(1)?.as_ref());
+        let lsn = lsn.map(|lsn| String::from_utf8_lossy(lsn).into_owned()).ok_or_else(|| {
+            Error::new(ErrorKind::Protocol, format!("making slot [{name}] gave no position"))
+        })?;
+        let lsn = slot::lsn(&lsn)?;
+        let holds = Holds { joined: Some(Vec::new()), held: Vec::new() };
+        let file = Position::new(&name, beginning(server, lsn), lsn, holds);
+        file.store(&*self.disk, &self.folder)?;
+        let session = self.source.replication(session_of(Some(&file), &name)).await?;
+        Ok((file, session))
     }
 
-    /// Follows from `position` on.
-    async fn stream(
+    /// Starts the stream, and what watches beside it.
+    async fn follower(
         &self,
-        control: &Arc<Control>,
+        discovery: Discovery,
         mut client: ReplicationClient,
-        position: Checkpoint,
-        followed: Vec<Followed>,
-        tables: Vec<Fingerprint>,
-        letters: &LetterBox,
-    ) -> Result<()> {
-        wait_until_free(control, &self.config.slot_name()).await?;
+        file: &Position,
+        letters: LetterBox,
+    ) -> Result<(Follower<'_>, AbortOnDropHandle<()>)> {
+        let control = Arc::clone(&discovery.control);
+        wait_until_free(&control, &self.config.slot_name()).await?;
         client.start().await?;
         let started = async { Ok(client.wait_started().await?) };
         within(self.source.connect_timeout(), "starting the stream", started)
             .await
             .map_err(publication_lost)?;
         let (send, reports) = mpsc::channel(4);
+        let (fingerprints, tables) = watch::channel(Vec::new());
         let watcher = Watcher {
-            control: Arc::clone(control),
+            control: Arc::clone(&control),
             board: Arc::clone(&self.board),
             slot: self.config.slot_name(),
             selection: Selection::parse(&self.config.tables)?,
@@ -237,43 +214,39 @@ impl Pipeline {
             max_retained_wal_bytes: self.config.max_retained_wal_bytes,
             demand: self.demand.subscribe(),
         };
-        let _watching = AbortOnDropHandle::new(tokio::spawn(watcher.run(send)));
-        let feed = |Followed { table, index }: Followed| {
-            let title = table.title();
-            self.board.set_table_state(&title, TableState::Streaming, None);
-            Feed::new(table, index.sink, self.board.counters(&title))
-        };
+        let watching = AbortOnDropHandle::new(tokio::spawn(watcher.run(send)));
         let (batches, bytes) = (self.config.outstanding_batches, self.config.outstanding_bytes);
-        let stream = Stream {
-            client,
-            control,
+        let outstanding = Outstanding::new(batches, bytes, letters.clone());
+        let position = beginning(discovery.server, file.streamed());
+        let (disk, folder) = (Arc::clone(&self.disk), self.folder.clone());
+        let gathering = Arc::new(Gathering::new(disk, folder, &self.config));
+        let stream = Stream::new(client, control, position, outstanding, Arc::clone(&gathering));
+        let acknowledgements = Acknowledgements::new(
+            Arc::clone(&self.disk),
+            self.folder.clone(),
+            letters.clone(),
+            self.config.acknowledge_interval(),
+            file,
+        );
+        self.board.confirmed.store(file.lsn.0, Ordering::Relaxed);
+        let parts = FollowerParts {
+            discovery,
+            stream,
+            acknowledgements,
+            letters,
+            gathering,
             reports,
-            feeds: followed.into_iter().map(feed).collect(),
-            position,
-            outstanding: Outstanding::new(batches, bytes, letters.clone()),
-            acknowledgements: Acknowledgements::new(
-                Arc::clone(&self.disk),
-                self.folder.clone(),
-                letters.clone(),
-                self.config.slot_name(),
-                self.config.acknowledge_interval(),
-                position.lsn,
-            ),
-            board: Arc::clone(&self.board),
-            relations: FxHashMap::default(),
-            gathering: Arc::new(Gathering::new(
-                Arc::clone(&self.disk),
-                self.folder.clone(),
-                &self.config,
-            )),
-            transaction: None,
-            advanced: Lsn::default(),
-            looks_inactive: 0,
+            fingerprints,
         };
-        self.board.confirmed.store(position.lsn.0, Ordering::Relaxed);
-        self.board.set_state(PipelineState::Streaming, None);
-        Box::pin(stream.run()).await.map_err(publication_lost)
+        let follower = Follower::new(self, parts);
+        Ok((follower, watching))
     }
+}
+
+/// The session that goes on from what the file says.
+fn session_of<'a>(file: Option<&Position>, slot: &'a str) -> Session<'a> {
+    let start = file.map(Position::streamed).unwrap_or_default();
+    Session { slot, start, acknowledged: file.map(|file| file.lsn).unwrap_or_default() }
 }
 
 /// The server's version, where it is one that can be followed.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use egret_aof::disk::Disk;
 use egret_engine::{Engine, Index, Lsn};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -109,7 +110,11 @@ impl PipelineHandle {
     pub fn status(&self) -> PipelineStatus {
         let mut applied: Option<Lsn> = None;
         let mut visible: Option<Lsn> = None;
-        for index in self.indexes() {
+        // What is being copied or is stale is told by table.
+        let behind = self.board.indexes_behind();
+        let indexes = self.indexes();
+        let is_followed = |index: &&Arc<Index>| !behind.iter().any(|name| name == index.name());
+        for index in indexes.iter().filter(is_followed) {
             let positions = *index.positions().borrow();
             applied = smallest(applied, positions.applied.map(|at| at.lsn));
             visible = smallest(visible, positions.visible.map(|at| at.lsn));
@@ -117,7 +122,8 @@ impl PipelineHandle {
         self.board.status(applied, visible)
     }
 
-    /// Waits until all of `indexes` show everything up to the token's position.
+    /// Waits until all of `indexes` show everything up to the token's position. An index that is
+    /// replaced meanwhile is waited for under its name: look it up again afterwards.
     pub async fn wait_for_lsn(
         &self,
         indexes: &[Arc<Index>],
@@ -132,18 +138,39 @@ impl PipelineHandle {
         {
             return WaitOutcome::Mismatch { followed };
         }
-        let positions = indexes.iter().map(|index| index.positions()).collect();
-        let waiting = wait_for_positions(positions, token, timeout);
-        tokio::pin!(waiting);
+        let deadline = Instant::now() + timeout;
+        let mut indexes = indexes.to_vec();
         loop {
+            let positions = indexes.iter().map(|index| index.positions()).collect();
+            let left = deadline.saturating_duration_since(Instant::now());
             tokio::select! {
                 biased;
-                outcome = &mut waiting => return outcome,
-                () = tokio::time::sleep(DEMAND_INTERVAL) => {
-                    self.demand.send_replace(token.lsn);
-                }
+                outcome = wait_for_positions(positions, token, left) => return outcome,
+                () = self.wait_for_replacement(&mut indexes, token.lsn) => {}
             }
         }
+    }
+
+    /// Says that a reader waits, until an index has been replaced.
+    async fn wait_for_replacement(&self, indexes: &mut [Arc<Index>], lsn: Lsn) {
+        while !self.renew(indexes) {
+            tokio::time::sleep(DEMAND_INTERVAL).await;
+            self.demand.send_replace(lsn);
+        }
+    }
+
+    /// Puts indexes that have been replaced since in the place of the older ones; says whether there
+    /// were any.
+    fn renew(&self, indexes: &mut [Arc<Index>]) -> bool {
+        let mut renewed = false;
+        for index in indexes {
+            let now = self.engine.index(index.name()).ok();
+            if let Some(now) = now.filter(|now| now.uuid() != index.uuid()) {
+                *index = now;
+                renewed = true;
+            }
+        }
+        renewed
     }
 
     /// Stops it, and waits until it has: nothing is written by it afterwards.

@@ -1,13 +1,17 @@
-//! The pipeline's own file: every index of it holds everything up to this point.
+//! The pipeline's own file: up to where the database was told that it may forget, and which indexes
+//! that was said for.
 //!
 //! `position.json`, replaced atomically:
 //!
 //! ```json
-//! {"format": 1, "system_identifier": 7301, "timeline": 1, "slot": "egret_main", "lsn": "0/1A2B3C"}
+//! {"format": 2, "system_identifier": 7301, "timeline": 1, "slot": "egret_main", "lsn": "0/1A2B3C",
+//!  "streamed": "0/1A2B3C", "joined": ["<uuid>"], "held": ["<uuid>"]}
 //! ```
 //!
-//! Another format than 1 is refused. Without the file there is nothing to go on from, and the
-//! tables are copied.
+//! The joined indexes hold everything up to `streamed`. The held ones are being brought to where the
+//! stream is: what they do not hold yet is after `lsn`. Any other index has missed changes and must
+//! be copied. Format 1 had neither list nor `streamed`, and spoke for every index; formats above 2
+//! are refused. Without the file there is nothing to go on from, and the tables are copied.
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +21,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
 
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+const OLDEST_FORMAT: u32 = 1;
 
 /// What the file says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,20 +35,75 @@ pub(crate) struct Position {
     pub(crate) timeline: u32,
     /// The slot that holds the log from here on.
     pub(crate) slot: String,
-    /// Everything up to here is durable in every index.
+    /// The database may forget everything up to here.
     pub(crate) lsn: Lsn,
+    /// Everything up to here is durable in every joined index.
+    #[serde(default)]
+    streamed: Option<Lsn>,
+    /// The indexes that the stream writes to; all where the file is of format 1.
+    #[serde(default)]
+    joined: Option<Vec<String>>,
+    /// The indexes that are being brought to where the stream is.
+    #[serde(default)]
+    held: Vec<String>,
+}
+
+/// What the pipeline's file says of an index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hold {
+    /// It holds everything that the stream has passed.
+    Joined,
+    /// The log from where it stands is kept.
+    Held,
+    /// It has missed changes.
+    None,
+}
+
+/// The indexes that the log is kept for, by UUID.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Holds {
+    /// Those that the stream writes to; all where not known.
+    pub(crate) joined: Option<Vec<String>>,
+    /// Those that are being brought there.
+    pub(crate) held: Vec<String>,
+}
+
+impl Holds {
+    /// What is said of one index.
+    pub(crate) fn of(&self, uuid: &str) -> Hold {
+        let among = |list: &[String]| list.iter().any(|known| known == uuid);
+        match &self.joined {
+            _ if among(&self.held) => Hold::Held,
+            Some(joined) if !among(joined) => Hold::None,
+            _ => Hold::Joined,
+        }
+    }
 }
 
 impl Position {
-    /// A position of this slot.
-    pub(crate) fn new(slot: &str, checkpoint: Checkpoint) -> Self {
+    /// A position of this slot: what the database may forget, what the joined indexes hold, and for
+    /// which indexes that is.
+    pub(crate) fn new(slot: &str, checkpoint: Checkpoint, streamed: Lsn, holds: Holds) -> Self {
         Self {
             format: FORMAT,
             system_identifier: checkpoint.system_identifier,
             timeline: checkpoint.timeline,
             slot: slot.to_owned(),
             lsn: checkpoint.lsn,
+            streamed: Some(streamed),
+            joined: holds.joined,
+            held: holds.held,
         }
+    }
+
+    /// Everything up to here is durable in every joined index.
+    pub(crate) fn streamed(&self) -> Lsn {
+        self.streamed.unwrap_or(self.lsn).max(self.lsn)
+    }
+
+    /// For which indexes the position was said.
+    pub(crate) fn holds(&self) -> Holds {
+        Holds { joined: self.joined.clone(), held: self.held.clone() }
     }
 
     /// Reads the file, where there is one, and makes sure that a power cut will not bring an older
@@ -62,7 +122,7 @@ impl Position {
         };
         let position: Self = serde_json::from_slice(&disk.read(&path)?)
             .map_err(|error| damaged(format!("is damaged: {error}")))?;
-        if position.format != FORMAT {
+        if !(OLDEST_FORMAT..=FORMAT).contains(&position.format) {
             return Err(damaged(format!("has the unknown format {}", position.format)));
         }
         Ok(Some(position))
@@ -95,15 +155,47 @@ mod tests {
 
     use super::*;
 
+    fn position(lsn: u64) -> Position {
+        let at = Checkpoint { system_identifier: 7, timeline: 1, lsn: Lsn(lsn) };
+        Position::new(
+            "s",
+            at,
+            Lsn(lsn + 2),
+            Holds { joined: Some(vec!["a".into()]), held: vec!["b".into()] },
+        )
+    }
+
+    #[test]
+    fn says_for_which_indexes_it_speaks() {
+        let disk = SimDisk::new();
+        position(5).store(&disk, Path::new("/")).unwrap();
+        let read = Position::load(&disk, Path::new("/")).unwrap().unwrap();
+        assert_eq!((read.lsn, read.streamed()), (Lsn(5), Lsn(7)));
+        let holds = read.holds();
+        let of = ["a", "b", "c"].map(|uuid| holds.of(uuid));
+        assert_eq!(of, [Hold::Joined, Hold::Held, Hold::None]);
+        // The first format spoke for every index.
+        let first =
+            br#"{"format": 1, "system_identifier": 7, "timeline": 1, "slot": "s", "lsn": "0/5"}"#;
+        disk.damage(Path::new("/position.json"), first).unwrap();
+        let read = Position::load(&disk, Path::new("/")).unwrap().unwrap();
+        assert_eq!((read.streamed(), read.holds().of("c")), (Lsn(5), Hold::Joined));
+        let newer =
+            br#"{"format": 3, "system_identifier": 7, "timeline": 1, "slot": "s", "lsn": "0/5"}"#;
+        disk.damage(Path::new("/position.json"), newer).unwrap();
+        assert!(
+            Position::load(&disk, Path::new("/")).unwrap_err().to_string().contains("format 3")
+        );
+    }
+
     #[test]
     fn what_was_read_once_is_not_older_after_a_power_cut() {
         let folder = Path::new("/");
-        let at = |lsn| Checkpoint { system_identifier: 7, timeline: 1, lsn: Lsn(lsn) };
         for seed in 0..40 {
             let disk = SimDisk::new();
-            Position::new("s", at(5)).store(&disk, folder).unwrap();
+            position(5).store(&disk, folder).unwrap();
             // The process is killed after the rename, before the sync of the folder.
-            write_unsynced(&disk, &path(folder), &Position::new("s", at(9)));
+            write_unsynced(&disk, &path(folder), &position(9));
             let disk = disk.kill();
             let read = Position::load(&disk, folder).unwrap();
             assert_eq!(Position::load(&disk.power_cut(seed), folder).unwrap(), read);

@@ -45,6 +45,8 @@ impl LetterBox {
 /// A batch to hand over, and what to remember of it.
 #[derive(Debug)]
 pub(crate) struct Handover {
+    /// Whose it is, by which failures are told apart.
+    pub(crate) place: usize,
     /// The batch.
     pub(crate) batch: Batch,
     /// The table, as `schema.table`.
@@ -70,10 +72,13 @@ pub(crate) struct Outstanding {
     max_batches: usize,
     max_bytes: usize,
     letters: LetterBox,
+    /// Indexes that failed, by their place, and were not asked for yet.
+    failures: Vec<(usize, Error)>,
 }
 
 #[derive(Debug)]
 struct Waiting {
+    place: usize,
     receipt: Receipt,
     table: Arc<str>,
     begin: Lsn,
@@ -97,7 +102,8 @@ struct Written {
 
 impl Outstanding {
     pub(crate) fn new(max_batches: usize, max_bytes: usize, letters: LetterBox) -> Self {
-        Self { waiting: VecDeque::new(), bytes: 0, max_batches, max_bytes, letters }
+        let (waiting, failures) = (VecDeque::new(), Vec::new());
+        Self { waiting, bytes: 0, max_batches, max_bytes, letters, failures }
     }
 
     /// The position of the oldest batch that is not answered.
@@ -105,16 +111,47 @@ impl Outstanding {
         self.waiting.front().map(|waiting| waiting.begin)
     }
 
-    /// Hands a batch over, after waiting for older ones where too much is underway.
+    /// How many are not answered.
+    pub(crate) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// The indexes that failed since this was last asked.
+    pub(crate) fn take_failures(&mut self) -> Vec<(usize, Error)> {
+        std::mem::take(&mut self.failures)
+    }
+
+    /// Leaves the answers of an index to themselves.
+    pub(crate) fn forget(&mut self, place: usize) {
+        self.waiting.retain(|waiting| waiting.place != place);
+        self.bytes = self.waiting.iter().map(|waiting| waiting.bytes).sum();
+    }
+
+    /// Nothing more is expected of an index: what it was given since its last commit is lost.
+    fn fail(&mut self, place: usize, error: Error) {
+        self.forget(place);
+        self.failures.push((place, error));
+    }
+
+    /// Hands a batch over, after waiting for older ones where too much is underway. An index that
+    /// refuses it is among the failures.
     pub(crate) async fn submit(&mut self, sink: &dyn Sink, handover: Handover) -> Result<()> {
         while !self.waiting.is_empty() && self.is_full_for(&handover) {
             self.settle_oldest().await?;
         }
         let spooled = handover.batch.spooled.is_some();
         let written = Written::of(&handover.batch.ops);
-        let receipt = sink.submit(handover.batch)?;
+        let place = handover.place;
+        let receipt = match sink.submit(handover.batch) {
+            Ok(receipt) => receipt,
+            Err(error) => {
+                self.fail(place, error.into());
+                return Ok(());
+            }
+        };
         self.bytes += handover.bytes;
         self.waiting.push_back(Waiting {
+            place,
             receipt,
             table: handover.table,
             begin: handover.begin,
@@ -141,12 +178,9 @@ impl Outstanding {
     pub(crate) fn settle_ready(&mut self) -> Result<()> {
         while let Some(front) = self.waiting.front_mut() {
             match front.receipt.try_recv() {
-                Ok(outcome) => self.settle(outcome)?,
+                Ok(answer) => self.settle(Some(answer))?,
                 Err(TryRecvError::Empty) => return Ok(()),
-                Err(TryRecvError::Closed) => {
-                    self.waiting.pop_front();
-                    return Err(no_answer());
-                }
+                Err(TryRecvError::Closed) => self.settle(None)?,
             }
         }
         Ok(())
@@ -163,19 +197,29 @@ impl Outstanding {
 
     async fn settle_oldest(&mut self) -> Result<()> {
         let Some(front) = self.waiting.front_mut() else { return Ok(()) };
-        if let Ok(outcome) = (&mut front.receipt).await {
-            return self.settle(outcome);
-        }
-        self.waiting.pop_front();
-        Err(no_answer())
+        let answer = (&mut front.receipt).await.ok();
+        self.settle(answer)
     }
 
     /// Lists the rows that the oldest batch could not write, and closes the letters of those that
     /// it could. Its answer is never asked for again, whatever it is.
-    fn settle(&mut self, outcome: egret_engine::Result<BatchOutcome>) -> Result<()> {
+    fn settle(&mut self, answer: Option<egret_engine::Result<BatchOutcome>>) -> Result<()> {
         let Some(done) = self.waiting.pop_front() else { return Ok(()) };
         self.bytes = self.bytes.saturating_sub(done.bytes);
-        let outcome = outcome.map_err(refused)?;
+        let outcome = match answer {
+            Some(Ok(outcome)) => outcome,
+            Some(Err(error)) if error.kind() == egret_engine::ErrorKind::Full => {
+                return Err(refused(error));
+            }
+            Some(Err(error)) => {
+                self.fail(done.place, error.into());
+                return Ok(());
+            }
+            None => {
+                self.fail(done.place, no_answer());
+                return Ok(());
+            }
+        };
         let any_rejected = outcome.ops.iter().any(std::result::Result::is_err)
             || outcome.spooled.as_ref().is_some_and(|spooled| !spooled.rejected.is_empty());
         let none_open = || !self.letters.letters.lock().has_any_of(&done.table);
@@ -309,9 +353,6 @@ fn values(source: Option<&Bytes>) -> Map<String, Value> {
 
 /// More rejected rows than there may be dead letters: somebody must look.
 fn refused(error: egret_engine::Error) -> Error {
-    if error.kind() != egret_engine::ErrorKind::Full {
-        return error.into();
-    }
     let message = format!("{error}, the limit max_dead_letters; mend the rows, or raise it");
     Error::new(ErrorKind::Refused, message).with_source(error)
 }

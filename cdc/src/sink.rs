@@ -10,49 +10,90 @@ use egret_engine::{Checkpoint, Index, Result};
 use tokio::sync::watch;
 
 use crate::catalog::Table;
+use crate::position::Holds;
 use crate::slot::Server;
 
 /// An index as its pipeline sees it.
 pub(crate) trait Sink: Send + Sync + 'static {
+    /// Its UUID.
+    fn uuid(&self) -> &str;
     /// Hands over a batch; may block while the writer's queue is full.
     fn submit(&self, batch: Batch) -> Result<Receipt>;
     /// Says that nothing is for this index up to here.
     fn advance(&self, checkpoint: Checkpoint) -> Result<()>;
+    /// Publishes what was applied. Blocking.
+    fn refresh(&self) -> Result<()>;
     /// Makes durable what was applied. Blocking.
     fn flush(&self) -> Result<()>;
     /// Where it stands.
     fn positions(&self) -> watch::Receiver<Positions>;
 }
 
-/// A table's index, ready to be written.
+/// How the index of a table can go on.
 #[derive(Clone)]
-pub(crate) struct Opened {
-    /// The index.
+pub(crate) enum Standing {
+    /// From where it is. The log from there on is kept.
+    Current {
+        /// The index, or what is about to replace it.
+        sink: Arc<dyn Sink>,
+        /// Whether it takes another index's place first.
+        replaces: bool,
+        /// Whether it holds everything that the stream has passed.
+        joined: bool,
+    },
+    /// It must be filled first, for this reason.
+    Copy(String),
+    /// Not at all, for this reason.
+    Refused(String),
+}
+
+/// The index that a copy fills.
+#[derive(Clone)]
+pub(crate) struct Target {
+    /// The index: new, or emptied.
     pub(crate) sink: Arc<dyn Sink>,
-    /// Whether it must be filled first.
-    pub(crate) needs_copy: bool,
+    /// Whether it takes another's place once it is filled.
+    pub(crate) replaces: bool,
 }
 
 /// Where a pipeline's indexes are.
 pub(crate) trait Indexes: Send + Sync + Debug + 'static {
-    /// Opens the index of a table, or makes it. Blocking. An index that cannot be used is a reason
-    /// to skip the table, not a failure.
-    fn open(
+    /// Judges the index of a table, and takes note of columns that it can take. `resumes` lets it take
+    /// writes again after a failure, from what it holds durably. Blocking. Fails where another
+    /// attempt may succeed.
+    fn judge(
         &self,
         pipeline: &str,
         name: &str,
         table: &Table,
         server: Server,
-    ) -> crate::Result<std::result::Result<Opened, String>>;
+        holds: &Holds,
+        resumes: bool,
+    ) -> crate::Result<Standing>;
+
+    /// Makes or empties the index that a copy of the table fills: beside the one that serves, where
+    /// one does. Blocking.
+    fn begin_copy(&self, pipeline: &str, name: &str, table: &Table) -> crate::Result<Target>;
+
+    /// Puts a filled replacement in the place of its index. Blocking.
+    fn swap_in(&self, name: &str) -> crate::Result<()>;
 }
 
 impl Sink for Index {
+    fn uuid(&self) -> &str {
+        Self::uuid(self)
+    }
+
     fn submit(&self, batch: Batch) -> Result<Receipt> {
         Self::submit(self, batch)
     }
 
     fn advance(&self, checkpoint: Checkpoint) -> Result<()> {
         Self::advance(self, checkpoint)
+    }
+
+    fn refresh(&self) -> Result<()> {
+        Self::refresh(self)
     }
 
     fn flush(&self) -> Result<()> {

@@ -46,8 +46,8 @@ pub(crate) struct Server {
 pub(crate) enum Verdict {
     /// Copy the tables: nothing was followed yet.
     First,
-    /// Follow from here.
-    Continue(Lsn),
+    /// Go on from what the pipeline's file says.
+    Continue,
 }
 
 const READ: &str = "
@@ -152,7 +152,7 @@ pub(crate) fn judge(
             "slot [{name}] was confirmed up to [{confirmed}], past the pipeline's position [{}]",
             file.lsn
         )),
-        Some(_) => Ok(Verdict::Continue(file.lsn)),
+        Some(_) => Ok(Verdict::Continue),
         None => lost(format!("slot [{name}] has no position")),
     }
 }
@@ -169,11 +169,13 @@ mod tests {
     use egret_engine::Checkpoint;
 
     use super::*;
+    use crate::position::Holds;
 
     const SERVER: Server = Server { system_identifier: 7, timeline: 1, flushed: Lsn(100) };
 
     fn file(system_identifier: u64, timeline: u32, lsn: u64) -> Position {
-        Position::new("s", Checkpoint { system_identifier, timeline, lsn: Lsn(lsn) })
+        let at = Checkpoint { system_identifier, timeline, lsn: Lsn(lsn) };
+        Position::new("s", at, Lsn(lsn), Holds::default())
     }
 
     fn slot(confirmed: u64, wal_status: &str) -> Slot {
@@ -196,7 +198,7 @@ mod tests {
         assert_eq!(judge(None, Some(&good)).unwrap(), Verdict::First);
         for lsn in [90, 95, 100] {
             let verdict = judge(Some(file(7, 1, lsn)), Some(&good)).unwrap();
-            assert_eq!(verdict, Verdict::Continue(Lsn(lsn)));
+            assert_eq!(verdict, Verdict::Continue);
         }
 
         let check = |file: Position, slot: Option<&Slot>, kind: ErrorKind, expected: &str| {

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use egret_engine::Lsn;
 use parking_lot::Mutex;
@@ -19,9 +19,9 @@ const COMMIT_SPACING_MS: u64 = 10;
 pub enum PipelineState {
     /// Reaching for the database.
     Connecting,
-    /// Reading tables as they stand.
+    /// Reading tables as they stand; none is followed yet.
     Copying,
-    /// Following the log.
+    /// Following the log. Tables may be copied meanwhile.
     Streaming,
     /// Waiting before another attempt; `reason` says what failed.
     Retrying,
@@ -40,10 +40,16 @@ pub enum PipelineState {
 pub enum TableState {
     /// Its turn has not come.
     Waiting,
-    /// Its rows are being read.
+    /// Its rows are being read, beside the stream of the others; searches see its older index, where
+    /// there is one.
     Copying,
+    /// Its rows are read, and the changes since then are being applied.
+    CatchingUp,
     /// Its changes are followed.
     Streaming,
+    /// Its index failed, as `reason` says, and holds nothing newer than `stale_since`. It is tried
+    /// again; the other tables are followed.
+    Stale,
     /// It is not followed; `reason` says why.
     Skipped,
 }
@@ -57,9 +63,18 @@ pub struct TableStatus {
     pub index: String,
     /// What is being done with it.
     pub state: TableState,
-    /// Why it is not followed.
+    /// Why it is not followed, or is copied.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// What its index holds, where it holds nothing newer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stale_since: Option<Lsn>,
+    /// Rows that the running copy reads a second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rows_per_second: Option<u64>,
+    /// Seconds that the running copy may still take, as far as the planner's guess is right.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seconds_left: Option<u64>,
     /// Rows that the planner expects in it; a guide for progress, not a count.
     pub rows_estimated: u64,
     /// Rows read by the copy.
@@ -158,6 +173,9 @@ pub(crate) struct TableEntry {
     pub(crate) index: String,
     pub(crate) state: TableState,
     pub(crate) reason: Option<String>,
+    pub(crate) stale_since: Option<Lsn>,
+    /// When its copy began.
+    pub(crate) copying_since: Option<Instant>,
     pub(crate) rows_estimated: u64,
     pub(crate) counters: Arc<TableCounters>,
 }
@@ -268,6 +286,7 @@ impl StatusBoard {
         for entry in &mut tables {
             if let Some(known) = facts.tables.iter().find(|known| known.table == entry.table) {
                 entry.counters = Arc::clone(&known.counters);
+                entry.copying_since = known.copying_since;
             }
         }
         facts.tables = tables;
@@ -279,12 +298,27 @@ impl StatusBoard {
         known.map(|entry| Arc::clone(&entry.counters)).unwrap_or_default()
     }
 
-    pub(crate) fn set_table_state(&self, table: &str, state: TableState, reason: Option<String>) {
+    /// Changes what is said of a table.
+    pub(crate) fn set_table(
+        &self,
+        table: &str,
+        state: TableState,
+        reason: Option<String>,
+        stale_since: Option<Lsn>,
+    ) {
         let mut facts = self.facts.lock();
         if let Some(entry) = facts.tables.iter_mut().find(|entry| entry.table == table) {
-            entry.state = state;
-            entry.reason = reason;
+            let begun = (state == TableState::Copying).then(Instant::now);
+            entry.copying_since = begun.map(|now| entry.copying_since.unwrap_or(now));
+            (entry.state, entry.reason, entry.stale_since) = (state, reason, stale_since);
         }
+    }
+
+    /// The names of the indexes that the stream does not write to now.
+    pub(crate) fn indexes_behind(&self) -> Vec<String> {
+        let facts = self.facts.lock();
+        let behind = facts.tables.iter().filter(|entry| entry.state != TableState::Streaming);
+        behind.map(|entry| entry.index.clone()).collect()
     }
 
     /// The status, with the positions that the indexes themselves report.
@@ -356,13 +390,22 @@ impl StatusBoard {
 }
 
 fn table_status(entry: &TableEntry) -> TableStatus {
+    let rows_copied = entry.counters.copied.load(Ordering::Relaxed);
+    let copying = entry.copying_since.filter(|_| entry.state == TableState::Copying);
+    let millis =
+        copying.map(|since| u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX));
+    let rate = millis.map(|millis| rows_copied.saturating_mul(1000) / millis.max(1));
+    let left = entry.rows_estimated.saturating_sub(rows_copied);
     TableStatus {
         table: entry.table.clone(),
         index: entry.index.clone(),
         state: entry.state,
         reason: entry.reason.clone(),
+        stale_since: entry.stale_since,
+        rows_per_second: rate,
+        seconds_left: rate.filter(|&rate| rate > 0).map(|rate| left / rate),
         rows_estimated: entry.rows_estimated,
-        rows_copied: entry.counters.copied.load(Ordering::Relaxed),
+        rows_copied,
         rows_streamed: entry.counters.streamed.load(Ordering::Relaxed),
         rows_rejected: entry.counters.rejected.load(Ordering::Relaxed),
     }

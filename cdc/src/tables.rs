@@ -1,7 +1,5 @@
-//! The tables of a pipeline and their indexes: which are followed, which are not and why, and which
-//! must be copied first.
-
-use std::sync::Arc;
+//! The tables of a pipeline and their indexes: which can be followed, how an index goes on, and which
+//! one a copy fills.
 
 use egret_engine::{Checkpoint, Engine, ErrorKind as EngineErrorKind, Index, IndexDefinition};
 use rustc_hash::FxHashMap;
@@ -9,21 +7,12 @@ use serde_json::{Map, Value, json};
 
 use crate::catalog::Table;
 use crate::error::{Error, ErrorKind, Result};
+use crate::position::{Hold, Holds};
 use crate::progress::{CopyState, Drift, Progress};
 use crate::selection::{Selection, index_name};
-use crate::sink::{Indexes, Opened};
+use crate::sink::{Indexes, Standing, Target};
 use crate::slot::Server;
-use crate::status::{TableEntry, TableState};
 use crate::types::mapping;
-
-/// A table to follow, and its index.
-#[derive(Clone)]
-pub(crate) struct Followed {
-    /// The table.
-    pub(crate) table: Arc<Table>,
-    /// Its index.
-    pub(crate) index: Opened,
-}
 
 /// A table that is not followed.
 #[derive(Debug, Clone)]
@@ -70,59 +59,111 @@ pub(crate) fn candidates(tables: Vec<Table>, selection: &Selection) -> Candidate
 }
 
 impl Indexes for Engine {
-    fn open(
+    fn judge(
         &self,
         pipeline: &str,
         name: &str,
         table: &Table,
         server: Server,
-    ) -> Result<std::result::Result<Opened, String>> {
-        let create = || match self.create_index(name, definition(pipeline, table)) {
-            Ok(index) => Ok(Ok(Opened { sink: index, needs_copy: true })),
-            Err(error) if is_final(error.kind()) => {
-                Ok(Err(format!("its index [{name}] cannot be made: {error}")))
-            }
-            Err(error) => Err(Error::from(error)),
-        };
+        holds: &Holds,
+        resumes: bool,
+    ) -> Result<Standing> {
         let index = match self.index(name) {
             Ok(index) => index,
-            Err(error) if error.kind() == EngineErrorKind::IndexNotFound => return create(),
-            Err(error) => return Err(error.into()),
+            Err(error) => match error.kind() {
+                EngineErrorKind::IndexNotFound => {
+                    return Ok(Standing::Copy("it is new".to_owned()));
+                }
+                EngineErrorKind::Corrupt => return Ok(Standing::Copy(error.to_string())),
+                _ => return Err(error.into()),
+            },
         };
         if index.pipeline() != Some(pipeline) {
             let owner = match index.pipeline() {
                 Some(other) => format!("follows pipeline [{other}]"),
                 None => "follows no pipeline".to_owned(),
             };
-            return Ok(Err(format!("an index [{name}] exists and {owner}")));
+            return Ok(Standing::Refused(format!("an index [{name}] exists and {owner}")));
         }
-        // A writer that lost a batch waits for its pipeline to begin again from what is durable.
-        index.resume()?;
-        match check(&index, table, server)? {
-            Ok(needs_copy) => Ok(Ok(Opened { sink: index, needs_copy })),
-            Err(reason) => {
-                tracing::info!(index = name, reason, "an index is made anew");
-                self.delete_index(name, true)?;
-                create()
+        if let Some(new) = self.replacement(name)
+            && check(&new, table, server, holds, resumes)?.is_ok()
+        {
+            let joined = holds.of(new.uuid()) == Hold::Joined;
+            return Ok(Standing::Current { sink: new, replaces: true, joined });
+        }
+        Ok(match check(&index, table, server, holds, resumes)? {
+            Ok(()) => {
+                let joined = holds.of(index.uuid()) == Hold::Joined;
+                Standing::Current { sink: index, replaces: false, joined }
             }
+            Err(reason) => Standing::Copy(reason),
+        })
+    }
+
+    fn begin_copy(&self, pipeline: &str, name: &str, table: &Table) -> Result<Target> {
+        let serves = match self.index(name) {
+            Ok(index) => progress(&index).is_some_and(|it| it.state == CopyState::Done),
+            Err(error) => match error.kind() {
+                EngineErrorKind::Corrupt => true,
+                EngineErrorKind::IndexNotFound => false,
+                _ => return Err(error.into()),
+            },
+        };
+        if serves {
+            let sink = self.create_replacement(name, &properties(table))?;
+            return Ok(Target { sink, replaces: true });
         }
+        // What was never filled is nobody's loss.
+        match self.delete_index(name, true) {
+            Err(error) if error.kind() != EngineErrorKind::IndexNotFound => Err(error)?,
+            _ => {}
+        }
+        let sink = self.create_index(name, definition(pipeline, table))?;
+        Ok(Target { sink, replaces: false })
+    }
+
+    fn swap_in(&self, name: &str) -> Result<()> {
+        self.swap_in_replacement(name)?;
+        Ok(())
     }
 }
 
-/// Whether an index that was made earlier must be filled again, or why it must be made anew.
+fn progress(index: &Index) -> Option<Progress> {
+    Progress::from_text(&index.copy_progress()?)
+}
+
+/// Whether an index can go on from where it is, or why it must be filled again.
 fn check(
     index: &Index,
     table: &Table,
     server: Server,
-) -> Result<std::result::Result<bool, String>> {
-    let Some(progress) = index.copy_progress().and_then(|text| Progress::from_text(&text)) else {
+    holds: &Holds,
+    resumes: bool,
+) -> Result<std::result::Result<(), String>> {
+    if resumes {
+        // A writer that lost a batch waits for its pipeline to begin again from what is durable.
+        match index.resume() {
+            Ok(()) => {}
+            Err(error) if error.kind() == EngineErrorKind::Closed => return Err(error.into()),
+            Err(error) => return Ok(Err(format!("it cannot go on: {error}"))),
+        }
+    }
+    let Some(progress) = progress(index) else {
         return Ok(Err("it was not filled".to_owned()));
     };
-    let applied = index.positions().borrow().applied;
-    if applied.is_some_and(|applied| !belongs_to(applied, server)) {
+    let Some(applied) = index.positions().borrow().applied else {
+        return Ok(Err("it was not filled".to_owned()));
+    };
+    if progress.state != CopyState::Done {
+        return Ok(Err("its copy did not end".to_owned()));
+    }
+    // One that is written to belongs to what is followed, and may be past what the server said.
+    if resumes && !belongs_to(applied, server) {
         return Ok(Err("its position belongs to another history".to_owned()));
     }
-    let needs_copy = progress.state != CopyState::Done || applied.is_none();
+    if holds.of(index.uuid()) == Hold::None {
+        return Ok(Err("it has missed changes".to_owned()));
+    }
     match progress.drift(table) {
         Drift::Changed(reason) => return Ok(Err(reason)),
         Drift::None => {}
@@ -130,18 +171,10 @@ fn check(
             if let Err(error) = index.put_mapping(&properties(table)) {
                 return Ok(Err(error.to_string()));
             }
-            if !needs_copy {
-                remember_columns(index, table, &progress)?;
-            }
+            remember_columns(index, table, &progress)?;
         }
     }
-    Ok(Ok(needs_copy))
-}
-
-/// Whether an error of the engine will be the same at every attempt.
-fn is_final(kind: EngineErrorKind) -> bool {
-    use EngineErrorKind as Kind;
-    matches!(kind, Kind::InvalidIndexName | Kind::MappingParsing | Kind::InvalidArgument)
+    Ok(Ok(()))
 }
 
 fn belongs_to(checkpoint: Checkpoint, server: Server) -> bool {
@@ -175,27 +208,6 @@ fn properties(table: &Table) -> Value {
     let column = |column: &crate::catalog::Column| (column.name.clone(), mapping(&column.kind));
     let properties: Map<String, Value> = table.columns.iter().map(column).collect();
     json!({ "properties": properties })
-}
-
-/// The tables as the status shows them.
-pub(crate) fn entries(followed: &[(String, Arc<Table>)], skipped: &[Skipped]) -> Vec<TableEntry> {
-    let entry = |(index, table): &(String, Arc<Table>)| TableEntry {
-        table: table.title(),
-        index: index.clone(),
-        state: TableState::Waiting,
-        reason: None,
-        rows_estimated: table.rows_estimated,
-        counters: Arc::default(),
-    };
-    let left_out = |skipped: &Skipped| TableEntry {
-        table: skipped.title.clone(),
-        index: String::new(),
-        state: TableState::Skipped,
-        reason: Some(skipped.reason.clone()),
-        rows_estimated: 0,
-        counters: Arc::default(),
-    };
-    followed.iter().map(entry).chain(skipped.iter().map(left_out)).collect()
 }
 
 /// An error for a task that was given up.

@@ -89,6 +89,13 @@ impl Transaction {
         if self.bytes > self.gathering.buffer_bytes { self.spill() } else { Ok(()) }
     }
 
+    /// Forgets the changes of one table.
+    pub(crate) fn forget(&mut self, table: usize) {
+        self.changes.retain(|(known, _)| *known != table);
+        self.bytes = self.changes.iter().map(|(_, changes)| changes.bytes).sum();
+        self.refused_bytes = self.changes.iter().map(|(_, changes)| changes.refused_bytes).sum();
+    }
+
     fn changes(&mut self, table: usize) -> &mut Changes {
         // Transactions touch few tables; the one touched last is usually touched next.
         let known = self.changes.iter().rposition(|(known, _)| *known == table);

@@ -42,8 +42,8 @@ pub(crate) struct Watcher {
     pub(crate) board: Arc<StatusBoard>,
     pub(crate) slot: String,
     pub(crate) selection: Selection,
-    /// The tables that the stream began with.
-    pub(crate) tables: Vec<Fingerprint>,
+    /// The tables as they were last looked at.
+    pub(crate) tables: watch::Receiver<Vec<Fingerprint>>,
     pub(crate) interval: Duration,
     pub(crate) max_retained_wal_bytes: u64,
     /// The furthest position that a reader waits for.
@@ -88,7 +88,7 @@ impl Watcher {
         let selection = &self.selection;
         let wanted = |schema: &str, table: &str| selection.takes(schema, table);
         let tables = catalog::fingerprints(&self.control, wanted).await?;
-        Ok(Report { slot_active: slot.active, tables_changed: tables != self.tables })
+        Ok(Report { slot_active: slot.active, tables_changed: tables != *self.tables.borrow() })
     }
 
     async fn nudge(&mut self) -> Result<()> {

@@ -2,7 +2,10 @@
 //!
 //! Rows are read by ranges of blocks, by several connections that share the snapshot, and carry its
 //! position as their version. Only when every range of every table is in does each index get the
-//! position itself: an index that a crash left without it is emptied and copied again.
+//! position itself: an index that a crash left without it is copied again.
+//!
+//! A table or index that fails takes no other with it. A table that is truncated meanwhile is empty
+//! as far as the snapshot shows it; the log brings the truncation, which empties the index too.
 
 mod ranges;
 mod text;
@@ -22,6 +25,7 @@ use crate::config::PipelineConfig;
 use crate::connect::{Control, Source, quote_literal};
 use crate::document::RowFormat;
 use crate::error::{Error, ErrorKind, Result};
+use crate::feed::Truncation;
 use crate::progress::Progress;
 use crate::receipts::{Handover, LetterBox, Outstanding};
 use crate::sink::Sink;
@@ -62,15 +66,25 @@ struct Copying {
     snapshot: Snapshot,
     jobs: Arc<[Job]>,
     ranges: Arc<Mutex<Ranges>>,
+    /// What became of each job so far. Held for look-ups and notes.
+    fates: Arc<Mutex<Vec<Fate>>>,
     letters: LetterBox,
     batch_bytes: usize,
     outstanding_bytes: usize,
     stop: CancellationToken,
 }
 
-/// Empties the indexes of `jobs` and fills them from the snapshot. When this returns, they hold it
-/// durably. Must run on a thread that may block. Fails with [`ErrorKind::TableRewritten`] where a
-/// table's rows moved or vanished meanwhile: then it needs another snapshot.
+/// What becomes of a job.
+#[derive(Debug, Default)]
+struct Fate {
+    failure: Option<Error>,
+    /// Its table was truncated or rewritten before here.
+    rewritten: Option<Lsn>,
+}
+
+/// Fills the indexes of `jobs`, which are empty, from the snapshot. When this returns, those that did
+/// not fail hold it durably; one whose rows vanished meanwhile waits for a truncation. Must run on a
+/// thread that may block.
 pub(crate) async fn copy(
     source: &Source,
     config: &PipelineConfig,
@@ -78,7 +92,7 @@ pub(crate) async fn copy(
     jobs: Vec<Job>,
     letters: &LetterBox,
     threads: &TaskTracker,
-) -> Result<()> {
+) -> Result<Vec<Result<Option<Truncation>>>> {
     let control = source.control().await?;
     import(&control, &snapshot.name).await?;
     let mut ranges = Ranges::default();
@@ -88,8 +102,10 @@ pub(crate) async fn copy(
     ranges.sort();
     control.execute("ending the measurement", "COMMIT").await?;
     control.end();
+    let mut fates = Vec::with_capacity(jobs.len());
     for job in &jobs {
-        empty(job, snapshot.checkpoint.lsn, letters).await?;
+        let failure = begin(job, snapshot.checkpoint.lsn).await.err();
+        fates.push(Fate { failure, rewritten: None });
     }
     let stop = CancellationToken::new();
     let _stop_when_dropped = stop.clone().drop_guard();
@@ -99,16 +115,42 @@ pub(crate) async fn copy(
         snapshot: snapshot.clone(),
         jobs: jobs.into(),
         ranges: Arc::new(Mutex::new(ranges)),
+        fates: Arc::new(Mutex::new(fates)),
         letters: letters.clone(),
         batch_bytes: config.copy_batch_bytes,
         outstanding_bytes: config.outstanding_bytes / workers,
         stop,
     };
     run_workers(&copying, workers, threads).await?;
-    for job in copying.jobs.iter() {
-        finish(job, snapshot.checkpoint).await?;
+    copying.letters.sync()?;
+    let fates = std::mem::take(&mut *copying.fates.lock());
+    let mut results = Vec::with_capacity(fates.len());
+    for (job, fate) in copying.jobs.iter().zip(fates) {
+        let result = match fate.failure {
+            Some(failure) => Err(failure),
+            None => finish(job, snapshot.checkpoint, fate.rewritten).await,
+        };
+        results.push(result);
     }
-    copying.letters.sync()
+    Ok(results)
+}
+
+impl Copying {
+    fn has_failed(&self, job: usize) -> bool {
+        self.fates.lock().get(job).is_none_or(|fate| fate.failure.is_some())
+    }
+
+    fn note(&self, job: usize, note: impl FnOnce(&mut Fate)) {
+        if let Some(fate) = self.fates.lock().get_mut(job) {
+            note(fate);
+        }
+    }
+
+    fn note_failures(&self, outstanding: &mut Outstanding) {
+        for (job, error) in outstanding.take_failures() {
+            self.note(job, |fate| fate.failure = Some(error));
+        }
+    }
 }
 
 /// Runs the readers, each on a thread of its own; the first failure stops the others.
@@ -151,14 +193,26 @@ async fn read_ranges(copying: &Copying) -> Result<()> {
     loop {
         let range = copying.ranges.lock().next();
         let Some(range) = range else { break };
-        let Some(job) = copying.jobs.get(range.job) else { continue };
-        read_range(copying, &control, job, &range, &mut outstanding)
-            .await
-            .map_err(|error| error.context(format!("copying [{}]", job.title)))?;
+        let (at, Some(job)) = (range.job, copying.jobs.get(range.job)) else { continue };
+        if copying.has_failed(at) {
+            continue;
+        }
+        let read = read_range(copying, &control, job, range, &mut outstanding).await;
+        copying.note_failures(&mut outstanding);
+        let Err(error) = read else { continue };
+        let error = error.context(format!("copying [{}]", job.title));
+        if error.kind() != ErrorKind::Server {
+            return Err(error);
+        }
+        // The table's fault: the others go on, where the session still does.
+        Range::unlock(&control).await?;
+        copying.note(at, |fate| fate.failure = Some(error));
     }
     control.execute("ending the copy", "COMMIT").await?;
     control.end();
-    outstanding.settle_all().await
+    let settled = outstanding.settle_all().await;
+    copying.note_failures(&mut outstanding);
+    settled
 }
 
 /// Reads one range into batches.
@@ -166,10 +220,14 @@ async fn read_range(
     copying: &Copying,
     control: &Control,
     job: &Job,
-    range: &Range,
+    mut range: Range,
     outstanding: &mut Outstanding,
 ) -> Result<()> {
-    range.lock(control).await?;
+    if let Some(before) = range.lock(control).await? {
+        copying.ranges.lock().drop_rest(&range);
+        copying.note(range.job, |fate| fate.rewritten = fate.rewritten.max(Some(before)));
+    }
+    let (lsn, at) = (copying.snapshot.checkpoint.lsn, range.job);
     let statement = range.statement(&job.table);
     let pieces = control.ask("beginning to copy", control.client().copy_out(&statement)).await?;
     pin_mut!(pieces);
@@ -180,7 +238,7 @@ async fn read_range(
         lines.feed(piece?, |line| gathered.take(job, line, &mut row))?;
         if gathered.bytes >= copying.batch_bytes {
             let full = std::mem::take(&mut gathered);
-            full.submit(job, copying.snapshot.checkpoint.lsn, outstanding).await?;
+            full.submit(job, at, lsn, outstanding).await?;
             outstanding.settle_ready()?;
         }
     }
@@ -188,7 +246,7 @@ async fn read_range(
         return Err(Error::new(ErrorKind::Protocol, "the copy ended within a row"));
     }
     Range::unlock(control).await?;
-    gathered.submit(job, copying.snapshot.checkpoint.lsn, outstanding).await
+    gathered.submit(job, at, lsn, outstanding).await
 }
 
 /// Rows on their way into a batch.
@@ -226,13 +284,20 @@ impl Gathered {
         Ok(())
     }
 
-    async fn submit(self, job: &Job, lsn: Lsn, outstanding: &mut Outstanding) -> Result<()> {
+    async fn submit(
+        self,
+        job: &Job,
+        place: usize,
+        lsn: Lsn,
+        outstanding: &mut Outstanding,
+    ) -> Result<()> {
         let rows = (self.ops.len() + self.refused.len()) as u64;
         if rows == 0 {
             return Ok(());
         }
         let batch = Batch { ops: self.ops, row_lsn: Some(lsn), ..Batch::default() };
         let handover = Handover {
+            place,
             batch,
             table: Arc::clone(&job.title),
             begin: lsn,
@@ -257,32 +322,36 @@ async fn import(control: &Control, snapshot: &str) -> Result<()> {
     control.execute("importing the snapshot", &begin).await
 }
 
-/// Empties an index and marks it as being copied.
-async fn empty(job: &Job, lsn: Lsn, letters: &LetterBox) -> Result<()> {
+/// Marks an index as being copied.
+async fn begin(job: &Job, lsn: Lsn) -> Result<()> {
     job.counters.copied.store(0, Ordering::Relaxed);
     let batch = Batch {
-        ops: vec![WriteOp::Clear],
         row_lsn: Some(lsn),
         copy_progress: Some(Progress::copying(&job.table, lsn).to_text()),
         ..Batch::default()
     };
-    submit_and_wait(job, batch).await?;
-    letters.letters.lock().clear(&job.title, lsn)
+    submit_and_wait(job, batch).await
 }
 
-/// Gives an index the snapshot's position, and makes all of it durable.
-async fn finish(job: &Job, checkpoint: Checkpoint) -> Result<()> {
+/// Gives an index the snapshot's position, and makes all of it durable. One whose rows vanished is
+/// not done before the log has shown why.
+async fn finish(
+    job: &Job,
+    checkpoint: Checkpoint,
+    rewritten: Option<Lsn>,
+) -> Result<Option<Truncation>> {
+    let progress = Progress::done(&job.table, checkpoint.lsn).to_text();
     let batch = Batch {
         row_lsn: Some(checkpoint.lsn),
         checkpoint: Some(checkpoint),
-        copy_progress: Some(Progress::done(&job.table, checkpoint.lsn).to_text()),
+        copy_progress: rewritten.is_none().then(|| progress.clone()),
         ..Batch::default()
     };
     submit_and_wait(job, batch).await?;
     let sink = Arc::clone(&job.sink);
     let flushed = tokio::task::spawn_blocking(move || sink.flush()).await;
     flushed.map_err(|_| stopped())??;
-    Ok(())
+    Ok(rewritten.map(|before| Truncation { before, progress }))
 }
 
 async fn submit_and_wait(job: &Job, batch: Batch) -> Result<()> {

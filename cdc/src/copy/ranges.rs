@@ -2,9 +2,12 @@
 
 use std::collections::VecDeque;
 
+use egret_engine::Lsn;
+
 use crate::catalog::Table;
 use crate::connect::{Control, quote_identifier};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
+use crate::slot;
 
 /// Some blocks of one table, or of one partition of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +18,9 @@ pub(super) struct Range {
     first_block: u32,
     /// The block after the last; none for the last range, which has no end.
     end_block: Option<u32>,
+    /// The holder was truncated or rewritten since the snapshot: it is read as a whole, as far as
+    /// the snapshot still shows it.
+    rewritten: bool,
 }
 
 /// What holds rows of a table: itself, or a partition of it.
@@ -41,6 +47,11 @@ impl RangeQueue {
         self.0.pop_front()
     }
 
+    /// Takes out what is left of the holder of this range.
+    pub(super) fn drop_rest(&mut self, of: &Range) {
+        self.0.retain(|range| (range.job, range.holder.oid) != (of.job, of.holder.oid));
+    }
+
     /// Puts what is small first: it is the small tables that are truncated and filled anew.
     pub(super) fn sort(&mut self) {
         self.0.make_contiguous().sort_by_key(|range| range.holder.blocks);
@@ -65,17 +76,19 @@ impl Range {
         format!("COPY (SELECT {columns} FROM ONLY {holder}{filter}) TO STDOUT")
     }
 
-    /// Locks what holds the rows against being rewritten, until [`Range::unlock`], and fails where
-    /// it was since the ranges were cut: rows could have moved between them, or be gone.
-    pub(super) async fn lock(&self, control: &Control) -> Result<()> {
+    /// Locks what holds the rows against being rewritten, until [`Range::unlock`]. Where it was since
+    /// the ranges were cut, rows have moved between them or are gone: the range is then all of it,
+    /// and this gives the end of the log, before which the rewriting lies.
+    pub(super) async fn lock(&mut self, control: &Control) -> Result<Option<Lsn>> {
         let Holder { oid, name, file, .. } = &self.holder;
         let lock = format!("SAVEPOINT range; LOCK TABLE ONLY {name} IN ACCESS SHARE MODE");
         control.execute("locking the table against rewrites", &lock).await?;
         let row = control.row("looking at the table's file", FILE, &[oid]).await?;
-        if row.try_get::<_, Option<u32>>(0)? == Some(*file) {
-            return Ok(());
+        if !self.rewritten && row.try_get::<_, Option<u32>>(0)? == Some(*file) {
+            return Ok(None);
         }
-        Err(rewritten(name))
+        (self.rewritten, self.first_block, self.end_block) = (true, 0, None);
+        Ok(Some(slot::lsn(row.try_get(1)?)?))
     }
 
     /// Lets whoever waits to truncate or alter the table go on. The snapshot stays.
@@ -83,11 +96,6 @@ impl Range {
         let unlock = "ROLLBACK TO SAVEPOINT range; RELEASE SAVEPOINT range";
         control.execute("unlocking the table", unlock).await
     }
-}
-
-fn rewritten(name: &str) -> Error {
-    let message = format!("{name} was truncated or rewritten while it was copied");
-    Error::new(ErrorKind::TableRewritten, message)
 }
 
 /// Relations that hold rows of a table: itself, or its partitions.
@@ -106,7 +114,8 @@ const MEASURE: &str = "
            pg_catalog.pg_relation_filenode(c.oid) = c.relfilenode
     FROM pg_catalog.pg_class c WHERE c.oid = $1";
 
-const FILE: &str = "SELECT pg_catalog.pg_relation_filenode($1::oid)";
+const FILE: &str = "
+    SELECT pg_catalog.pg_relation_filenode($1::oid), pg_catalog.pg_current_wal_insert_lsn()::text";
 
 /// Adds the ranges of a table. Asked on a session that reads in the snapshot: rows that it shows lie
 /// in blocks that exist by now, and the last range has no end besides. Nothing stays locked: a
@@ -124,14 +133,17 @@ pub(super) async fn plan(
         let name = format!("{}.{}", quote_identifier(&schema), quote_identifier(&name));
         let row = control.row("measuring the table", MEASURE, &[&oid]).await?;
         let (file, same): (Option<u32>, Option<bool>) = (row.try_get(1)?, row.try_get(2)?);
-        let (Some(file), Some(true)) = (file, same) else { return Err(rewritten(&name)) };
+        // Without a file the table is gone, which reading it will say.
+        let (file, rewritten) = (file.unwrap_or(0), same != Some(true));
         let size = u32::try_from(row.try_get::<_, i64>(0)?).unwrap_or(u32::MAX);
+        let size = if rewritten { 0 } else { size };
         let holder = Holder { oid, name, file, blocks: size };
         ranges.0.extend(cut(size, blocks).map(|(first_block, end_block)| Range {
             job,
             holder: holder.clone(),
             first_block,
             end_block,
+            rewritten,
         }));
     }
     Ok(())

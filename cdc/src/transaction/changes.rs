@@ -29,6 +29,8 @@ pub(crate) struct Changes {
     pub(crate) bytes: usize,
     /// The same of the refused rows.
     pub(super) refused_bytes: usize,
+    /// Whether the table was truncated.
+    pub(crate) truncated: bool,
 }
 
 /// A row that could not become a document.
@@ -94,7 +96,7 @@ impl Changes {
     /// All rows removed: what the transaction did to the table before no longer matters.
     pub(crate) fn truncate(&mut self) {
         self.rows += 1;
-        *self = Self { rows: self.rows, ..Self::default() };
+        *self = Self { rows: self.rows, truncated: true, ..Self::default() };
         self.push(WriteOp::Clear, 0);
     }
 

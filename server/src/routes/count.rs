@@ -29,8 +29,8 @@ pub(super) async fn count(
 async fn run(app: &App, call: &Call, expression: &str) -> Result<Reply> {
     let params = &call.params;
     params.allow(&[TEXT, targets::PARAMS, freshness::PARAMS, &["preference"]].concat())?;
-    let targets = Targets::searched(app, expression, params)?;
-    freshness::wait(app, params, &targets.indexes).await?;
+    let mut targets = Targets::searched(app, expression, params)?;
+    freshness::wait(app, params, &mut targets.indexes).await?;
     let (snapshots, checkpoints) = freshness::snapshots(&targets.indexes);
     let fields = SnapshotFields(&snapshots);
     let mut query = read_count(&parse_object(&call.body)?, &fields)?;

@@ -141,8 +141,8 @@ pub(super) async fn read(
     call: Call,
 ) -> Result<Reply> {
     call.params.allow(&[READING, freshness::PARAMS].concat())?;
-    let index = targets::single(&app, &index)?;
-    freshness::wait(&app, &call.params, std::slice::from_ref(&index)).await?;
+    let mut index = targets::single(&app, &index)?;
+    freshness::wait(&app, &call.params, std::slice::from_mut(&mut index)).await?;
     let filter = source_filter(&call.params);
     // Taken before the document is read, so that it promises no more than was seen.
     let (_, checkpoints) = freshness::snapshots(std::slice::from_ref(&index));
@@ -186,8 +186,8 @@ pub(super) async fn source(
     call: Call,
 ) -> Result<Reply> {
     call.params.allow(&[READING, freshness::PARAMS].concat())?;
-    let index = targets::single(&app, &index)?;
-    freshness::wait(&app, &call.params, std::slice::from_ref(&index)).await?;
+    let mut index = targets::single(&app, &index)?;
+    freshness::wait(&app, &call.params, std::slice::from_mut(&mut index)).await?;
     let filter = source_filter(&call.params);
     if filter == SourceFilter::None {
         return Err(Error::validation("fetching source can not be disabled"));

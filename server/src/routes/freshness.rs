@@ -13,8 +13,9 @@ use crate::http::{Params, Reply};
 /// Parameters of a read that waits.
 pub(super) const PARAMS: &[&str] = &["wait_for_lsn", "wait_for_timeout"];
 
-/// Waits until the indexes show everything up to the position that the request names, if any.
-pub(super) async fn wait(app: &App, params: &Params, indexes: &[Arc<Index>]) -> Result<()> {
+/// Waits until the indexes show everything up to the position that the request names, if any. One
+/// that is replaced meanwhile gives way to its replacement.
+pub(super) async fn wait(app: &App, params: &Params, indexes: &mut [Arc<Index>]) -> Result<()> {
     let Some(text) = params.filled("wait_for_lsn") else {
         return if params.has("wait_for_timeout") {
             Err(Error::argument("[wait_for_timeout] needs [wait_for_lsn]"))
@@ -40,7 +41,12 @@ pub(super) async fn wait(app: &App, params: &Params, indexes: &[Arc<Index>]) -> 
     let pipeline = first.pipeline().and_then(|name| app.pipeline(name));
     let pipeline = pipeline.ok_or_else(|| without(first.name()))?;
     match pipeline.wait_for_lsn(indexes, token, timeout).await {
-        WaitOutcome::Reached(_) => Ok(()),
+        WaitOutcome::Reached(_) => {
+            for index in indexes {
+                *index = app.engine.index(index.name())?;
+            }
+            Ok(())
+        }
         WaitOutcome::NoPipeline => {
             let other = indexes.iter().find(|index| index.pipeline() != first.pipeline());
             Err(without(other.map_or(first.name(), |index| index.name())))

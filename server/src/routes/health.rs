@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::StatusCode;
 use egret_cdc::PipelineState;
+use egret_cdc::status::TableState;
 use serde_json::{Value, json};
 
 use crate::app::App;
@@ -16,7 +17,7 @@ pub(super) async fn live(call: Call) -> Result<Reply> {
     Ok(Reply::ok(&json!({"live": true})))
 }
 
-/// Ready: every index opened and every pipeline follows its database. Searches are answered from
+/// Ready: every index opened, and every pipeline follows its database with none of its tables stale. Searches are answered from
 /// what there is in any case.
 pub(super) async fn ready(State(app): State<Arc<App>>, call: Call) -> Result<Reply> {
     call.params.allow(&[])?;
@@ -30,7 +31,17 @@ pub(super) async fn ready(State(app): State<Arc<App>>, call: Call) -> Result<Rep
             reasons.push(json!({
                 "pipeline": status.name,
                 "state": status.state,
-                "reason": status.reason.or(status.last_error),
+                "reason": status.reason.clone().or(status.last_error.clone()),
+            }));
+        }
+        for table in status.tables.iter().filter(|table| table.state == TableState::Stale) {
+            reasons.push(json!({
+                "pipeline": status.name,
+                "table": table.table,
+                "index": table.index,
+                "state": table.state,
+                "stale_since": table.stale_since,
+                "reason": table.reason,
             }));
         }
     }

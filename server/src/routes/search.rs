@@ -109,8 +109,8 @@ async fn found(
     started: Instant,
 ) -> Result<Found> {
     let limits = &app.config.search;
-    let targets = Targets::searched(app, expression, params)?;
-    freshness::wait(app, params, &targets.indexes).await?;
+    let mut targets = Targets::searched(app, expression, params)?;
+    freshness::wait(app, params, &mut targets.indexes).await?;
     let (snapshots, checkpoints) = freshness::snapshots(&targets.indexes);
     let mut request = read(&parse_object(body)?, params, &SnapshotFields(&snapshots))?;
     request.query = targets.restrict(request.query, &snapshots)?;

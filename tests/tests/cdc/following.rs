@@ -1,12 +1,14 @@
 //! A pipeline over a database of its own, and what its indexes hold.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use egret_aof::disk::{Disk, FileDisk};
 use egret_cdc::status::{TableState, TableStatus};
-use egret_cdc::{LsnToken, Pipeline, PipelineConfig, PipelineHandle, PipelineState, WaitOutcome};
+use egret_cdc::{
+    LsnToken, Pipeline, PipelineConfig, PipelineHandle, PipelineState, PipelineStatus, WaitOutcome,
+};
 use egret_engine::{Engine, EngineOptions, Index};
 use egret_tests::poll;
 use egret_tests::postgres::Database;
@@ -85,9 +87,18 @@ impl Following {
 
     /// Waits for a state.
     pub(crate) async fn reaches(&self, state: PipelineState) {
+        self.comes_to(&format!("{state:?}"), |status| status.state == state).await;
+    }
+
+    /// Waits until the status is as it should be; shows it where it never is.
+    pub(crate) async fn comes_to(&self, what: &str, is: impl Fn(&PipelineStatus) -> bool) {
         let begun = std::time::Instant::now();
-        while self.pipeline().status().state != state {
-            assert!(begun.elapsed() < WAIT, "not {state:?}: {:#?}", self.pipeline().status());
+        loop {
+            let status = self.pipeline().status();
+            if is(&status) {
+                return;
+            }
+            assert!(begun.elapsed() < WAIT, "waited in vain: {what}: {status:#?}");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -119,6 +130,23 @@ impl Following {
         let index = self.index(index);
         let document = block_in_place(|| index.document(id)).unwrap()?;
         Some(String::from_utf8(document.source.to_vec()).unwrap())
+    }
+
+    /// The same, on a thread that may block.
+    pub(crate) fn source_now(&self, index: &str, id: &str) -> Option<String> {
+        let document = self.index(index).document(id).unwrap()?;
+        Some(String::from_utf8(document.source.to_vec()).unwrap())
+    }
+
+    /// Where an index's files are.
+    pub(crate) fn index_folder(&self, index: &str) -> PathBuf {
+        self.index_folder_if_any(index).unwrap()
+    }
+
+    /// The same, where there is such an index.
+    pub(crate) fn index_folder_if_any(&self, index: &str) -> Option<PathBuf> {
+        let index = self.running.as_ref().unwrap().engine.index(index).ok()?;
+        Some(self.folder.path().join("indexes/indexes").join(index.uuid()))
     }
 
     /// How many documents an index shows.
@@ -173,8 +201,9 @@ impl Following {
 
     /// Waits until a table is followed.
     pub(crate) async fn follows(&self, title: &str) {
-        poll::until(title, async || {
-            (self.table(title)?.state == TableState::Streaming).then_some(())
+        self.comes_to(title, |status| {
+            let table = status.tables.iter().find(|table| table.table == title);
+            table.is_some_and(|table| table.state == TableState::Streaming)
         })
         .await;
     }

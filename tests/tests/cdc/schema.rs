@@ -1,6 +1,7 @@
 //! Tables and columns that come, go and change.
 
 use egret_cdc::PipelineState;
+use egret_cdc::status::{TableState, TableStatus};
 use egret_tests::poll;
 use egret_tests::postgres::Database;
 
@@ -13,11 +14,14 @@ const TABLE: &str = "CREATE TABLE birds (id int PRIMARY KEY, name text);
 
 /// Waits until a table's columns have been taken note of, and the index equals the table.
 async fn comes_to_equal(following: &Following, copies: u64) {
-    poll::until("the change is noticed", async || {
-        let status = following.pipeline().status();
-        (status.copies == copies && status.state == PipelineState::Streaming).then_some(())
-    })
-    .await;
+    following
+        .comes_to("the change is noticed", |status| {
+            let streams = |table: &TableStatus| table.state == TableState::Streaming;
+            status.copies == copies
+                && status.state == PipelineState::Streaming
+                && status.tables.iter().all(streams)
+        })
+        .await;
     following.equals("birds", BIRDS).await;
 }
 
@@ -103,8 +107,7 @@ async fn tables_come_and_go() {
         )
         .await;
     poll::until("the new table", async || {
-        let copied =
-            following.table("public.fish")?.state == egret_cdc::status::TableState::Streaming;
+        let copied = following.table("public.fish")?.state == TableState::Streaming;
         (copied && following.count_if_any("fish") == Some(1)).then_some(())
     })
     .await;

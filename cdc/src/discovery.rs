@@ -1,0 +1,109 @@
+//! Finding out what is to be followed: tables by the catalog, their place in the publication, and how
+//! each one's index can go on.
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashSet;
+use tokio_util::task::TaskTracker;
+
+use crate::catalog::{self, Fingerprint, Table};
+use crate::config::PipelineConfig;
+use crate::connect::Control;
+use crate::error::Result;
+use crate::position::Holds;
+use crate::publication;
+use crate::selection::Selection;
+use crate::sink::{Indexes, Standing};
+use crate::slot::{self, Server};
+use crate::tables::{Skipped, candidates, given_up};
+
+/// How to look.
+#[derive(Debug, Clone)]
+pub(crate) struct Discovery {
+    pub(crate) config: PipelineConfig,
+    pub(crate) indexes: Arc<dyn Indexes>,
+    pub(crate) control: Arc<Control>,
+    pub(crate) server: Server,
+    /// The server's version.
+    pub(crate) version: u32,
+    /// Work that must have ended before the next attempt.
+    pub(crate) threads: TaskTracker,
+}
+
+/// A table to follow.
+#[derive(Clone)]
+pub(crate) struct Found {
+    /// Its index's name.
+    pub(crate) name: String,
+    pub(crate) table: Arc<Table>,
+    /// How its index can go on.
+    pub(crate) standing: Result<Standing, String>,
+}
+
+/// What there is.
+pub(crate) struct Discovered {
+    pub(crate) tables: Vec<Found>,
+    pub(crate) skipped: Vec<Skipped>,
+    /// By which later changes are noticed.
+    pub(crate) fingerprints: Vec<Fingerprint>,
+}
+
+impl Discovery {
+    /// Looks. Indexes in `written` are being written to, and left as they are.
+    pub(crate) async fn look(
+        &self,
+        holds: Holds,
+        written: FxHashSet<String>,
+    ) -> Result<Discovered> {
+        let control = &self.control;
+        let selection = Selection::parse(&self.config.tables)?;
+        let takes = |schema: &str, table: &str| selection.takes(schema, table);
+        // Read first: what changes after it is noticed.
+        let fingerprints = catalog::fingerprints(control, takes).await?;
+        let found = candidates(catalog::tables(control, takes).await?, &selection);
+        let mut skipped = found.skipped;
+        let wanted: Vec<&Table> = found.tables.iter().map(|(_, table)| table).collect();
+        let owned = self.config.publication.is_none();
+        let name = self.config.publication_name();
+        let membership = publication::ensure(control, &name, owned, &wanted, self.version).await?;
+        let mut published = Vec::new();
+        for (index, table) in found.tables {
+            if membership.members.contains(&table.oid) {
+                published.push((index, Arc::new(table)));
+                continue;
+            }
+            // A star stands for the tables that the role may publish.
+            if table.owned || selection.names(&table.schema, &table.name) {
+                let reason = membership.refused.iter().find(|(oid, _)| *oid == table.oid);
+                let reason = reason.map_or("it is not in the publication", |(_, reason)| reason);
+                skipped.push(Skipped { title: table.title(), reason: reason.to_owned() });
+            }
+        }
+        let (flushed, _) = slot::read(control, &self.config.slot_name()).await?;
+        let server = Server { flushed, ..self.server };
+        let tables = self.judge(published, server, holds, written).await?;
+        Ok(Discovered { tables, skipped, fingerprints })
+    }
+
+    async fn judge(
+        &self,
+        published: Vec<(String, Arc<Table>)>,
+        server: Server,
+        holds: Holds,
+        written: FxHashSet<String>,
+    ) -> Result<Vec<Found>> {
+        let (this, running) = (self.clone(), self.threads.token());
+        let judging = tokio::task::spawn_blocking(move || {
+            let judge = |(name, table): (String, Arc<Table>)| {
+                let resumes = !written.contains(&name);
+                let pipeline = &this.config.name;
+                let standing = this.indexes.judge(pipeline, &name, &table, server, &holds, resumes);
+                Found { name, table, standing: standing.map_err(|error| error.to_string()) }
+            };
+            let judged = published.into_iter().map(judge).collect();
+            drop(running);
+            judged
+        });
+        judging.await.map_err(given_up)
+    }
+}

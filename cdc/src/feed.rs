@@ -1,0 +1,64 @@
+//! A table as a stream writes it: its index, and how far that is.
+
+use std::sync::Arc;
+
+use egret_engine::Lsn;
+use egret_engine::index::Positions;
+use tokio::sync::watch;
+
+use crate::catalog::Table;
+use crate::sink::Sink;
+use crate::status::TableCounters;
+
+/// A table that is followed, and its index.
+pub(crate) struct Feed {
+    /// The table as the catalog had it when it was last looked at.
+    pub(crate) table: Arc<Table>,
+    /// The same, as `schema.table`.
+    pub(crate) title: Arc<str>,
+    /// Its index.
+    pub(crate) sink: Arc<dyn Sink>,
+    /// Where the index stands.
+    pub(crate) positions: watch::Receiver<Positions>,
+    /// Who counts.
+    pub(crate) counters: Arc<TableCounters>,
+    /// Everything that ends at or below this is in the index: what it was opened with, and since
+    /// then the last batch or advance.
+    pub(crate) reached: Lsn,
+    /// The end of the last transaction that was handed over.
+    pub(crate) submitted: Option<Lsn>,
+    /// The truncation that its copy met and that the log must bring.
+    pub(crate) truncation: Option<Truncation>,
+}
+
+/// A table's rows vanished while they were copied. Where that was a truncation, the log says so, and
+/// empties the index; otherwise the table was rewritten, and the copy is worth nothing.
+#[derive(Debug, Clone)]
+pub(crate) struct Truncation {
+    /// The log has it before here.
+    pub(crate) before: Lsn,
+    /// What the index then remembers of its copy.
+    pub(crate) progress: String,
+}
+
+impl Feed {
+    /// A feed that goes on from where its index is.
+    pub(crate) fn new(
+        table: Arc<Table>,
+        sink: Arc<dyn Sink>,
+        counters: Arc<TableCounters>,
+    ) -> Self {
+        let positions = sink.positions();
+        let Positions { applied, durable, .. } = *positions.borrow();
+        let reached = applied.map(|at| at.lsn).unwrap_or_default();
+        // What an earlier connection handed over may not be durable yet.
+        let submitted = applied.map(|at| at.lsn).filter(|_| applied != durable);
+        let title = table.title().into();
+        Self { table, title, sink, positions, counters, reached, submitted, truncation: None }
+    }
+
+    /// What its index holds durably.
+    pub(crate) fn durable(&self) -> Option<Lsn> {
+        self.positions.borrow().durable.map(|at| at.lsn)
+    }
+}

@@ -1,0 +1,189 @@
+//! Synchronizations beside the stream: when they begin, what they say, and when the stream takes their
+//! tables over.
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashSet;
+use tokio::sync::oneshot::error::TryRecvError;
+
+use super::Follower;
+use crate::acknowledge::Held;
+use crate::error::{Error, ErrorKind, Result};
+use crate::members::Phase;
+use crate::sync::{Handle, News, Sync, Synced, Task};
+
+/// Synchronizations that copy at the same time: a small table need not wait for a large one.
+const MAX_COPIES: usize = 2;
+
+/// Synchronizations at the same time. Each takes a slot of the server, two while it copies.
+const MAX_SYNCS: usize = 3;
+
+impl Follower<'_> {
+    /// Starts synchronizations for the tables that wait for one: those that need no copy first.
+    pub(super) fn begin_to_sync(&mut self) -> Result<()> {
+        let copying = |phase: &Phase| matches!(phase, Phase::Syncing { copying: true, .. });
+        for copies in [false, true] {
+            let running: FxHashSet<usize> = self
+                .members
+                .iter()
+                .filter(|member| copying(&member.phase))
+                .filter_map(|member| match member.phase {
+                    Phase::Syncing { number, .. } => Some(number),
+                    _ => None,
+                })
+                .collect();
+            let taken = |number: &usize| self.syncs.iter().any(|(known, _)| known == number);
+            let Some(number) = (0..MAX_SYNCS).find(|number| !taken(number)) else { return Ok(()) };
+            if copies && running.len() >= MAX_COPIES {
+                continue;
+            }
+            let tasks = self.tasks(number, copies);
+            if tasks.is_empty() {
+                continue;
+            }
+            let sync = Sync {
+                source: self.pipeline.source.clone(),
+                config: self.pipeline.config.clone(),
+                indexes: Arc::clone(&self.pipeline.indexes),
+                board: Arc::clone(&self.pipeline.board),
+                letters: self.letters.clone(),
+                threads: self.pipeline.threads.clone(),
+                gathering: Arc::clone(&self.gathering),
+                server: self.discovery.server,
+                number,
+            };
+            self.syncs.push((number, sync.start(tasks, self.send_news.clone())?));
+            self.members.show(&self.pipeline.board);
+            self.show_state();
+        }
+        Ok(())
+    }
+
+    /// The tables that the synchronization of this number takes.
+    pub(super) fn tasks(&mut self, number: usize, copies: bool) -> Vec<Task> {
+        let confirmed = self.acknowledgements.confirmed();
+        let mut tasks = Vec::new();
+        for (place, member) in self.members.iter_mut() {
+            let Phase::Waiting(sink) = &member.phase else { continue };
+            if sink.is_none() != copies {
+                continue;
+            }
+            let sink = sink.clone();
+            // From now on the log is kept: the copy's snapshot will not be older.
+            let held = member.held.get_or_insert(Held { index: None, floor: confirmed });
+            let (floor, table) = (held.floor, Arc::clone(&member.table));
+            tasks.push(Task { place, name: member.name.clone(), table, sink, floor });
+            member.phase = Phase::Syncing { number, copying: copies };
+        }
+        tasks
+    }
+
+    pub(super) fn news(&mut self, number: usize, news: News) {
+        let place = match &news {
+            News::Target { place, .. } | News::Copied { place } | News::Failed { place, .. } => {
+                *place
+            }
+            News::Caught => return,
+        };
+        let pause = self.pipeline.config.reconnect_max();
+        let Some(member) = self.members.get_mut(place) else { return };
+        let Phase::Syncing { number: own, copying } = &mut member.phase else { return };
+        if *own != number {
+            return;
+        }
+        match news {
+            News::Target { index, floor, .. } => {
+                member.held = Some(Held { index: Some(index), floor });
+            }
+            News::Copied { .. } => *copying = false,
+            News::Failed { error, .. } if error.kind() == ErrorKind::TableChanged => {
+                member.change(error.to_string(), None);
+            }
+            News::Failed { error, .. } => {
+                tracing::warn!(%error, table = member.title, "a table is not brought to the stream");
+                member.fail(error.to_string(), None, pause);
+            }
+            News::Caught => {}
+        }
+        self.members.show(&self.pipeline.board);
+    }
+
+    /// Takes over tables that are as far as the stream is, or further: the stream then skips what
+    /// they hold.
+    pub(super) async fn take_over(&mut self) -> Result<()> {
+        let position = self.stream.position.lsn;
+        let is_there =
+            |(_, sync): &(usize, Handle)| sync.reached.borrow().is_some_and(|at| at >= position);
+        let Some(at) = self.syncs.iter().position(is_there) else { return Ok(()) };
+        let (number, mut sync) = self.syncs.swap_remove(at);
+        sync.stop.cancel();
+        let ended = loop {
+            // What it said before it ended counts first.
+            tokio::select! {
+                biased;
+                Some((number, news)) = self.news.recv() => self.news(number, news),
+                ended = &mut sync.done => break ended.unwrap_or_else(|_| Err(ended_silently())),
+            }
+        };
+        match ended {
+            Ok(synced) => {
+                for synced in synced {
+                    self.take_one_over(number, synced).await?;
+                }
+            }
+            Err(error) => self.sync_failed(number, error)?,
+        }
+        self.members.show(&self.pipeline.board);
+        self.show_state();
+        Ok(())
+    }
+
+    pub(super) async fn take_one_over(&mut self, number: usize, mut synced: Synced) -> Result<()> {
+        let Some(member) = self.members.get_mut(synced.place) else { return Ok(()) };
+        if !matches!(member.phase, Phase::Syncing { number: own, .. } if own == number) {
+            return Ok(());
+        }
+        // Whether it is still what was copied is looked at with the newest description.
+        if !Arc::ptr_eq(&member.table, &synced.feed.table) {
+            synced.feed.table = Arc::clone(&member.table);
+            self.wants_look = true;
+        }
+        self.join(synced).await
+    }
+
+    /// Synchronizations that ended by themselves have failed.
+    pub(super) fn end_failed_syncs(&mut self) -> Result<()> {
+        let mut failed = Vec::new();
+        self.syncs.retain_mut(|(number, sync)| {
+            let error = match sync.done.try_recv() {
+                Err(TryRecvError::Empty) => return true,
+                Ok(Err(error)) => error,
+                Ok(Ok(_)) | Err(TryRecvError::Closed) => ended_silently(),
+            };
+            failed.push((*number, error));
+            false
+        });
+        failed.into_iter().try_for_each(|(number, error)| self.sync_failed(number, error))
+    }
+
+    /// Its tables are tried again, unless it is the pipeline that cannot go on.
+    pub(super) fn sync_failed(&mut self, number: usize, error: Error) -> Result<()> {
+        if matches!(error.kind(), ErrorKind::Refused | ErrorKind::Io | ErrorKind::Corrupt) {
+            return Err(error);
+        }
+        let pause = self.pipeline.config.reconnect_max();
+        for (_, member) in self.members.iter_mut() {
+            if matches!(member.phase, Phase::Syncing { number: own, .. } if own == number) {
+                tracing::warn!(%error, table = member.title, "a table is not brought to the stream");
+                member.fail(error.to_string(), None, pause);
+            }
+        }
+        self.members.show(&self.pipeline.board);
+        self.show_state();
+        Ok(())
+    }
+}
+
+fn ended_silently() -> Error {
+    Error::new(ErrorKind::Unavailable, "the synchronization ended without saying why")
+}

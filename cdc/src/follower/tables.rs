@@ -1,0 +1,169 @@
+//! What becomes of single tables: how they go on, when the stream takes them, why they leave it.
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashSet;
+use tokio::time::Instant;
+
+use super::Follower;
+use crate::acknowledge::Held;
+use crate::discovery::{Discovered, Found};
+use crate::error::{Error, ErrorKind, Result};
+use crate::feed::Feed;
+use crate::members::Phase;
+use crate::sink::{Indexes, Sink, Standing};
+use crate::sync::Synced;
+
+impl Follower<'_> {
+    /// A table has left the stream. The log from what its index holds is kept until it is back.
+    pub(super) fn left(&mut self, place: usize, feed: Option<Feed>, error: &Error) {
+        let Some(member) = self.members.get_mut(place) else { return };
+        let held = feed.map(|feed| {
+            let durable = feed.durable();
+            // What was handed over and is not durable is lost with the failure.
+            let floor = if feed.submitted > durable { durable } else { Some(feed.reached) };
+            let index = Some((feed.sink.uuid().to_owned(), feed.positions));
+            Held { index, floor: floor.unwrap_or_default() }
+        });
+        if error.kind() == ErrorKind::TableChanged {
+            member.change(error.to_string(), held);
+        } else {
+            tracing::warn!(%error, table = member.title, "an index left the stream");
+            member.stale_since = held.as_ref().map(|held| held.floor).or(member.stale_since);
+            member.fail(error.to_string(), held, self.pipeline.config.reconnect_max());
+        }
+        self.members.show(&self.pipeline.board);
+    }
+
+    pub(super) fn flush_failed(&mut self, place: usize, uuid: &str, error: &Error) {
+        let feed = self.stream.feeds.get(place).and_then(Option::as_ref);
+        if feed.is_some_and(|feed| feed.sink.uuid() == uuid) {
+            let feed = self.stream.leave(place);
+            self.left(place, feed, error);
+        }
+    }
+
+    /// Asks what there is, beside the stream.
+    pub(super) fn begin_to_look(&mut self) {
+        self.wants_look = false;
+        let now = Instant::now();
+        let mut written = FxHashSet::default();
+        for (_, member) in self.members.iter_mut() {
+            if member.is_written() {
+                written.insert(member.name.clone());
+            } else if matches!(member.phase, Phase::Stale(due) if due <= now) {
+                member.phase = Phase::Judging;
+            }
+        }
+        let joined = self.stream.feeds.iter().flatten().map(|feed| feed.sink.uuid().to_owned());
+        let holds = self.members.holds(joined.collect());
+        let discovery = self.discovery.clone();
+        self.looking.spawn(async move { discovery.look(holds, written).await });
+    }
+
+    /// Takes note of what there is. At first, what the pipeline's file says is joined goes on.
+    pub(super) async fn discovered(&mut self, found: Discovered, first: bool) -> Result<()> {
+        let Discovered { tables, skipped, fingerprints } = found;
+        self.fingerprints.send_replace(fingerprints);
+        for place in self.members.keep(&tables, skipped) {
+            self.stream.leave(place);
+        }
+        for found in tables {
+            let place = self.members.place_of(&found);
+            if let Err(reason) = self.judged(place, found, first).await? {
+                let feed = self.stream.leave(place);
+                self.left(place, feed, &Error::new(ErrorKind::TableChanged, reason));
+            }
+        }
+        self.members.show_all(&self.pipeline.board);
+        self.show_state();
+        self.begin_to_sync()
+    }
+
+    /// Decides how a table goes on. The inner error is why one that is followed must leave the
+    /// stream.
+    pub(super) async fn judged(
+        &mut self,
+        place: usize,
+        found: Found,
+        first: bool,
+    ) -> Result<Result<(), String>> {
+        let confirmed = self.acknowledgements.confirmed();
+        let pause = self.pipeline.config.reconnect_max();
+        let Some(member) = self.members.get_mut(place) else { return Ok(Ok(())) };
+        member.table = Arc::clone(&found.table);
+        if member.is_joined() {
+            if let Some(Some(feed)) = self.stream.feeds.get_mut(place) {
+                feed.table = found.table;
+            }
+            return Ok(match found.standing {
+                Ok(Standing::Copy(reason) | Standing::Refused(reason)) => Err(reason),
+                Ok(Standing::Current { .. }) | Err(_) => Ok(()),
+            });
+        }
+        if !matches!(member.phase, Phase::Judging | Phase::Refused) {
+            return Ok(Ok(()));
+        }
+        match found.standing {
+            Ok(Standing::Current { sink, replaces, joined: true }) if first => {
+                let counters = self.pipeline.board.counters(&member.title);
+                let feed = Feed::new(found.table, sink, counters);
+                self.join(Synced { place, feed, replaces }).await?;
+            }
+            Ok(Standing::Current { sink, replaces, .. }) if !member.fails_again() => {
+                let index = Some((sink.uuid().to_owned(), sink.positions()));
+                let floor = member.held.take().map_or(confirmed, |held| held.floor);
+                member.held = Some(Held { index, floor });
+                member.phase = Phase::Waiting(Some((sink, replaces)));
+            }
+            Ok(Standing::Current { .. }) => {
+                // The reason stays what it failed with.
+                (member.held, member.phase) = (None, Phase::Waiting(None));
+            }
+            Ok(Standing::Copy(reason)) => {
+                tracing::info!(table = member.title, reason, "a table is to be copied");
+                (member.held, member.reason) = (None, Some(reason));
+                member.phase = Phase::Waiting(None);
+            }
+            Ok(Standing::Refused(reason)) => {
+                (member.held, member.reason) = (None, Some(reason));
+                member.phase = Phase::Refused;
+            }
+            Err(reason) => member.fail(reason, None, pause),
+        }
+        Ok(Ok(()))
+    }
+
+    /// The stream takes a table over.
+    pub(super) async fn join(&mut self, synced: Synced) -> Result<()> {
+        let Synced { place, feed, replaces } = synced;
+        let Some(member) = self.members.get_mut(place) else { return Ok(()) };
+        member.join(replaces);
+        if replaces {
+            let (indexes, name) = (Arc::clone(&self.pipeline.indexes), member.name.clone());
+            let sink = Arc::clone(&feed.sink);
+            self.swaps.spawn_blocking(move || (place, swap_in(&*indexes, &name, &*sink)));
+        }
+        self.stream.join(place, feed).await
+    }
+
+    pub(super) fn swapped(&mut self, place: usize, swapped: Result<()>) {
+        let Some(member) = self.members.get_mut(place) else { return };
+        match swapped {
+            Ok(()) if matches!(member.phase, Phase::Swapping) => member.phase = Phase::Streaming,
+            Ok(()) => {}
+            Err(error) => {
+                let feed = self.stream.leave(place);
+                self.left(place, feed, &error);
+            }
+        }
+        self.members.show(&self.pipeline.board);
+        self.show_state();
+    }
+}
+
+/// What searches see must not go back: the replacement shows all it holds before it takes the name.
+fn swap_in(indexes: &dyn Indexes, name: &str, sink: &dyn Sink) -> Result<()> {
+    sink.refresh()?;
+    indexes.swap_in(name)
+}

@@ -1,0 +1,427 @@
+//! Bringing tables to where the stream is, beside it: PostgreSQL's own subscribers call it table
+//! synchronization. One mechanism for a first copy, a new table, one that must be copied again, and
+//! an index that comes back after a failure.
+//!
+//! 1. A temporary slot gives a snapshot S and the position C that agrees with it; the tables are
+//!    copied from S. An index that merely missed the stream for a while skips this.
+//! 2. A second temporary slot, a copy of the pipeline's own, sends the log again from where the
+//!    pipeline's own stands: that one is held back at or before C, so the changes of the tables wait
+//!    in the database's log and need no place of their own. Each index skips what it holds.
+//! 3. Once this is no further back than the stream, the stream takes the tables over: it skips what
+//!    they hold, so both may overlap, and neither waits for the other.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use egret_engine::index::Positions;
+use egret_engine::{Checkpoint, Lsn};
+use futures_util::FutureExt;
+use pgwire_replication::ReplicationClient;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::catalog::Table;
+use crate::config::PipelineConfig;
+use crate::connect::{Control, Session, Source, quote_literal, within};
+use crate::copy::{self, Job, Snapshot};
+use crate::error::{Error, ErrorKind, Result};
+use crate::feed::Feed;
+use crate::receipts::{LetterBox, Outstanding};
+use crate::sink::{Indexes, Sink};
+use crate::slot::{self, Server};
+use crate::status::StatusBoard;
+use crate::stream::Stream;
+use crate::tables::given_up;
+use crate::transaction::Gathering;
+
+/// The longest name that PostgreSQL keeps, and the room for what is added to the slot's.
+const MAX_NAME_BYTES: usize = 63;
+const SUFFIX_BYTES: usize = 8;
+
+/// Events after which indexes are told how far the log was read, even while it never pauses.
+const EVENTS_BETWEEN_LOOKS: u32 = 256;
+
+/// Batches that may be unanswered when the stream takes over: they are waited for.
+const MAX_UNANSWERED: usize = 16;
+
+/// A table to bring to where the stream is.
+#[derive(Clone)]
+pub(crate) struct Task {
+    /// Its place in the pipeline.
+    pub(crate) place: usize,
+    /// Its index's name.
+    pub(crate) name: String,
+    pub(crate) table: Arc<Table>,
+    /// The index that goes on from where it is, and whether it takes another's place; none where a
+    /// copy is needed.
+    pub(crate) sink: Option<(Arc<dyn Sink>, bool)>,
+    /// The log is kept from here on.
+    pub(crate) floor: Lsn,
+}
+
+/// A table that the stream can take over.
+pub(crate) struct Synced {
+    pub(crate) place: usize,
+    pub(crate) feed: Feed,
+    /// Whether its index takes another's place now.
+    pub(crate) replaces: bool,
+}
+
+/// What a synchronization says while it runs.
+pub(crate) enum News {
+    /// A table's index, and the position of the copy in it: the log before that is not needed.
+    Target { place: usize, index: (String, watch::Receiver<Positions>), floor: Lsn },
+    /// The copy of a table is done.
+    Copied { place: usize },
+    /// A table failed; the others go on.
+    Failed { place: usize, error: Error },
+    /// It is as far as the stream was when it last looked.
+    Caught,
+}
+
+/// The stream's end of a running synchronization. Dropping it ends that.
+pub(crate) struct Handle {
+    /// How far it is, once it is done copying.
+    pub(crate) reached: watch::Receiver<Option<Lsn>>,
+    /// Asks it to hand over.
+    pub(crate) stop: CancellationToken,
+    /// What it hands over.
+    pub(crate) done: oneshot::Receiver<Result<Vec<Synced>>>,
+    _abort: tokio_util::sync::DropGuard,
+}
+
+/// What a synchronization works with.
+#[derive(Clone)]
+pub(crate) struct Sync {
+    pub(crate) source: Source,
+    pub(crate) config: PipelineConfig,
+    pub(crate) indexes: Arc<dyn Indexes>,
+    pub(crate) board: Arc<StatusBoard>,
+    pub(crate) letters: LetterBox,
+    pub(crate) threads: TaskTracker,
+    pub(crate) gathering: Arc<Gathering>,
+    pub(crate) server: Server,
+    /// Tells apart those that run at the same time.
+    pub(crate) number: usize,
+}
+
+/// What a running synchronization tells.
+struct Telling {
+    number: usize,
+    news: mpsc::Sender<(usize, News)>,
+    reached: watch::Sender<Option<Lsn>>,
+    stop: CancellationToken,
+}
+
+impl Sync {
+    /// Starts it on a thread of its own, since handing batches over may block.
+    pub(crate) fn start(
+        self,
+        tasks: Vec<Task>,
+        news: mpsc::Sender<(usize, News)>,
+    ) -> Result<Handle> {
+        let (send_reached, reached) = watch::channel(None);
+        let (send_done, done) = oneshot::channel();
+        let (stop, abort) = (CancellationToken::new(), CancellationToken::new());
+        let number = self.number;
+        let telling = Telling { number, news, reached: send_reached, stop: stop.clone() };
+        let aborted = abort.clone();
+        let running = self.threads.token();
+        let runtime = tokio::runtime::Handle::current();
+        std::thread::Builder::new().name(format!("sync-{}", self.number)).spawn(move || {
+            let work = async {
+                tokio::select! {
+                    () = aborted.cancelled() => {}
+                    () = Box::pin(self.run(tasks, telling, send_done)) => {}
+                }
+            };
+            runtime.block_on(work);
+            drop(running);
+        })?;
+        Ok(Handle { reached, stop, done, _abort: abort.drop_guard() })
+    }
+
+    async fn run(
+        self,
+        tasks: Vec<Task>,
+        telling: Telling,
+        done: oneshot::Sender<Result<Vec<Synced>>>,
+    ) {
+        let ended = match self.fill_and_follow(tasks, &telling).await {
+            Ok((stream, synced)) => {
+                let _ = done.send(Ok(synced));
+                // The stream does not wait for the end of the session.
+                if let Err(error) = stream.close().await {
+                    tracing::debug!(%error, "a session did not end well");
+                }
+                return;
+            }
+            Err(error) => done.send(Err(error)),
+        };
+        // Wakes the stream, if it is still there.
+        if ended.is_ok() {
+            telling.tell(News::Caught).await;
+        }
+    }
+
+    async fn fill_and_follow(
+        &self,
+        tasks: Vec<Task>,
+        telling: &Telling,
+    ) -> Result<(Stream, Vec<Synced>)> {
+        let control = Arc::new(self.source.control().await?);
+        let (new, known): (Vec<Task>, Vec<Task>) =
+            tasks.into_iter().partition(|task| task.sink.is_none());
+        let mut members: Vec<(Synced, Lsn)> = Vec::new();
+        for task in known {
+            let Some((sink, replaces)) = task.sink else { continue };
+            let feed = self.feed(task.table, sink);
+            members.push((Synced { place: task.place, feed, replaces }, task.floor));
+        }
+        if !new.is_empty() {
+            self.board.copies.fetch_add(1, Ordering::Relaxed);
+            let copied = self.copy(&control, new, telling).await?;
+            members.extend(copied);
+        }
+        self.catch_up(control, members, telling).await
+    }
+
+    fn feed(&self, table: Arc<Table>, sink: Arc<dyn Sink>) -> Feed {
+        let counters = self.board.counters(&table.title());
+        Feed::new(table, sink, counters)
+    }
+
+    /// Copies tables from one snapshot. Gives those that did not fail, with the snapshot's position.
+    async fn copy(
+        &self,
+        control: &Control,
+        tasks: Vec<Task>,
+        telling: &Telling,
+    ) -> Result<Vec<(Synced, Lsn)>> {
+        // The session keeps the snapshot while it lives.
+        let (snapshot, _session) = self.snapshot(control).await?;
+        let lsn = snapshot.checkpoint.lsn;
+        let mut jobs = Vec::new();
+        let mut targets = Vec::new();
+        for task in tasks {
+            let begun = self.target(&task).await;
+            let (target, format) = match begun {
+                Ok(begun) => begun,
+                Err(error) => {
+                    telling.tell(News::Failed { place: task.place, error }).await;
+                    continue;
+                }
+            };
+            let title = task.table.title();
+            let index = (target.sink.uuid().to_owned(), target.sink.positions());
+            telling.tell(News::Target { place: task.place, index, floor: lsn }).await;
+            jobs.push(Job {
+                table: Arc::clone(&task.table),
+                counters: self.board.counters(&title),
+                title: title.into(),
+                format: Arc::new(format),
+                sink: Arc::clone(&target.sink),
+            });
+            targets.push((task, target));
+        }
+        let (source, config, threads) = (&self.source, &self.config, &self.threads);
+        let results = copy::copy(source, config, &snapshot, jobs, &self.letters, threads).await?;
+        let mut copied = Vec::new();
+        for ((task, target), result) in targets.into_iter().zip(results) {
+            let place = task.place;
+            match result {
+                Ok(truncation) => {
+                    let title = task.table.title();
+                    // What was listed before the copy is in it, or listed anew.
+                    self.letters.letters.lock().clear(&title, lsn)?;
+                    let feed = Feed { truncation, ..self.feed(task.table, target.sink) };
+                    copied.push((Synced { place, feed, replaces: target.replaces }, lsn));
+                    telling.tell(News::Copied { place }).await;
+                }
+                Err(error) => telling.tell(News::Failed { place, error }).await,
+            }
+        }
+        Ok(copied)
+    }
+
+    /// The index that a table is copied into, and how its rows become documents.
+    async fn target(
+        &self,
+        task: &Task,
+    ) -> Result<(crate::sink::Target, crate::document::RowFormat)> {
+        let format = task.table.row_format().ok_or_else(|| {
+            let message = format!("table [{}] has no key", task.table.title());
+            Error::new(ErrorKind::TableChanged, message)
+        })?;
+        let format = format.with_max_bytes(self.config.max_document_bytes);
+        let (indexes, table) = (Arc::clone(&self.indexes), Arc::clone(&task.table));
+        let (pipeline, name) = (self.config.name.clone(), task.name.clone());
+        let beginning =
+            tokio::task::spawn_blocking(move || indexes.begin_copy(&pipeline, &name, &table));
+        Ok((beginning.await.map_err(given_up)??, format))
+    }
+
+    /// Makes a temporary slot on a session of its own, for its snapshot.
+    async fn snapshot(&self, control: &Control) -> Result<(Snapshot, ReplicationClient)> {
+        let name = self.slot_name("copy");
+        slot::drop_slot(control, &name).await?;
+        let mut session = self.source.replication(Session::new(&name)).await?;
+        let create =
+            format!("CREATE_REPLICATION_SLOT {name} TEMPORARY LOGICAL pgoutput EXPORT_SNAPSHOT");
+        let row = first_row(session.simple_query(&create).await?);
+        let column = |at: usize| row.get(at).cloned().flatten();
+        let (Some(lsn), Some(snapshot)) = (column(1), column(2)) else {
+            let message = format!("making slot [{name}] gave no position or no snapshot");
+            return Err(Error::new(ErrorKind::Protocol, message));
+        };
+        let Server { system_identifier, timeline, .. } = self.server;
+        let checkpoint = Checkpoint { system_identifier, timeline, lsn: slot::lsn(&lsn)? };
+        Ok((Snapshot { name: snapshot, checkpoint }, session))
+    }
+
+    fn slot_name(&self, what: &str) -> String {
+        let mut name = self.config.slot_name();
+        name.truncate(MAX_NAME_BYTES - SUFFIX_BYTES);
+        format!("{name}_{what}{}", self.number)
+    }
+
+    /// Reads the log from where the pipeline's own slot stands until the stream takes over.
+    async fn catch_up(
+        &self,
+        control: Arc<Control>,
+        members: Vec<(Synced, Lsn)>,
+        telling: &Telling,
+    ) -> Result<(Stream, Vec<Synced>)> {
+        if members.is_empty() {
+            return Err(Error::new(ErrorKind::TableChanged, "no table is left to follow"));
+        }
+        let name = self.slot_name("sync");
+        slot::drop_slot(&control, &name).await?;
+        let start = members.iter().map(|(member, floor)| member.feed.reached.max(*floor)).min();
+        let start = start.unwrap_or_default();
+        let session = Session { slot: &name, start, acknowledged: start };
+        let mut client = self.source.replication(session).await?;
+        let copy = format!(
+            "SELECT lsn FROM pg_catalog.pg_copy_logical_replication_slot({}, {}, true)",
+            quote_literal(&self.config.slot_name()),
+            quote_literal(&name),
+        );
+        let row = first_row(client.simple_query(&copy).await?);
+        let from = row.first().cloned().flatten().map(|lsn| slot::lsn(&lsn)).transpose()?;
+        if from.is_none_or(|from| from > start) {
+            let message = format!("the log from [{start}] on is not kept any more");
+            return Err(Error::new(ErrorKind::ChangesLost, message));
+        }
+        client.start().await?;
+        let started = async { Ok(client.wait_started().await?) };
+        within(self.source.connect_timeout(), "starting to catch up", started).await?;
+        let Server { system_identifier, timeline, .. } = self.server;
+        let position = Checkpoint { system_identifier, timeline, lsn: start };
+        let (batches, bytes) = (self.config.outstanding_batches, self.config.outstanding_bytes);
+        let outstanding = Outstanding::new(batches, bytes, self.letters.clone());
+        let gathering = Arc::clone(&self.gathering);
+        let mut stream = Stream::new(client, control, position, outstanding, gathering);
+        let mut places = Vec::new();
+        for (at, (member, _)) in members.into_iter().enumerate() {
+            stream.join(at, member.feed).await?;
+            places.push((member.place, member.replaces));
+        }
+        follow(&mut stream, &places, telling).await?;
+        let mut synced = Vec::new();
+        for (at, (place, replaces)) in places.into_iter().enumerate() {
+            let feed = stream.leave(at);
+            synced.extend(feed.map(|feed| Synced { place, feed, replaces }));
+        }
+        Ok((stream, synced))
+    }
+}
+
+impl Telling {
+    async fn tell(&self, news: News) {
+        // Nobody listens any more once it was given up.
+        let _ = self.news.send((self.number, news)).await;
+    }
+}
+
+impl<'a> Session<'a> {
+    /// One that is not started.
+    fn new(slot: &'a str) -> Self {
+        Self { slot, start: Lsn::default(), acknowledged: Lsn::default() }
+    }
+}
+
+/// Reads the log into the indexes, and says how far it is, until asked to stop.
+async fn follow(stream: &mut Stream, places: &[(usize, bool)], telling: &Telling) -> Result<()> {
+    let mut since_look = 0;
+    loop {
+        let ready = stream.client.recv().now_or_never();
+        since_look += 1;
+        if ready.is_none() || since_look >= EVENTS_BETWEEN_LOOKS {
+            since_look = 0;
+            look(stream, places, telling).await?;
+        }
+        let event = if let Some(event) = ready {
+            event?
+        } else {
+            tokio::select! {
+                biased;
+                () = telling.stop.cancelled() => break,
+                event = stream.client.recv() => event?,
+            }
+        };
+        if telling.stop.is_cancelled() {
+            // What was just received comes again on the stream.
+            break;
+        }
+        let Some(event) = event else {
+            return Err(Error::new(ErrorKind::Unavailable, "the server ended the stream"));
+        };
+        stream.handle(event).await?;
+    }
+    stream.outstanding.settle_all().await?;
+    tell_failures(stream, places, telling).await;
+    Ok(())
+}
+
+/// Takes answers, tells indexes how far the log was read, and says so to the stream where it could
+/// take over without waiting for long.
+async fn look(stream: &mut Stream, places: &[(usize, bool)], telling: &Telling) -> Result<()> {
+    stream.advance_all();
+    stream.outstanding.settle_ready()?;
+    let position = stream.position.lsn;
+    for (at, (place, _)) in places.iter().enumerate() {
+        let awaits = |feed: &Feed| feed.truncation.as_ref().map(|truncation| truncation.before);
+        let before = stream.feeds.get(at).and_then(Option::as_ref).and_then(awaits);
+        if before.is_some_and(|before| position >= before) && stream.is_between_transactions() {
+            stream.leave(at);
+            let message = "the table was rewritten while it was copied";
+            let error = Error::new(ErrorKind::TableChanged, message);
+            telling.tell(News::Failed { place: *place, error }).await;
+        }
+    }
+    tell_failures(stream, places, telling).await;
+    let awaits = stream.feeds.iter().flatten().any(|feed| feed.truncation.is_some());
+    if stream.is_between_transactions() && !awaits && stream.outstanding.len() < MAX_UNANSWERED {
+        telling.reached.send_replace(Some(position));
+        // Wakes a stream that has nothing to do; one that has looks by itself.
+        let _ = telling.news.try_send((telling.number, News::Caught));
+    }
+    Ok(())
+}
+
+async fn tell_failures(stream: &mut Stream, places: &[(usize, bool)], telling: &Telling) {
+    for (at, _, error) in stream.take_failures() {
+        if let Some((place, _)) = places.get(at) {
+            telling.tell(News::Failed { place: *place, error }).await;
+        }
+    }
+}
+
+/// The first row of an answer, as text.
+fn first_row(rows: Vec<pgwire_replication::QueryRow>) -> Vec<Option<String>> {
+    let text = |value: Option<bytes::Bytes>| {
+        value.map(|value| String::from_utf8_lossy(&value).into_owned())
+    };
+    rows.into_iter().next().unwrap_or_default().into_iter().map(text).collect()
+}

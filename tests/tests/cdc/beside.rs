@@ -1,0 +1,194 @@
+//! What becomes of one table while the others are followed: copies beside the stream, replacements
+//! that searches do not notice, indexes that fail alone.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use egret_cdc::PipelineState;
+use egret_cdc::status::TableState;
+use egret_tests::poll;
+use egret_tests::postgres::Database;
+
+use crate::following::Following;
+
+const BIRDS: &str = "SELECT id::text, to_json(birds)::text FROM birds";
+
+const TABLE: &str = "CREATE TABLE birds (id int PRIMARY KEY, name text);
+    INSERT INTO birds SELECT n, 'bird ' || n FROM generate_series(1, 1000) AS n";
+
+/// Makes copies slow enough to be met in the middle.
+async fn followed_slowly(tables: &str) -> Following {
+    let database = Database::create().await;
+    database.execute(tables).await;
+    let following = Following::follow(database, |config| {
+        (config.copy_workers, config.copy_range_blocks) = (1, 8);
+        config.copy_batch_bytes = 4 << 10;
+    });
+    following.streams().await;
+    following
+}
+
+fn state(following: &Following, title: &str) -> Option<TableState> {
+    Some(following.table(title)?.state)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_table_is_copied_while_the_others_stream() {
+    let following = followed_slowly(TABLE).await;
+    following
+        .database
+        .execute(
+            "CREATE TABLE fish (id int PRIMARY KEY, name text);
+             INSERT INTO fish SELECT n, repeat('fish ', 20) || n FROM generate_series(1, 60000) AS n",
+        )
+        .await;
+    poll::until("the copy begins", async || {
+        (state(&following, "public.fish") == Some(TableState::Copying)).then_some(())
+    })
+    .await;
+    let (began, mut slowest, mut seen) = (Instant::now(), Duration::ZERO, 0);
+    while state(&following, "public.fish") == Some(TableState::Copying) {
+        let write = Instant::now();
+        following
+            .execute(&format!("UPDATE birds SET name = 'seen {seen}' WHERE id = 7"), &["birds"])
+            .await;
+        assert_eq!(following.document("birds", "7").unwrap()["name"], format!("seen {seen}"));
+        // The table that is copied changes too.
+        let change = format!("DELETE FROM fish WHERE id % 500 = {seen} % 500");
+        following.database.execute(&change).await;
+        (slowest, seen) = (slowest.max(write.elapsed()), seen + 1);
+    }
+    let took = began.elapsed();
+    assert!(seen >= 3, "the copy took {took:?}, and only {seen} changes were made meanwhile");
+    assert!(slowest * 2 < took, "a change took {slowest:?} to be seen, the copy {took:?}");
+    following.follows("public.fish").await;
+    following.equals("fish", "SELECT id::text, to_json(fish)::text FROM fish").await;
+    following.equals("birds", BIRDS).await;
+    assert_eq!(following.pipeline().status().connection_failures, 0);
+}
+
+/// Reads one document and the number of all; gives the number of reads and the fewest documents.
+fn read_until(following: &Following, ended: &AtomicBool) -> (u64, u64) {
+    let (mut reads, mut fewest) = (0, u64::MAX);
+    while !ended.load(Ordering::Relaxed) {
+        assert!(following.source_now("birds", "1").is_some(), "read {reads}");
+        fewest = fewest.min(following.count("birds"));
+        reads += 1;
+    }
+    (reads, fewest)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn searches_go_on_while_a_table_is_copied_again() {
+    let following = Arc::new(
+        followed_slowly(
+            "CREATE TABLE birds (id int PRIMARY KEY, name text);
+             INSERT INTO birds SELECT n, 'bird ' || n FROM generate_series(1, 8000) AS n",
+        )
+        .await,
+    );
+    let ended = Arc::new(AtomicBool::new(false));
+    let reader = {
+        let (following, ended) = (Arc::clone(&following), Arc::clone(&ended));
+        tokio::task::spawn_blocking(move || read_until(&following, &ended))
+    };
+    let retype = "ALTER TABLE birds ALTER legs TYPE text USING legs || ' legs'";
+    for (turn, change) in ["ALTER TABLE birds ADD legs int DEFAULT 2", retype].iter().enumerate() {
+        following.database.execute(change).await;
+        let copies = 2 + turn as u64;
+        poll::until("the copy begins", async || {
+            (following.pipeline().status().copies == copies).then_some(())
+        })
+        .await;
+        // What is deleted meanwhile does not survive.
+        let delete = format!("DELETE FROM birds WHERE id % 10 = {} AND id > 1", turn + 2);
+        following.database.execute(&delete).await;
+        following.database.execute("UPDATE birds SET name = name || '!' WHERE id % 7 = 0").await;
+        poll::until("the copy ends", async || {
+            (state(&following, "public.birds") == Some(TableState::Streaming)).then_some(())
+        })
+        .await;
+        following.equals("birds", BIRDS).await;
+    }
+    ended.store(true, Ordering::Relaxed);
+    let (reads, fewest) = reader.await.unwrap();
+    assert!(reads > 10 && fewest == 6400, "{reads} reads, the fewest documents were {fewest}");
+}
+
+/// Two tables, of which one's index is broken in some way; both come to be equal again, and the
+/// other is followed throughout.
+async fn breaks(broken: impl Fn(&Path), stopped: bool) {
+    let mut following = Following::start(&format!(
+        "{TABLE}; CREATE TABLE fish (id int PRIMARY KEY, name text);
+         INSERT INTO fish SELECT n, 'fish ' || n FROM generate_series(1, 100) AS n"
+    ))
+    .await;
+    let folder = following.index_folder("fish");
+    if stopped {
+        following.stop().await;
+        broken(&folder);
+        following.resume();
+    } else {
+        broken(&folder);
+        following.database.execute("UPDATE fish SET name = 'changed'").await;
+    }
+    following.streams().await;
+    for turn in 0..5 {
+        following
+            .execute(&format!("UPDATE birds SET name = 'turn {turn}' WHERE id = 5"), &["birds"])
+            .await;
+    }
+    following
+        .comes_to("the index is made anew", |_| {
+            let copied = following.index_folder_if_any("fish").is_some_and(|now| now != folder);
+            copied && state(&following, "public.fish") == Some(TableState::Streaming)
+        })
+        .await;
+    following.execute("DELETE FROM fish WHERE id < 10", &["fish"]).await;
+    following.equals("fish", "SELECT id::text, to_json(fish)::text FROM fish").await;
+    following.equals("birds", BIRDS).await;
+    let status = following.pipeline().status();
+    assert_eq!((status.state, status.connection_failures), (PipelineState::Streaming, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_index_is_made_anew_while_the_others_are_followed() {
+    breaks(|folder| std::fs::write(folder.join("commit.json"), "{").unwrap(), true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_fails_takes_no_other_with_it() {
+    breaks(|folder| std::fs::remove_dir_all(folder).unwrap(), false).await;
+}
+
+/// Truncates and fills a table, no faster than the stream: it waits for the table that is followed.
+async fn truncate_until(following: &Following, ended: &AtomicBool) -> u32 {
+    let mut turns = 0;
+    while !ended.load(Ordering::Relaxed) {
+        let fill = format!(
+            "BEGIN; TRUNCATE ponds; INSERT INTO ponds
+             SELECT n, 'pond {turns} ' || n FROM generate_series(1, 3000) AS n;
+             UPDATE birds SET name = 'turn {turns}' WHERE id = 3; COMMIT"
+        );
+        following.execute(&fill, &["birds"]).await;
+        turns += 1;
+    }
+    turns
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_truncated_all_the_time_is_copied() {
+    let following = Arc::new(followed_slowly(TABLE).await);
+    following.database.execute("CREATE TABLE ponds (id int PRIMARY KEY, name text)").await;
+    let ended = Arc::new(AtomicBool::new(false));
+    let storm = {
+        let (following, ended) = (Arc::clone(&following), Arc::clone(&ended));
+        tokio::spawn(async move { truncate_until(&following, &ended).await })
+    };
+    following.follows("public.ponds").await;
+    ended.store(true, Ordering::Relaxed);
+    assert!(storm.await.unwrap() > 1);
+    following.equals("ponds", "SELECT id::text, to_json(ponds)::text FROM ponds").await;
+}
