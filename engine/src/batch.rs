@@ -99,6 +99,14 @@ pub enum Condition {
         /// Term of the last change.
         term: u64,
     },
+    /// The document's version is counted elsewhere (`version_type=external`): the last one, also
+    /// that of a delete within `index.gc_deletes`, must be below the new one.
+    External {
+        /// The new version.
+        version: u64,
+        /// Whether the last one may also be equal (`external_gte`).
+        or_equal: bool,
+    },
 }
 
 /// When the writer should publish what a batch wrote.

@@ -12,8 +12,9 @@
 //! | 3 | patch that keeps | id, condition, previous id?, source, kept fields |
 //! | 4 | patch that merges | id, condition, previous id?, source, upsert?, detect no-op (0 or 1) |
 //!
-//! A condition is a byte: 0 none, 1 absent, 2 last change (then its number and term, `u64`). The
-//! file never outlives its process, so the format has no version.
+//! A condition is a byte: 0 none, 1 absent, 2 last change (then its number and term, `u64`), 3 an
+//! external version and 4 one that may be equal (then the version, `u64`). The file never outlives
+//! its process, so the format has no version.
 
 use std::path::Path;
 
@@ -162,6 +163,10 @@ fn begin(tag: u8, id: &str, condition: Condition, out: &mut Vec<u8>) {
             out.extend_from_slice(&seq_no.0.to_le_bytes());
             out.extend_from_slice(&term.to_le_bytes());
         }
+        Condition::External { version, or_equal } => {
+            out.push(if or_equal { 4 } else { 3 });
+            out.extend_from_slice(&version.to_le_bytes());
+        }
     }
 }
 
@@ -192,6 +197,7 @@ fn decode(rest: &mut &[u8]) -> Option<WriteOp> {
         0 => Condition::None,
         1 => Condition::Absent,
         2 => Condition::LastChange { seq_no: SeqNo(take_u64(rest)?), term: take_u64(rest)? },
+        kind @ (3 | 4) => Condition::External { version: take_u64(rest)?, or_equal: kind == 4 },
         _ => return None,
     };
     match tag {

@@ -126,7 +126,7 @@ impl<'a> Pass<'a> {
     ) -> Result<()> {
         let request = self.request;
         let plans: Result<Vec<_>> =
-            request.sort.iter().map(|sort| SortPlan::new(snapshot, sort)).collect();
+            request.sort.iter().map(|sort| SortPlan::new(ordinal, snapshot, sort)).collect();
         let plans = plans?;
         let compiled = if self.scored {
             compile(snapshot, &request.query, limits)?
@@ -144,7 +144,8 @@ impl<'a> Pass<'a> {
             sink.begin(snapshot)?;
         }
         let count_known = self.count_ahead(snapshot, &compiled)?;
-        let needs_documents = self.wanted > 0 || self.sink.is_some() || !count_known;
+        let wants_hits = self.wanted > 0 && !self.is_complete(&plans, count_known);
+        let needs_documents = wants_hits || self.sink.is_some() || !count_known;
         if compiled.shape == Shape::Nothing || !needs_documents {
             return Ok(());
         }
@@ -168,7 +169,7 @@ impl<'a> Pass<'a> {
                 self.segment(&mut run, place, segment, base)?;
             }
             base += u64::from(segment.reader().max_doc());
-            if self.timed_out || run.left == 0 {
+            if self.timed_out || run.left == 0 || self.is_complete(&run.plans, run.count_known) {
                 break;
             }
         }
@@ -290,16 +291,29 @@ impl<'a> Pass<'a> {
         base: u64,
     ) -> Result<()> {
         let reader = segment.reader();
-        let mut scorer = run.weight.scorer(reader, 1.0)?;
-        let mut filter = match &run.post_filter {
-            Some(weight) => Some(weight.scorer(reader, 1.0)?),
-            None => None,
-        };
         let columns: Result<Vec<_>> =
             run.plans.iter().map(|plan| plan.open(segment, base)).collect();
         let columns = columns?;
         let after = match &self.request.search_after {
             Some(after) => Some(limits(&run.plans, &columns, after)?),
+            None => None,
+        };
+        let first = match (after.as_ref().and_then(|after| after.first()), run.plans.first()) {
+            (Some((limit, _)), Some(plan)) if self.follows(&run.plans, run.count_known) => {
+                plan.first_doc(*limit, base)
+            }
+            _ => 0,
+        };
+        if first > 0 && first >= u64::from(reader.max_doc()) {
+            return Ok(());
+        }
+        let mut scorer = run.weight.scorer(reader, 1.0)?;
+        let first = DocId::try_from(first).unwrap_or(TERMINATED);
+        if first > scorer.doc() {
+            scorer.seek(first);
+        }
+        let mut filter = match &run.post_filter {
+            Some(weight) => Some(weight.scorer(reader, 1.0)?),
             None => None,
         };
         let mut sorted = SortTop::new(self.wanted, &columns, after.as_deref());
@@ -387,8 +401,22 @@ impl<'a> Pass<'a> {
             };
             return equal && self.top.threshold().is_some_and(|least| score <= least);
         }
-        let in_order = run.plans.first().is_some_and(SortPlan::is_doc_order);
-        in_order && !self.scored && sorted.is_full()
+        self.follows(&run.plans, run.count_known) && sorted.is_full()
+    }
+
+    /// Whether hits come in the order of the documents and nothing is wanted of other documents.
+    fn follows(&self, plans: &[SortPlan<'_>], count_known: bool) -> bool {
+        let counted = count_known
+            || self.counted > self.count_limit
+            || self.request.track_total_hits == TrackTotalHits::Off;
+        let in_order = plans.first().is_some_and(SortPlan::is_doc_order);
+        counted && in_order && !self.scored && self.sink.is_none()
+    }
+
+    /// Whether no segment or index that follows can change the hits.
+    fn is_complete(&self, plans: &[SortPlan<'_>], count_known: bool) -> bool {
+        let in_order = plans.first().is_some_and(SortPlan::is_shard_order);
+        in_order && self.follows(plans, count_known) && self.sorted.len() >= self.wanted
     }
 
     fn sorts_by_score(&self) -> bool {

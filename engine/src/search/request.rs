@@ -117,6 +117,9 @@ pub enum SortBy {
     Score,
     /// `_doc`: the order of the index.
     Doc,
+    /// `_shard_doc`: the order of the indexes, then that of each. No two hits are equal, and a
+    /// search that goes on after one of them does not look at those before it.
+    ShardDoc,
     /// A field's value.
     Field(String),
 }

@@ -21,6 +21,8 @@ use crate::snapshot::{Segment, Snapshot};
 /// A key: smaller comes first.
 pub(super) type Key = u128;
 
+/// In a document's place over all indexes, below the place of its index.
+const SHARD_BITS: u32 = 32;
 const MISSING_FIRST: Key = 0;
 const VALUE: Key = 1 << 64;
 const MISSING_LAST: Key = 2 << 64;
@@ -36,14 +38,18 @@ pub(super) struct SortPlan<'a> {
 enum Source<'a> {
     Score,
     Doc,
+    /// With the place of the index.
+    ShardDoc(u64),
     Field(&'a FieldMapping),
     /// A field that this index lacks: every document is missing it.
     Unmapped,
 }
 
 impl<'a> SortPlan<'a> {
-    pub(super) fn new(snapshot: &'a Snapshot, sort: &'a Sort) -> Result<Self> {
+    /// For the index at a place among those that are searched.
+    pub(super) fn new(ordinal: usize, snapshot: &'a Snapshot, sort: &'a Sort) -> Result<Self> {
         let (source, missing) = match &sort.by {
+            SortBy::ShardDoc => (Source::ShardDoc(ordinal as u64), None),
             SortBy::Score => (Source::Score, None),
             SortBy::Doc => (Source::Doc, None),
             SortBy::Field(path) => Self::field(snapshot, sort, path)?,
@@ -90,7 +96,27 @@ impl<'a> SortPlan<'a> {
 
     /// Whether documents come in the order that they are collected in.
     pub(super) fn is_doc_order(&self) -> bool {
-        matches!(self.source, Source::Doc) && !self.sort.descending
+        matches!(self.source, Source::Doc | Source::ShardDoc(_)) && !self.sort.descending
+    }
+
+    /// Whether besides no later index has a document that comes before one of this.
+    pub(super) fn is_shard_order(&self) -> bool {
+        matches!(self.source, Source::ShardDoc(_)) && !self.sort.descending
+    }
+
+    /// For an order of documents: what precedes a segment's, `base` of them in its own index.
+    fn offset(&self, base: u64) -> u64 {
+        match self.source {
+            Source::ShardDoc(ordinal) => (ordinal << SHARD_BITS) + base,
+            _ => base,
+        }
+    }
+
+    /// For an order of documents: the first of a segment that a limit lets pass, its number of
+    /// documents or more where there is none.
+    pub(super) fn first_doc(&self, limit: Key, base: u64) -> u64 {
+        let raw = u64::try_from(limit & (VALUE - 1)).unwrap_or(u64::MAX);
+        raw.saturating_sub(self.offset(base))
     }
 
     /// The key's source in one segment; `base` is how many documents the segments before it have.
@@ -100,7 +126,7 @@ impl<'a> SortPlan<'a> {
             if self.sort.missing == Missing::First { MISSING_FIRST } else { MISSING_LAST };
         let source = match self.source {
             Source::Score => KeySource::Score,
-            Source::Doc => KeySource::Doc(base),
+            Source::Doc | Source::ShardDoc(_) => KeySource::Doc(self.offset(base)),
             Source::Unmapped => KeySource::None,
             Source::Field(mapping) => match FieldColumn::open(segment, mapping)? {
                 Some(column) => {

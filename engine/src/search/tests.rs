@@ -262,3 +262,38 @@ fn documents_by_id() {
     assert_eq!(versions, [version(1), None, None, version(121)]);
     assert_eq!((snapshot.doc_count(), snapshot.deleted_count()), (200, 50));
 }
+
+fn places_of_all_pages(
+    snapshots: &[Arc<Snapshot>],
+    mut request: SearchRequest,
+) -> Vec<Vec<SortValue>> {
+    let mut found = Vec::new();
+    loop {
+        let response = search(snapshots, &request).unwrap();
+        let Some(last) = response.hits.last() else { return found };
+        request.search_after = Some(last.sort.clone());
+        found.extend(response.hits.into_iter().map(|hit| hit.sort));
+    }
+}
+
+/// Page by page over two indexes, every hit comes once, and no page looks at more than it needs.
+#[test]
+fn pages_in_the_order_of_documents_are_whole() {
+    let snapshots = [index(), index()];
+    for (query, total) in [(Query::MatchAll { boost: 1.0 }, 400), (term("tag", "t1"), 50)] {
+        for (size, counts) in
+            [(1, TrackTotalHits::Off), (7, TrackTotalHits::Exact), (130, TrackTotalHits::Off)]
+        {
+            let query = query.clone();
+            let sort = vec![by(SortBy::ShardDoc, false)];
+            let request = SearchRequest { query, size, sort, track_total_hits: counts, ..all() };
+            let found = places_of_all_pages(&snapshots, request);
+            assert_eq!(found.len(), total, "{size}");
+            let rises = |pair: &[Vec<SortValue>]| match (&pair[0][0], &pair[1][0]) {
+                (SortValue::I64(left), SortValue::I64(right)) => left < right,
+                _ => false,
+            };
+            assert!(found.windows(2).all(rises), "{size}");
+        }
+    }
+}

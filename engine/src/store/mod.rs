@@ -27,6 +27,7 @@ pub mod settings;
 pub(crate) mod shared;
 pub mod source;
 mod state;
+mod tombstones;
 mod translog;
 pub(crate) mod writer;
 

@@ -14,6 +14,7 @@ use rustc_hash::FxHashMap;
 use self::ahead::Ahead;
 use super::segment::Location;
 use super::state::{Current, Put, Store};
+use super::tombstones::{Tombstone, now_ms};
 use crate::batch::{Applied, Condition, OpResult, Patch, SpooledOutcome, WriteOp};
 use crate::document::{Draft, ParsedDocument, check_id, patch};
 use crate::error::{Error, ErrorKind, Result};
@@ -30,8 +31,10 @@ const CHUNK_BYTES: usize = 16 << 20;
 pub(super) enum Change {
     /// A document is there.
     Put { id: String, system: SystemValues, source: Bytes },
-    /// A document is gone.
-    Delete { id: String },
+    /// A document is gone; what is remembered of it where its version is counted here.
+    Delete { id: String, tombstone: Option<Tombstone> },
+    /// A delete found nothing, but its version counts.
+    Tombstone { id: String, tombstone: Tombstone },
     /// Every document is gone.
     Clear,
 }
@@ -124,6 +127,7 @@ fn apply_chunk(
         places: FxHashMap::default(),
         op: applied.results.len(),
         ahead: None,
+        version: None,
     };
     for op in ops {
         plan.ahead = ahead.next();
@@ -151,10 +155,15 @@ fn carry_out(
     for Slot { id, before, after, op } in slots {
         match after {
             After::Unchanged => {}
-            After::Gone => {
+            After::Gone(tombstone) => {
+                if let Some(tombstone) = tombstone {
+                    store.tombstones.insert(id.clone(), tombstone);
+                }
                 if let Some(before) = before {
                     store.delete(before, &id);
-                    applied.changes.push(Change::Delete { id });
+                    applied.changes.push(Change::Delete { id, tombstone });
+                } else if let Some(tombstone) = tombstone {
+                    applied.changes.push(Change::Tombstone { id, tombstone });
                 }
             }
             After::There(document) => {
@@ -168,6 +177,7 @@ fn carry_out(
     let outcomes = store.put(puts)?;
     for ((op, before, (id, source), system), outcome) in put_by.into_iter().zip(outcomes) {
         let Err(error) = outcome else {
+            store.tombstones.remove(&id);
             applied.changes.push(Change::Put { id, system, source });
             continue;
         };
@@ -176,7 +186,7 @@ fn carry_out(
         }
         if let Some(before) = before.filter(|_| circumstances.followed) {
             store.delete(before, &id);
-            applied.changes.push(Change::Delete { id });
+            applied.changes.push(Change::Delete { id, tombstone: None });
         }
     }
     Ok(())
@@ -194,7 +204,8 @@ struct Slot {
 
 enum After {
     Unchanged,
-    Gone,
+    /// Deleted; without a tombstone where a rejected row removed its older document.
+    Gone(Option<Tombstone>),
     There(Box<NewDocument>),
 }
 
@@ -216,6 +227,8 @@ struct Plan<'a> {
     op: usize,
     /// What is known of that operation already.
     ahead: Option<Ahead<'a>>,
+    /// The version that the operation being resolved brings along.
+    version: Option<u64>,
 }
 
 impl Plan<'_> {
@@ -233,16 +246,27 @@ impl Plan<'_> {
             return Ok(Err(error));
         }
         let (place, current) = self.look_up(id)?;
-        let condition_on = match op {
-            WriteOp::Patch { previous_id: Some(previous), .. } => self.look_up(previous)?.1,
-            _ => current.clone(),
+        if let WriteOp::Patch { patch: Patch::Merge { upsert: None, .. }, .. } = op
+            && current.is_none()
+        {
+            // Whatever the condition: there is nothing that it could be about.
+            return Ok(Err(missing(id)));
+        }
+        let (on, current_on) = match op {
+            WriteOp::Patch { previous_id: Some(previous), .. } => self.look_up(previous)?,
+            _ => (place, current.clone()),
         };
-        if let Err(error) = check_condition(id, condition, condition_on.as_ref()) {
+        let last = self.last_version(on, id, current_on.as_ref());
+        if let Err(error) = check_condition(id, condition, current_on.as_ref(), last) {
             return Ok(Err(error));
         }
         if let Some(current) = current.as_ref().filter(|current| self.is_newer(current)) {
             return Ok(Ok(applied(id, OpResult::Noop, current.system)));
         }
+        self.version = match condition {
+            Condition::External { version, .. } => Some(version),
+            _ => None,
+        };
         match op {
             WriteOp::Upsert { source, .. } => {
                 Ok(self.put(place, id, current.as_ref(), source.clone()))
@@ -265,7 +289,7 @@ impl Plan<'_> {
                     let (system, source) = (document.system, Some(document.source.clone()));
                     Ok((place, Some(Current { location: slot.before, system, source })))
                 }
-                After::Gone => Ok((place, None)),
+                After::Gone(_) => Ok((place, None)),
                 After::Unchanged => Ok((place, self.current(id)?)),
             };
         }
@@ -304,10 +328,22 @@ impl Plan<'_> {
         }
     }
 
+    /// The last version of an id: of its document, or of a delete that is remembered.
+    fn last_version(&self, place: usize, id: &str, current: Option<&Current>) -> Option<u64> {
+        if let Some(current) = current {
+            return Some(current.system.version);
+        }
+        match self.slots.get(place).map(|slot| &slot.after) {
+            Some(After::Gone(tombstone)) => tombstone.map(|tombstone| tombstone.version),
+            _ => self.store.tombstones.find(id).map(|tombstone| tombstone.version),
+        }
+    }
+
     /// The system values of the change that is made now.
-    fn next_system(&mut self, current: Option<&Current>) -> SystemValues {
+    fn next_system(&mut self, place: usize, id: &str, current: Option<&Current>) -> SystemValues {
         let Circumstances { followed, term, lsn, .. } = self.circumstances;
-        let counted = current.map_or(1, |current| current.system.version.saturating_add(1));
+        let last = self.last_version(place, id, current);
+        let counted = self.version.unwrap_or(last.map_or(1, |last| last.saturating_add(1)));
         let version = if followed { lsn.unwrap_or(counted) } else { counted };
         SystemValues { seq_no: take(self.next_seq_no).0, term, version, lsn: lsn.unwrap_or(0) }
     }
@@ -327,7 +363,7 @@ impl Plan<'_> {
                 return Err(error);
             }
         };
-        let system = self.next_system(current);
+        let system = self.next_system(place, id, current);
         self.set(place, After::There(Box::new(NewDocument { parsed, system, source })));
         let result = if current.is_some() { OpResult::Updated } else { OpResult::Created };
         Ok(applied(id, result, system))
@@ -336,17 +372,22 @@ impl Plan<'_> {
     /// In a followed index a rejected row removes its older document.
     fn reject(&mut self, place: usize) {
         if self.circumstances.followed {
-            self.set(place, After::Gone);
+            self.set(place, After::Gone(None));
         }
     }
 
     fn delete(&mut self, place: usize, id: &str, current: Option<&Current>) -> Applied {
-        let system = self.next_system(current);
-        if current.is_none() {
-            return applied(id, OpResult::NotFound, system);
-        }
-        self.set(place, After::Gone);
-        applied(id, OpResult::Deleted, system)
+        let system = self.next_system(place, id, current);
+        self.set(place, After::Gone(self.tombstone(system)));
+        let result = if current.is_some() { OpResult::Deleted } else { OpResult::NotFound };
+        applied(id, result, system)
+    }
+
+    /// What is to be remembered of a delete. A followed index takes its versions from its source.
+    fn tombstone(&self, system: SystemValues) -> Option<Tombstone> {
+        let SystemValues { seq_no, term, version, .. } = system;
+        let tombstone = Tombstone { seq_no, term, version, at_ms: now_ms() };
+        (!self.circumstances.followed).then_some(tombstone)
     }
 
     fn patch(
@@ -387,7 +428,7 @@ impl Plan<'_> {
         let result = self.put(place, id, current, source);
         if let Some((Some(previous), _)) = from {
             match result {
-                Ok(_) => self.set(previous, After::Gone),
+                Ok(_) => self.set(previous, After::Gone(None)),
                 Err(_) => self.reject(previous),
             }
         }
@@ -402,7 +443,6 @@ fn applied(id: &str, result: OpResult, system: SystemValues) -> Applied {
 
 /// The new document, or `None` where nothing changes.
 fn patched(id: &str, old: Option<&Bytes>, change: &Patch) -> Result<Option<Bytes>> {
-    let missing = || Error::new(ErrorKind::DocumentMissing, format!("[{id}]: document missing"));
     match (change, old) {
         (Patch::Keep { source, keep }, _) if keep.is_empty() => Ok(Some(source.clone())),
         (Patch::Keep { source, keep }, Some(old)) => {
@@ -413,16 +453,35 @@ fn patched(id: &str, old: Option<&Bytes>, change: &Patch) -> Result<Option<Bytes
             Ok(new.map(Bytes::from))
         }
         (Patch::Merge { upsert: Some(upsert), .. }, None) => Ok(Some(upsert.clone())),
-        (Patch::Keep { .. } | Patch::Merge { upsert: None, .. }, None) => Err(missing()),
+        (Patch::Keep { .. } | Patch::Merge { upsert: None, .. }, None) => Err(missing(id)),
     }
 }
 
-fn check_condition(id: &str, condition: Condition, current: Option<&Current>) -> Result<()> {
+fn missing(id: &str) -> Error {
+    Error::new(ErrorKind::DocumentMissing, format!("[{id}]: document missing"))
+}
+
+/// Whether a condition holds for a document and the last version of its id.
+fn check_condition(
+    id: &str,
+    condition: Condition,
+    current: Option<&Current>,
+    last: Option<u64>,
+) -> Result<()> {
     let conflict = |what: String| {
         Err(Error::new(ErrorKind::VersionConflict, format!("[{id}]: version conflict, {what}")))
     };
     match (condition, current) {
         (Condition::None, _) | (Condition::Absent, None) => Ok(()),
+        (Condition::External { version, or_equal }, _) => match last {
+            Some(last) if last > version && or_equal => conflict(format!(
+                "current version [{last}] is higher than the one provided [{version}]"
+            )),
+            Some(last) if last >= version && !or_equal => conflict(format!(
+                "current version [{last}] is higher or equal to the one provided [{version}]"
+            )),
+            _ => Ok(()),
+        },
         (Condition::Absent, Some(current)) => conflict(format!(
             "document already exists (current version [{}])",
             current.system.version

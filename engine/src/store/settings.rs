@@ -9,6 +9,8 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// The largest `from + size` of a search unless the index says otherwise.
 const MAX_RESULT_WINDOW: u64 = 10_000;
+/// How long the versions of deleted documents are remembered unless the index says otherwise.
+const GC_DELETES: Duration = Duration::from_secs(60);
 
 /// When what is written becomes searchable without being asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +41,8 @@ pub struct IndexSettings {
     pub durability: Durability,
     /// `index.max_result_window`.
     pub max_result_window: u64,
+    /// `index.gc_deletes`: how long the versions of deleted documents are remembered.
+    pub gc_deletes: Duration,
     /// `index.hidden`: whether patterns leave it out unless they are told not to.
     pub hidden: bool,
     /// `index.blocks.*`: what clients may not do.
@@ -76,6 +80,7 @@ impl Default for IndexSettings {
             refresh_interval: RefreshInterval::Adaptive,
             durability: Durability::Request,
             max_result_window: MAX_RESULT_WINDOW,
+            gc_deletes: GC_DELETES,
             hidden: false,
             blocks: Blocks::default(),
             given: BTreeMap::new(),
@@ -140,6 +145,10 @@ impl IndexSettings {
                 self.refresh_interval = refresh_interval(name, &text)?;
                 Ok(())
             }
+            "gc_deletes" => {
+                self.gc_deletes = duration(name, &text)?;
+                Ok(())
+            }
             "translog.durability" => {
                 self.durability = match text.to_ascii_lowercase().as_str() {
                     "request" => Durability::Request,
@@ -176,7 +185,7 @@ impl IndexSettings {
 
     /// What settings are that nobody gives, by their names without `index.`. How often an index
     /// refreshes by itself then depends on what it costs.
-    pub fn defaults() -> [(&'static str, String); 11] {
+    pub fn defaults() -> [(&'static str, String); 12] {
         let no = || "false".to_owned();
         [
             ("blocks.metadata", no()),
@@ -184,6 +193,7 @@ impl IndexSettings {
             ("blocks.read_only", no()),
             ("blocks.read_only_allow_delete", no()),
             ("blocks.write", no()),
+            ("gc_deletes", "60s".to_owned()),
             ("hidden", no()),
             ("max_result_window", MAX_RESULT_WINDOW.to_string()),
             ("number_of_replicas", "0".to_owned()),
@@ -287,6 +297,13 @@ fn refresh_interval(name: &str, text: &str) -> Result<RefreshInterval> {
     if text == "-1" {
         return Ok(RefreshInterval::Off);
     }
+    duration(name, text).map(RefreshInterval::AtMostEvery)
+}
+
+fn duration(name: &str, text: &str) -> Result<Duration> {
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = text.get(digits.len()..).unwrap_or_default();
     let unit_ms = match unit {
@@ -299,7 +316,7 @@ fn refresh_interval(name: &str, text: &str) -> Result<RefreshInterval> {
     };
     let ms = digits.parse::<u64>().ok().and_then(|count| count.checked_mul(unit_ms));
     match ms {
-        Some(ms) => Ok(RefreshInterval::AtMostEvery(Duration::from_millis(ms))),
+        Some(ms) => Ok(Duration::from_millis(ms)),
         None => Err(wrong(name, text, "a time with its unit is expected, as in [1s]")),
     }
 }

@@ -26,6 +26,7 @@ use super::merge::{MergeInput, MergeTask, Merged, choose};
 use super::plan::Change;
 use super::segment::{LiveSegment, Location};
 use super::source;
+use super::tombstones::Tombstones;
 use crate::document::Draft;
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::Mapping;
@@ -43,6 +44,8 @@ pub(super) struct Store {
     pub(super) schema: Schema,
     pub(super) tokenizers: TokenizerManager,
     pub(super) segments: Vec<LiveSegment>,
+    /// Of documents that are not there; none in a followed index. A living document comes first.
+    pub(super) tombstones: Tombstones,
     index: Index,
     /// The segments under construction: one, or after large batches several.
     builders: Vec<Builder>,
@@ -111,6 +114,7 @@ impl Store {
             schema,
             tokenizers: schema::tokenizers(),
             segments,
+            tombstones: Tombstones::default(),
             builders: Vec::new(),
             built: 0,
             merging: [false; 2],
@@ -194,6 +198,7 @@ impl Store {
 
     /// Removes every document, or those whose LSN is not above a bound.
     pub(super) fn clear(&mut self, up_to_lsn: Option<u64>) -> Result<()> {
+        self.tombstones.clear();
         if up_to_lsn.is_some() {
             self.seal()?;
         } else {
@@ -211,6 +216,14 @@ impl Store {
         Ok(())
     }
 
+    /// Takes over tombstones as a translog says; the first of a file take the place of all others.
+    pub(super) fn recall(&mut self, tombstones: Vec<Change>, first: bool) -> Result<()> {
+        if first {
+            self.tombstones.clear();
+        }
+        self.replay(tombstones)
+    }
+
     fn replay_one(&mut self, change: Change) -> Result<()> {
         match change {
             Change::Put { id, system, source } => {
@@ -220,14 +233,22 @@ impl Store {
                     self.grow(grown)?;
                 }
                 let before = self.current(&id)?.and_then(|current| current.location);
+                self.tombstones.remove(&id);
                 let outcomes = self.put(vec![Put { before, id, document, system, source }])?;
                 outcomes.into_iter().collect()
             }
-            Change::Delete { id } => {
+            Change::Delete { id, tombstone } => {
                 let before = self.current(&id)?.and_then(|current| current.location);
                 if let Some(before) = before {
                     self.delete(before, &id);
                 }
+                if let Some(tombstone) = tombstone {
+                    self.tombstones.insert(id, tombstone);
+                }
+                Ok(())
+            }
+            Change::Tombstone { id, tombstone } => {
+                self.tombstones.insert(id, tombstone);
                 Ok(())
             }
             Change::Clear => self.clear(None),

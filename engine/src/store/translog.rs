@@ -8,12 +8,17 @@
 //! then for each change a tag byte:
 //!   1  put     u64 sequence number, u64 term, u64 version, u64 LSN, u16 length and id,
 //!              u32 length and source
-//!   2  delete  u16 length and id
+//!   2  delete  u16 length and id (of an Egret that did not keep their versions)
 //!   3  clear
+//!   4  delete  u64 sequence number, u64 term, u64 version, u64 milliseconds since 1970,
+//!              u16 length and id
+//!   5  tombstone, as 4: a delete that found nothing, or one of an earlier file
 //! ```
 //!
 //! Kind 3 is the mapping as JSON, written before the first batch that needs it. Kind 4, without a
-//! payload, says that records of kind 1 before it are of a batch that a crash has cut short.
+//! payload, says that records of kind 1 before it are of a batch that a crash has cut short. Kind 5
+//! begins a file: the tombstones that are alive, in the same form as changes, but with a count from
+//! 0 of its records in place of the number. They replace those of earlier files.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -26,6 +31,7 @@ use serde_json::Value;
 
 use super::plan::Change;
 use super::settings::Durability;
+use super::tombstones::{Tombstone, Tombstones};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::Mapping;
 use crate::mapping::schema::SystemValues;
@@ -35,9 +41,12 @@ const PART: u8 = 1;
 const LAST_PART: u8 = 2;
 const MAPPING: u8 = 3;
 const CUT_SHORT: u8 = 4;
+const TOMBSTONES: u8 = 5;
 const PUT: u8 = 1;
 const DELETE: u8 = 2;
 const CLEAR: u8 = 3;
+const VERSIONED_DELETE: u8 = 4;
+const TOMBSTONE: u8 = 5;
 /// A record is ended when it is longer than this.
 const PART_BYTES: usize = 4 << 20;
 /// With `async` durability, how long what is written may be lost to a power cut.
@@ -50,6 +59,8 @@ pub(super) enum Record {
     Changes { changes: Vec<Change>, next_seq_no: SeqNo },
     /// The mapping from here on.
     Mapping(Value),
+    /// Deletes that lie before, and that are still remembered; `first`: all others are forgotten.
+    Tombstones { changes: Vec<Change>, first: bool },
 }
 
 /// The translog of one index.
@@ -86,8 +97,13 @@ impl Translog {
                 pending.clear();
                 return Ok(());
             }
-            let next_seq_no = decode(payload, &mut pending)
-                .ok_or_else(|| damaged(format!("record {} is cut short", record.sequence)))?;
+            let cut_short = || damaged(format!("record {} is cut short", record.sequence));
+            if kind == TOMBSTONES {
+                let mut changes = Vec::new();
+                let part = decode(payload, &mut changes).ok_or_else(cut_short)?;
+                return replay(Record::Tombstones { changes, first: part == SeqNo(0) });
+            }
+            let next_seq_no = decode(payload, &mut pending).ok_or_else(cut_short)?;
             match kind {
                 PART => Ok(()),
                 LAST_PART => {
@@ -188,16 +204,17 @@ impl Translog {
         }
     }
 
-    /// Begins a new file; what was appended before lies before the returned mark. `None` where the
-    /// log is broken: then a flush that succeeds makes all of it superfluous.
-    pub(super) fn roll(&mut self) -> Option<Increment> {
+    /// Begins a new file with the tombstones; what was appended before lies before the returned
+    /// mark. `None` where the log is broken: then a flush that succeeds makes all of it superfluous.
+    pub(super) fn roll(&mut self, tombstones: &Tombstones) -> Option<Increment> {
         if self.broken.is_some() {
             return None;
         }
         match self.log.roll() {
             Ok(increment) => {
                 self.ops_before_roll = self.ops;
-                Some(increment)
+                self.append_tombstones(tombstones);
+                self.broken.is_none().then_some(increment)
             }
             Err(error) => {
                 self.note(Err(error));
@@ -209,23 +226,45 @@ impl Translog {
     /// After a flush of everything up to the mark: forgets what lies before it. A log that was broken
     /// when the flush began, and so gave no mark, is whole again afterwards; one that broke since
     /// then needs another flush, for what could not be written lies after the mark.
-    pub(super) fn trim(&mut self, mark: Option<Increment>) -> Result<()> {
-        let Some(mark) = mark else { return self.begin_anew() };
+    pub(super) fn trim(&mut self, mark: Option<Increment>, tombstones: &Tombstones) -> Result<()> {
+        let Some(mark) = mark else { return self.begin_anew(tombstones) };
         self.log.remove_before(mark).map_err(log_error)?;
         self.ops -= std::mem::take(&mut self.ops_before_roll).min(self.ops);
         Ok(())
     }
 
-    fn begin_anew(&mut self) -> Result<()> {
+    fn begin_anew(&mut self, tombstones: &Tombstones) -> Result<()> {
         let mark = if self.log.is_poisoned() {
             self.log.reopen_after_failure().map_err(log_error)?
         } else {
             self.log.roll().map_err(log_error)?
         };
+        self.write_tombstones(tombstones).map_err(log_error)?;
         self.log.remove_before(mark).map_err(log_error)?;
         (self.ops, self.ops_before_roll) = (0, 0);
         self.broken = None;
         Ok(())
+    }
+
+    fn append_tombstones(&mut self, tombstones: &Tombstones) {
+        let result = self.write_tombstones(tombstones);
+        self.note(result);
+    }
+
+    /// Writes them durably: the files before this one may be removed next.
+    fn write_tombstones(&mut self, tombstones: &Tombstones) -> egret_aof::Result<()> {
+        let mut part = SeqNo(0);
+        let mut payload = begin(part);
+        for (id, tombstone) in tombstones.iter() {
+            encode_delete(TOMBSTONE, id, tombstone, &mut payload);
+            if payload.len() > PART_BYTES {
+                self.log.append(TOMBSTONES, &payload)?;
+                part.0 += 1;
+                payload = begin(part);
+            }
+        }
+        self.log.append(TOMBSTONES, &payload)?;
+        self.log.sync()
     }
 
     pub(super) fn bytes(&self) -> u64 {
@@ -245,7 +284,9 @@ pub(super) fn check_record(record: egret_aof::log::Record<'_>) -> Result<()> {
             Mapping::from_json(&mapping).map(drop)
         }
         CUT_SHORT => Ok(()),
-        PART | LAST_PART if decode(record.payload, &mut Vec::new()).is_some() => Ok(()),
+        PART | LAST_PART | TOMBSTONES if decode(record.payload, &mut Vec::new()).is_some() => {
+            Ok(())
+        }
         kind => Err(damaged(format!("record {} of kind {kind} cannot be read", record.sequence))),
     }
 }
@@ -266,12 +307,25 @@ fn encode(change: &Change, out: &mut Vec<u8>) {
             out.extend_from_slice(&length.to_le_bytes());
             out.extend_from_slice(source);
         }
-        Change::Delete { id } => {
+        Change::Delete { id, tombstone: None } => {
             out.push(DELETE);
             encode_id(id, out);
         }
+        Change::Delete { id, tombstone: Some(tombstone) } => {
+            encode_delete(VERSIONED_DELETE, id, tombstone, out);
+        }
+        Change::Tombstone { id, tombstone } => encode_delete(TOMBSTONE, id, tombstone, out),
         Change::Clear => out.push(CLEAR),
     }
+}
+
+fn encode_delete(tag: u8, id: &str, tombstone: &Tombstone, out: &mut Vec<u8>) {
+    let Tombstone { seq_no, term, version, at_ms } = *tombstone;
+    out.push(tag);
+    for value in [seq_no, term, version, at_ms] {
+        out.extend_from_slice(&value.to_le_bytes());
+    }
+    encode_id(id, out);
 }
 
 /// Ids are at most 512 bytes long.
@@ -297,7 +351,15 @@ fn decode(mut bytes: &[u8], changes: &mut Vec<Change>) -> Option<SeqNo> {
                 let source = Bytes::copy_from_slice(take(&mut bytes, length as usize)?);
                 Change::Put { id, system: SystemValues { seq_no, term, version, lsn }, source }
             }
-            DELETE => Change::Delete { id: id_of(&mut bytes)? },
+            DELETE => Change::Delete { id: id_of(&mut bytes)?, tombstone: None },
+            VERSIONED_DELETE => {
+                let tombstone = Some(tombstone_of(&mut bytes)?);
+                Change::Delete { id: id_of(&mut bytes)?, tombstone }
+            }
+            TOMBSTONE => {
+                let tombstone = tombstone_of(&mut bytes)?;
+                Change::Tombstone { id: id_of(&mut bytes)?, tombstone }
+            }
             CLEAR => Change::Clear,
             _ => return None,
         });
@@ -313,6 +375,12 @@ fn take<'a>(bytes: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
 
 fn u64_of(bytes: &mut &[u8]) -> Option<u64> {
     Some(u64::from_le_bytes(take(bytes, 8)?.try_into().ok()?))
+}
+
+fn tombstone_of(bytes: &mut &[u8]) -> Option<Tombstone> {
+    let (seq_no, term) = (u64_of(bytes)?, u64_of(bytes)?);
+    let (version, at_ms) = (u64_of(bytes)?, u64_of(bytes)?);
+    Some(Tombstone { seq_no, term, version, at_ms })
 }
 
 fn id_of(bytes: &mut &[u8]) -> Option<String> {
@@ -339,10 +407,13 @@ mod tests {
     fn example() -> Vec<Change> {
         let system = SystemValues { seq_no: 1, term: 2, version: 3, lsn: u64::MAX };
         let source = Bytes::from_static(b"{\"a\": 1}");
+        let tombstone = Tombstone { seq_no: 4, term: 5, version: 6, at_ms: 7 };
         vec![
             Change::Put { id: "é".to_owned(), system, source },
             Change::Clear,
-            Change::Delete { id: "x".repeat(512) },
+            Change::Delete { id: "x".repeat(512), tombstone: None },
+            Change::Delete { id: "y".to_owned(), tombstone: Some(tombstone) },
+            Change::Tombstone { id: "z".to_owned(), tombstone },
         ]
     }
 
@@ -374,22 +445,23 @@ mod tests {
         let disk: Arc<dyn Disk> = Arc::new(sim.clone());
         let mut log =
             Translog::open(&disk, Path::new("/t"), Durability::Request, |_| Ok(())).unwrap();
+        let none = Tombstones::default();
         log.append(&example(), SeqNo(3));
         log.commit();
-        let mark = log.roll();
+        let mark = log.roll(&none);
         sim.fail_at(sim.operations(), egret_aof::disk::sim::Fault::SyncFailure);
         log.append(&example(), SeqNo(6));
         log.commit();
         assert!(log.poisoned().is_some());
-        log.trim(mark).unwrap();
+        log.trim(mark, &none).unwrap();
         assert!(log.poisoned().is_some(), "the failed write is in no commit");
-        let mark = log.roll();
+        let mark = log.roll(&none);
         assert!(mark.is_none());
-        log.trim(mark).unwrap();
+        log.trim(mark, &none).unwrap();
         assert_eq!((log.poisoned(), log.ops()), (None, 0));
         log.append(&example(), SeqNo(9));
         log.commit();
-        assert_eq!((log.poisoned(), log.ops()), (None, 3));
+        assert_eq!((log.poisoned(), log.ops()), (None, example().len() as u64));
     }
 
     /// What a crash left of a batch in several records is not taken for a part of the next one.
@@ -407,7 +479,7 @@ mod tests {
         };
         let (mut log, _) = open();
         let mut part = begin(SeqNo(3));
-        encode(&Change::Delete { id: "half".to_owned() }, &mut part);
+        encode(&Change::Delete { id: "half".to_owned(), tombstone: None }, &mut part);
         log.append_record(PART, &part);
         log.commit();
         drop(log);

@@ -192,8 +192,9 @@ fn operations_of_a_batch_on_one_document() {
             "DocumentParsing",
             "Updated 2",
             "NotFound 1",
-            "Created 1",
-            "Deleted 2",
+            // A delete counts, also one that finds nothing.
+            "Created 2",
+            "Deleted 3",
             "DocumentMissing"
         ]
     );
@@ -235,6 +236,61 @@ fn conditions() {
         "[1]: version conflict, required seqNo [0], primary term [1]. current document has seqNo \
          [1] and primary term [1]",
     );
+}
+
+/// Versions counted elsewhere; a delete's is remembered, also over restarts and flushes.
+#[test]
+fn external_versions_only_rise() {
+    let mut disk = SimDisk::new();
+    let mut engine = open(&disk);
+    create(&engine, "a");
+    let put = |index: &Index, version, or_equal| {
+        let condition = Condition::External { version, or_equal };
+        let source = Bytes::from_static(b"{}");
+        let op = WriteOp::Upsert { id: "1".to_owned(), source, condition };
+        write_one(index, op).map(|applied| applied.version)
+    };
+    let conflict = |result: Result<u64>, expected: &str| {
+        assert_eq!(result.unwrap_err().message(), format!("[1]: version conflict, {expected}"));
+    };
+    let index = engine.index("a").unwrap();
+    assert_eq!(put(&index, 5, false).unwrap(), 5);
+    let reason = "current version [5] is higher or equal to the one provided [5]";
+    conflict(put(&index, 5, false), reason);
+    assert_eq!(put(&index, 5, true).unwrap(), 5);
+    conflict(put(&index, 4, true), "current version [5] is higher than the one provided [4]");
+    let condition = Condition::External { version: 9, or_equal: false };
+    let gone = WriteOp::Delete { id: "1".to_owned(), condition };
+    assert_eq!(write_one(&index, gone).unwrap().version, 9);
+    for flush in [false, true, true] {
+        let index = engine.index("a").unwrap();
+        let reason = "current version [9] is higher or equal to the one provided [8]";
+        conflict(put(&index, 8, false), reason);
+        if flush {
+            write_one(&index, upsert("2", &json!({}))).unwrap();
+            index.flush().unwrap();
+        }
+        let after = disk.power_cut(1);
+        drop((index, engine));
+        disk = after;
+        engine = open(&disk);
+    }
+    let index = engine.index("a").unwrap();
+    assert_eq!(write_one(&index, upsert("1", &json!({}))).unwrap().version, 10);
+}
+
+/// Without a time to remember deletes, a deleted document begins anew.
+#[test]
+fn deletes_are_forgotten_when_told() {
+    let disk = SimDisk::new();
+    let engine = open(&disk);
+    let settings = json!({"index.gc_deletes": "0"});
+    let definition = IndexDefinition { settings, ..IndexDefinition::default() };
+    let index = engine.create_index("a", definition).unwrap();
+    let result = |op| write_one(&index, op).unwrap();
+    assert_eq!(result(upsert("1", &json!({}))).version, 1);
+    assert_eq!(result(delete("1")).version, 2);
+    assert_eq!(result(upsert("1", &json!({}))).version, 1);
 }
 
 #[test]

@@ -11,23 +11,66 @@ use super::*;
 const IDS: u32 = 40;
 
 /// What an index should hold.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Model {
     documents: BTreeMap<String, Value>,
+    /// The last version of every id, deleted ones too.
+    versions: BTreeMap<String, u64>,
+}
+
+/// By what can be read; what is remembered of deletes shows only with later writes.
+impl PartialEq for Model {
+    fn eq(&self, other: &Self) -> bool {
+        self.documents == other.documents
+    }
 }
 
 impl Model {
     /// Applies an operation that the index has accepted.
     pub(super) fn apply(&mut self, op: &Op) {
         match op {
-            Op::Put(id, source) => drop(self.documents.insert(id.clone(), source.clone())),
-            Op::Merge(id, change) => {
-                if let Some(Value::Object(fields)) = self.documents.get_mut(id) {
-                    fields.extend(change.as_object().unwrap().clone());
-                }
+            Op::Put(id, source) => {
+                self.documents.insert(id.clone(), source.clone());
+                self.count(id);
             }
-            Op::Delete(id) => drop(self.documents.remove(id)),
-            Op::Clear => self.documents.clear(),
+            Op::Merge(id, change) => {
+                let Some(Value::Object(fields)) = self.documents.get_mut(id) else { return };
+                let before = fields.clone();
+                fields.extend(change.as_object().unwrap().clone());
+                let changed = *fields != before;
+                *self.versions.entry(id.clone()).or_default() += u64::from(changed);
+            }
+            Op::Delete(id) => {
+                self.documents.remove(id);
+                self.count(id);
+            }
+            Op::External(id, version, _, source) => {
+                match source {
+                    Some(source) => drop(self.documents.insert(id.clone(), source.clone())),
+                    None => drop(self.documents.remove(id)),
+                }
+                self.versions.insert(id.clone(), *version);
+            }
+            Op::Clear => *self = Self::default(),
+        }
+    }
+
+    fn count(&mut self, id: &str) {
+        *self.versions.entry(id.to_owned()).or_default() += 1;
+    }
+
+    /// Whether an external version is not above the last.
+    fn conflicts(&self, op: &Op) -> bool {
+        let Op::External(id, version, or_equal, _) = op else { return false };
+        let allowed = version + u64::from(*or_equal);
+        self.versions.get(id).is_some_and(|last| *last >= allowed)
+    }
+
+    /// What is known of an operation's result besides whether it was refused.
+    fn check_version(&self, op: &Op, result: &Applied, context: &str) {
+        if result.result != OpResult::Noop && !matches!(op, Op::Clear) {
+            let expected = self.versions.get(&result.id);
+            assert_eq!(Some(&result.version), expected, "{context}: {op:?}");
         }
     }
 
@@ -46,6 +89,9 @@ impl Model {
             match op {
                 op if !rejected => self.apply(op),
                 Op::Put(id, _) if followed => drop(self.documents.remove(id)),
+                Op::External(id, _, _, Some(_)) if followed && !self.conflicts(op) => {
+                    self.documents.remove(id);
+                }
                 _ => {}
             }
         }
@@ -55,6 +101,9 @@ impl Model {
         match op {
             Op::Put(_, source) => source["number"].is_object(),
             Op::Merge(id, _) => !self.documents.contains_key(id),
+            Op::External(_, _, _, source) => {
+                self.conflicts(op) || source.as_ref().is_some_and(|it| it["number"].is_object())
+            }
             Op::Delete(_) | Op::Clear => false,
         }
     }
@@ -65,7 +114,7 @@ impl Model {
             let document = index.document(&id.to_string()).unwrap()?;
             Some((document.id, serde_json::from_slice(&document.source).unwrap()))
         };
-        Self { documents: (0..IDS).filter_map(read).collect() }
+        Self { documents: (0..IDS).filter_map(read).collect(), ..Self::default() }
     }
 
     /// How many documents have a field.
@@ -86,6 +135,8 @@ pub(super) enum Op {
     Put(String, Value),
     Merge(String, Value),
     Delete(String),
+    /// With an external version, and whether the same is fine too; without a source a delete.
+    External(String, u64, bool, Option<Value>),
     Clear,
 }
 
@@ -100,11 +151,32 @@ impl Op {
         }
     }
 
+    /// As `random`, now and then with an external version, which is often too old.
+    pub(super) fn random_versioned(random: &mut StdRng) -> Self {
+        if random.random_range(0..4) > 0 {
+            return Self::random(random);
+        }
+        let id = random.random_range(0..IDS).to_string();
+        let source = random.random_bool(0.6).then(|| source(random));
+        Self::External(id, random.random_range(0..12), random.random(), source)
+    }
+
     pub(super) fn to_write(&self) -> WriteOp {
         match self {
             Self::Put(id, source) => upsert(id, source),
             Self::Merge(id, change) => patch(id, change),
             Self::Delete(id) => delete(id),
+            Self::External(id, version, or_equal, source) => {
+                let condition = Condition::External { version: *version, or_equal: *or_equal };
+                let id = id.clone();
+                match source {
+                    Some(source) => {
+                        let source = Bytes::from(source.to_string());
+                        WriteOp::Upsert { id, source, condition }
+                    }
+                    None => WriteOp::Delete { id, condition },
+                }
+            }
             Self::Clear => WriteOp::Clear,
         }
     }
@@ -129,7 +201,8 @@ fn source(random: &mut StdRng) -> Value {
 pub(super) fn create_mapped(engine: &Engine, followed: bool) -> Arc<Index> {
     let mappings = json!({"properties": {"number": {"type": "long"}, "text": {"type": "text"}}});
     let pipeline = followed.then(|| "main".to_owned());
-    let definition = IndexDefinition { mappings, pipeline, ..IndexDefinition::default() };
+    let settings = json!({"gc_deletes": "1h"});
+    let definition = IndexDefinition { mappings, settings, pipeline, ..IndexDefinition::default() };
     engine.create_index("i", definition).unwrap()
 }
 
@@ -176,7 +249,9 @@ impl Trial {
 
     fn write(&mut self, context: &str) {
         let count = self.random.random_range(1..12);
-        let ops: Vec<Op> = (0..count).map(|_| Op::random(&mut self.random)).collect();
+        let followed = self.history.is_some();
+        let random = if followed { Op::random } else { Op::random_versioned };
+        let ops: Vec<Op> = (0..count).map(|_| random(&mut self.random)).collect();
         let mut batch = batch(ops.iter().map(Op::to_write).collect());
         if self.history.is_some() {
             self.lsn += 10;
@@ -184,16 +259,26 @@ impl Trial {
         }
         let results = self.index.write(batch).unwrap().ops;
         for (op, result) in ops.iter().zip(&results) {
+            let conflicts = self.model.conflicts(op);
             let expected = match op {
-                Op::Put(..) => ErrorKind::DocumentParsing,
+                Op::External(..) if conflicts => ErrorKind::VersionConflict,
+                Op::External(..) | Op::Put(..) => ErrorKind::DocumentParsing,
                 Op::Merge(..) => ErrorKind::DocumentMissing,
                 Op::Delete(_) | Op::Clear => ErrorKind::Internal,
             };
             if let Err(error) = result {
                 assert_eq!(error.kind(), expected, "{context}: {op:?}: {error}");
             }
+            assert!(!conflicts || result.is_err(), "{context}: {op:?} is too old");
+            self.model.apply_all(
+                std::slice::from_ref(op),
+                Some(std::slice::from_ref(result)),
+                followed,
+            );
+            if let (Ok(applied), false) = (result, followed) {
+                self.model.check_version(op, applied, context);
+            }
         }
-        self.model.apply_all(&ops, Some(&results), self.history.is_some());
         if let Some(history) = &mut self.history {
             history.insert(self.lsn, self.model.clone());
         } else {

@@ -272,7 +272,7 @@ impl Writer {
             self.delete_stamps.insert(segment.id, (stamp, alive));
         }
         self.delete_stamps.retain(|segment, _| stamps.contains_key(segment));
-        let log_mark = self.log.as_mut().and_then(Translog::roll);
+        let log_mark = self.log.as_mut().and_then(|log| log.roll(&self.store.tombstones));
         let commit = Commit {
             index_uuid: shared.identity.uuid.clone(),
             term: self.term,
@@ -335,7 +335,7 @@ impl Writer {
 
     fn trim_log(&mut self, shared: &Shared, mark: Option<Increment>) {
         let Some(log) = self.log.as_mut() else { return };
-        let trimmed = log.trim(mark);
+        let trimmed = log.trim(mark, &self.store.tombstones);
         if log.poisoned().is_some() {
             // Writes are refused until a flush of everything and this have succeeded.
             let delay = if trimmed.is_ok() { Duration::ZERO } else { FIRST_RETRY };

@@ -185,10 +185,12 @@ impl Writer {
         let lsn = lsn.map(|lsn| lsn.0);
         let first = self.next_seq_no;
         let circumstances = Circumstances { followed, term: self.term, lsn, first };
+        self.store.tombstones.keep_for(shared.identity.settings.load().gc_deletes);
         let spooled = batch.spooled.map(|spooled| self.write_spooled(spooled, circumstances));
         let spooled = spooled.transpose()?;
         let mut applied = apply(&mut self.store, &batch.ops, circumstances, &mut self.next_seq_no)?;
-        let mut wrote = !applied.changes.is_empty();
+        let visible = |change: &Change| !matches!(change, Change::Tombstone { .. });
+        let mut wrote = applied.changes.iter().any(visible);
         if let Some(spooled) = spooled {
             applied.grew |= spooled.grew;
             wrote |= spooled.wrote;
@@ -375,7 +377,9 @@ fn remember(recent: &mut super::shared::Recent, changes: &[Change]) {
                 };
                 recent.insert(id.clone(), Some(document));
             }
-            Change::Delete { id } => recent.insert(id.clone(), None),
+            Change::Delete { id, .. } => recent.insert(id.clone(), None),
+            // Nothing was there.
+            Change::Tombstone { .. } => {}
             Change::Clear => recent.clear_all(),
         }
     }

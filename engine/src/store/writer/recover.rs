@@ -191,7 +191,9 @@ fn load(home: &Home, identity: &Identity, translogs: Translogs) -> Result<Loaded
             let message = format!("the translog [{}] is missing", path.display());
             return Err(Error::new(ErrorKind::Corrupt, message));
         }
-        let durability = identity.settings.load().durability;
+        let settings = identity.settings.load();
+        let durability = settings.durability;
+        store.tombstones.keep_for(settings.gc_deletes);
         log = Some(Translog::open(disk, &path, durability, |record| {
             match record {
                 Record::Changes { changes, next_seq_no: after } if after > next_seq_no => {
@@ -202,6 +204,7 @@ fn load(home: &Home, identity: &Identity, translogs: Translogs) -> Result<Loaded
                 Record::Mapping(mapping) => {
                     replayed |= store.grow_if_later(Mapping::from_json(&mapping)?)?;
                 }
+                Record::Tombstones { changes, first } => store.recall(changes, first)?,
                 Record::Changes { .. } => {}
             }
             Ok(())
