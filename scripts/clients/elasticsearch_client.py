@@ -56,6 +56,39 @@ try:
 except NotFoundError:
     pass
 assert client.count(index="birds")["count"] == 999
+
+# All documents, page by page; many writers at once; copies.
+seen = {hit["_id"] for hit in helpers.scan(client, index="birds", size=100)}
+assert len(seen) == 999, len(seen)
+ordered = helpers.scan(client, index="birds", query={"sort": ["n"]}, size=300, preserve_order=True)
+assert [hit["_source"]["n"] for hit in ordered] == [n for n in range(1000) if n != 7]
+assert helpers.reindex(client, "birds", "copies") == (999, 0)
+more = ({"_index": "more", "_id": str(n), "n": n} for n in range(500))
+assert all(ok for ok, _ in helpers.parallel_bulk(client, more, thread_count=4, chunk_size=50))
+client.indices.refresh(index="copies,more")
+assert client.count(index="copies,more")["count"] == 1499
+copied = client.reindex(source={"index": "more"}, dest={"index": "third"}, refresh=True)
+assert (copied["created"], copied["failures"]) == (500, []), copied
+updated = client.update_by_query(index="third", query={"range": {"n": {"lt": 100}}}, refresh=True)
+assert updated["updated"] == 100, updated
+task = client.delete_by_query(
+    index="third", query={"range": {"n": {"gte": 100}}}, wait_for_completion=False
+)["task"]
+done = client.tasks.get(task_id=task, wait_for_completion=True)
+assert done["response"]["deleted"] == 400, done
+point = client.open_point_in_time(index="birds", keep_alive="1m")["id"]
+first = client.search(pit={"id": point}, sort=["n"], size=2)
+after = first["hits"]["hits"][-1]["sort"]
+second = client.search(pit={"id": point}, sort=["n"], size=2, search_after=after)
+assert [hit["_source"]["n"] for hit in second["hits"]["hits"]] == [2, 3], second
+assert client.close_point_in_time(id=point)["num_freed"] == 1
+client.index(index="third", id="x", document={}, version=5, version_type="external")
+try:
+    client.index(index="third", id="x", document={}, version=5, version_type="external")
+    raise AssertionError("the same external version should conflict")
+except ConflictError:
+    pass
+
 client.indices.delete(index="birds")
 assert not client.indices.exists(index="birds")
 print("done")

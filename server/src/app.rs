@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 
 use crate::cached_search::{self, Cache};
 use crate::config::Config;
+use crate::contexts::Contexts;
 use crate::error::{Error, Kind, Result};
 use crate::http::call::Bodies;
 use crate::http::listener::BoundedListener;
@@ -20,6 +21,7 @@ use crate::identity::Identity;
 use crate::pools::Pools;
 use crate::sampler;
 use crate::statistics::Statistics;
+use crate::tasks::Tasks;
 
 /// What all requests share.
 #[derive(Debug)]
@@ -31,6 +33,8 @@ pub struct App {
     pub(crate) pipelines: Vec<PipelineHandle>,
     pub(crate) identity: Identity,
     pub(crate) pools: Pools,
+    pub(crate) tasks: Arc<Tasks>,
+    pub(crate) contexts: Arc<Contexts>,
     pub(crate) bodies: Arc<Bodies>,
     pub(crate) statistics: Statistics,
     pub(crate) started: Instant,
@@ -58,6 +62,8 @@ impl App {
         }
         let app = Arc::new(Self {
             pools: Pools::new(&config.pools),
+            tasks: Tasks::new(&config.tasks),
+            contexts: Contexts::open(&config.search),
             bodies: Arc::default(),
             statistics: Statistics::default(),
             started: Instant::now(),

@@ -28,6 +28,8 @@ pub struct Config {
     pub engine: EngineConfig,
     /// The limits of searches.
     pub search: SearchConfig,
+    /// The limits of tasks.
+    pub tasks: TasksConfig,
     /// The result cache.
     pub cache: CacheConfig,
     /// The history of Egret's own statistics.
@@ -104,6 +106,20 @@ pub struct SearchConfig {
     pub max_wait_for_timeout_ms: u64,
     /// A request may name so many indexes.
     pub max_indexes: usize,
+    /// Scrolls and points in time that may be open.
+    pub max_open_contexts: usize,
+    /// How long one may be kept open without being used.
+    pub max_keep_alive_ms: u64,
+}
+
+/// The limits of tasks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TasksConfig {
+    /// Tasks at once.
+    pub max_running: usize,
+    /// Ended tasks whose results are kept.
+    pub max_results: usize,
 }
 
 /// The result cache.
@@ -170,6 +186,7 @@ impl Default for Config {
             pools: PoolsConfig::default(),
             engine: EngineConfig::default(),
             search: SearchConfig::default(),
+            tasks: TasksConfig::default(),
             cache: CacheConfig::default(),
             metrics: MetricsConfig::default(),
             pipelines: Vec::new(),
@@ -220,7 +237,15 @@ impl Default for SearchConfig {
             wait_for_timeout_ms: 5_000,
             max_wait_for_timeout_ms: 60_000,
             max_indexes: 1_000,
+            max_open_contexts: 500,
+            max_keep_alive_ms: 86_400_000,
         }
+    }
+}
+
+impl Default for TasksConfig {
+    fn default() -> Self {
+        Self { max_running: 32, max_results: 256 }
     }
 }
 
@@ -289,6 +314,8 @@ impl Config {
             ("engine.indexing_budget_bytes", self.engine.indexing_budget_bytes),
             ("search.max_result_window", self.search.max_result_window),
             ("search.max_indexes", self.search.max_indexes),
+            ("tasks.max_running", self.tasks.max_running),
+            ("tasks.max_results", self.tasks.max_results),
             ("cache.budget_bytes", usize::from(self.cache.budget_bytes > 0)),
             ("metrics.interval_seconds", usize::from(self.metrics.interval_seconds > 0)),
         ];

@@ -34,6 +34,8 @@ pub enum Kind {
     MethodNotAllowed,
     /// Something named in the request is not there, other than an index or a document.
     NotFound,
+    /// A scroll or point in time that is not open.
+    ContextMissing,
     /// The request contradicts the state of a pipeline, as an LSN of another system.
     Conflict,
     /// A deadline passed.

@@ -151,7 +151,7 @@ fn plain_action_line(line: &[u8], defaults: &Defaults) -> Option<Item> {
         return None;
     }
     let index = metadata.index.map(Arc::from).or_else(|| defaults.index.clone())?;
-    let condition = condition(action == Action::Create, None, None).ok()?;
+    let condition = if action == Action::Create { Condition::Absent } else { Condition::None };
     let id = metadata.id.map(Cow::into_owned);
     Some(Item { action, index, id, condition, body: Body::Nothing })
 }
@@ -200,17 +200,24 @@ fn metadata_of(
 ) -> Result<Item> {
     let mut index = None;
     let mut id = None;
-    let (mut seq_no, mut term) = (None, None);
-    let mut create = action == Action::Create;
+    let mut wanted = Versioning { create: action == Action::Create, ..Versioning::default() };
     for (key, value) in metadata {
         let field = Field::new("bulk", key, value);
         match key.as_str() {
             "_index" => index = Some(Arc::from(field.text()?)),
             "_id" if value.is_null() => {}
             "_id" => id = Some(field.text()?),
-            "if_seq_no" => seq_no = Some(field.count()? as u64),
-            "if_primary_term" => term = Some(field.count()? as u64),
-            "op_type" if action == Action::Index => create |= op_type(&field)?,
+            "if_seq_no" => wanted.seq_no = Some(field.count()? as u64),
+            "if_primary_term" => wanted.term = Some(field.count()? as u64),
+            "version" | "version_type" if action == Action::Update => {
+                return Err(Error::validation(
+                    "Update requests do not support versioning. Please use `if_seq_no` and \
+                     `if_primary_term` instead",
+                ));
+            }
+            "version" => wanted.version = Some(field.count()? as u64),
+            "version_type" => wanted.version_type = version_type(&field.text()?)?,
+            "op_type" if action == Action::Index => wanted.create |= op_type(&field)?,
             "require_alias" => {
                 if field.boolean()? {
                     return Err(Error::argument("[require_alias] is not supported"));
@@ -231,8 +238,11 @@ fn metadata_of(
     if id.is_none() && matches!(action, Action::Update | Action::Delete) {
         return Err(Error::validation("id is missing"));
     }
-    let action = if create { Action::Create } else { action };
-    let condition = condition(create, seq_no, term)?;
+    let action = if wanted.create { Action::Create } else { action };
+    let condition = wanted.condition()?;
+    if id.is_none() && matches!(condition, Condition::External { .. }) {
+        return Err(Error::validation(NO_ID));
+    }
     Ok(Item { action, index, id, condition, body: Body::Nothing })
 }
 
@@ -246,8 +256,73 @@ pub(crate) fn op_type(field: &Field<'_>) -> Result<bool> {
     }
 }
 
-/// What must hold for a write.
-pub(crate) fn condition(create: bool, seq_no: Option<u64>, term: Option<u64>) -> Result<Condition> {
+/// A version counted elsewhere is one of a document that is named.
+pub(crate) const NO_ID: &str = "an id must be provided if version type or value are set";
+
+/// Who counts a document's versions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum VersionType {
+    /// Egret.
+    #[default]
+    Internal,
+    /// Somebody else; each must be above the last.
+    External,
+    /// Somebody else; each must be at least the last.
+    ExternalOrEqual,
+}
+
+/// `version_type`.
+pub(crate) fn version_type(text: &str) -> Result<VersionType> {
+    match text.to_ascii_lowercase().as_str() {
+        "internal" => Ok(VersionType::Internal),
+        "external" | "external_gt" => Ok(VersionType::External),
+        "external_gte" => Ok(VersionType::ExternalOrEqual),
+        _ => Err(Error::argument(format!("No version type match [{text}]"))),
+    }
+}
+
+/// What a write says of the document that it meets.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Versioning {
+    pub(crate) create: bool,
+    pub(crate) seq_no: Option<u64>,
+    pub(crate) term: Option<u64>,
+    pub(crate) version: Option<u64>,
+    pub(crate) version_type: VersionType,
+}
+
+impl Versioning {
+    /// What must hold for the write.
+    pub(crate) fn condition(self) -> Result<Condition> {
+        let Self { create, seq_no, term, version, version_type } = self;
+        let or_equal = match (version_type, version) {
+            (VersionType::Internal, None) => return condition(create, seq_no, term),
+            (VersionType::Internal, Some(_)) => {
+                return Err(Error::validation(
+                    "internal versioning can not be used for optimistic concurrency control. \
+                     Please use `if_seq_no` and `if_primary_term` instead",
+                ));
+            }
+            (VersionType::External, _) => false,
+            (VersionType::ExternalOrEqual, _) => true,
+        };
+        if create {
+            return Err(Error::validation(
+                "create operations only support internal versioning. use index instead",
+            ));
+        }
+        if seq_no.is_some() || term.is_some() {
+            return Err(Error::validation("compare and write operations can not use versioning"));
+        }
+        let version = version.ok_or_else(|| {
+            let name = if or_equal { "EXTERNAL_GTE" } else { "EXTERNAL" };
+            Error::validation(format!("illegal version value [-3] for version type [{name}]"))
+        })?;
+        Ok(Condition::External { version, or_equal })
+    }
+}
+
+fn condition(create: bool, seq_no: Option<u64>, term: Option<u64>) -> Result<Condition> {
     match (create, seq_no, term) {
         (false, None, None) => Ok(Condition::None),
         (true, None, None) => Ok(Condition::Absent),

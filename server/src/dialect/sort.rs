@@ -76,6 +76,7 @@ fn key(name: &str, descending: Option<bool>) -> Sort {
     let by = match name {
         "_score" => SortBy::Score,
         "_doc" => SortBy::Doc,
+        "_shard_doc" => SortBy::ShardDoc,
         field => SortBy::Field(field.to_owned()),
     };
     let descending = descending.unwrap_or(by == SortBy::Score);

@@ -24,6 +24,7 @@ fn classify(kind: Kind) -> (StatusCode, &'static str) {
         Kind::Rejected => (StatusCode::TOO_MANY_REQUESTS, "es_rejected_execution_exception"),
         Kind::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
         Kind::NotFound => (StatusCode::NOT_FOUND, "resource_not_found_exception"),
+        Kind::ContextMissing => (StatusCode::NOT_FOUND, "search_context_missing_exception"),
         Kind::Conflict => (StatusCode::CONFLICT, "position_conflict_exception"),
         Kind::Timeout => (StatusCode::GATEWAY_TIMEOUT, "timeout_exception"),
         Kind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable_exception"),
@@ -88,7 +89,10 @@ pub(crate) fn to_json(error: &Error) -> Map<String, Value> {
 /// The whole body of an answer that is an error.
 pub(crate) fn body(error: &Error) -> Value {
     let status = status(error).as_u16();
-    let query = matches!(error.kind(), Kind::QueryShard | Kind::Engine(ErrorKind::InvalidQuery));
+    let query = matches!(
+        error.kind(),
+        Kind::QueryShard | Kind::ContextMissing | Kind::Engine(ErrorKind::InvalidQuery)
+    );
     match error.kind() {
         Kind::NoHandler => json!({ "error": error.reason() }),
         Kind::MethodNotAllowed => json!({ "error": error.reason(), "status": status }),

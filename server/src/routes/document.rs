@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use egret_engine::Index;
-use egret_engine::batch::WriteOp;
+use egret_engine::batch::{Condition, WriteOp};
 use egret_engine::search::request::SourceFilter;
 use egret_engine::snapshot::StoredDocument;
+use egret_engine::{ErrorKind, Index};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value, json};
 
@@ -20,9 +20,18 @@ use crate::error::{Error, Kind, Result};
 use crate::http::{Call, Params, Reply};
 use crate::identity::new_id;
 
-const CONDITIONS: &[&str] = &["if_seq_no", "if_primary_term", "op_type"];
-const READING: &[&str] =
-    &["_source", "_source_includes", "_source_excludes", "realtime", "refresh", "preference"];
+const CONDITIONS: &[&str] = &["if_seq_no", "if_primary_term", "version", "version_type", "op_type"];
+const READING: &[&str] = &[
+    "_source",
+    "_source_includes",
+    "_source_excludes",
+    "stored_fields",
+    "version",
+    "version_type",
+    "realtime",
+    "refresh",
+    "preference",
+];
 
 pub(super) async fn index(
     State(app): State<Arc<App>>,
@@ -61,7 +70,11 @@ async fn put(
         return Err(Error::new(Kind::Content, "request body is required"));
     }
     let create = create || op_type(&call.params)?;
-    let condition = condition(&call.params, create || id.is_none())?;
+    // A new id is nobody else's, so that nothing is to be checked.
+    let condition = condition(&call.params, create)?;
+    if id.is_none() && matches!(condition, Condition::External { .. }) {
+        return Err(Error::validation(bulk::NO_ID));
+    }
     let id = id.unwrap_or_else(new_id);
     let op = WriteOp::Upsert { id, source: call.body.clone(), condition };
     let (index, applied) = write::one(app, index, op, refresh).await?;
@@ -80,9 +93,46 @@ fn op_type(params: &Params) -> Result<bool> {
 }
 
 /// What must hold for the write.
-pub(super) fn condition(params: &Params, create: bool) -> Result<egret_engine::batch::Condition> {
+pub(super) fn condition(params: &Params, create: bool) -> Result<Condition> {
     let number = |key| Ok::<_, Error>(params.count(key)?.map(|number| number as u64));
-    bulk::condition(create, number("if_seq_no")?, number("if_primary_term")?)
+    let versioning = bulk::Versioning {
+        create,
+        seq_no: number("if_seq_no")?,
+        term: number("if_primary_term")?,
+        version: number("version")?,
+        version_type: version_type(params)?,
+    };
+    versioning.condition()
+}
+
+fn version_type(params: &Params) -> Result<bulk::VersionType> {
+    params.filled("version_type").map_or(Ok(bulk::VersionType::default()), bulk::version_type)
+}
+
+/// Refuses a document whose version is not the one that the request expects.
+fn expect_version(params: &Params, found: Option<&StoredDocument>, index: &str) -> Result<()> {
+    version_type(params)?;
+    let (Some(expected), Some(found)) = (params.count("version")?, found) else { return Ok(()) };
+    if found.version == expected as u64 {
+        return Ok(());
+    }
+    let reason = format!(
+        "[{}]: version conflict, current version [{}] is different than the one provided \
+         [{expected}]",
+        found.id, found.version
+    );
+    Err(Error::new(Kind::Engine(ErrorKind::VersionConflict), reason).with_index(index))
+}
+
+/// Egret stores no field beside the source, which those who name fields get only by name.
+fn stored_fields(params: &Params, filter: SourceFilter) -> Result<SourceFilter> {
+    let names = params.list("stored_fields");
+    let with_source = crate::dialect::search::stored_fields(&names)?;
+    let asked = ["_source", "_source_includes", "_source_excludes"];
+    if names.is_empty() || with_source || asked.iter().any(|key| params.has(key)) {
+        return Ok(filter);
+    }
+    Ok(SourceFilter::None)
 }
 
 pub(super) async fn delete(
@@ -143,10 +193,11 @@ pub(super) async fn read(
     call.params.allow(&[READING, freshness::PARAMS].concat())?;
     let mut index = targets::single(&app, &index)?;
     freshness::wait(&app, &call.params, std::slice::from_mut(&mut index)).await?;
-    let filter = source_filter(&call.params);
+    let filter = stored_fields(&call.params, source_filter(&call.params))?;
     // Taken before the document is read, so that it promises no more than was seen.
     let (_, checkpoints) = freshness::snapshots(std::slice::from_ref(&index));
     let found = find(&app, &index, &id, &call.params).await?;
+    expect_version(&call.params, found.as_ref(), index.name())?;
     let status = if found.is_some() { StatusCode::OK } else { StatusCode::NOT_FOUND };
     let body = written(index.name(), &id, found.as_ref(), &filter)?;
     Ok(freshness::mark(Reply::raw_json(status, body), checkpoints.into_iter()))
@@ -194,6 +245,7 @@ pub(super) async fn source(
     }
     let (_, checkpoints) = freshness::snapshots(std::slice::from_ref(&index));
     let found = find(&app, &index, &id, &call.params).await?;
+    expect_version(&call.params, found.as_ref(), index.name())?;
     let source = found.map(|found| source::apply(&filter, &found.source)).transpose()?.flatten();
     let source = source.ok_or_else(|| {
         let reason = format!("Document not found [{}]/[{id}]", index.name());

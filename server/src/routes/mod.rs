@@ -3,11 +3,13 @@
 mod aliases;
 mod analyze;
 mod bulk;
+mod by_query;
 mod cache;
 mod cat;
 mod cdc;
 mod cluster;
 mod count;
+mod data_stream;
 mod document;
 mod field_mapping;
 mod freshness;
@@ -19,12 +21,15 @@ mod metrics;
 mod mget;
 mod msearch;
 mod page;
+mod pit;
 mod prometheus;
 mod resolve;
 mod root;
+mod scroll;
 mod search;
 mod settings;
 mod targets;
+mod tasks;
 mod templates;
 mod update;
 mod write;
@@ -35,7 +40,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{Method, Uri};
 use axum::middleware::from_fn;
-use axum::routing::{get, post, put};
+use axum::routing::{delete, get, post, put};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::decompression::RequestDecompressionLayer;
 
@@ -74,12 +79,32 @@ fn documents() -> Router<Arc<App>> {
         .route("/{index}/_mget", get(mget::mget_in).post(mget::mget_in))
         .route("/_bulk", post(bulk::bulk).put(bulk::bulk))
         .route("/{index}/_bulk", post(bulk::bulk_in).put(bulk::bulk_in))
+        .route("/{index}/_update_by_query", post(by_query::update))
+        .route("/{index}/_delete_by_query", post(by_query::delete))
+        .route("/_reindex", post(by_query::reindex))
+        .route("/_update_by_query/{id}/_rethrottle", post(tasks::rethrottle))
+        .route("/_delete_by_query/{id}/_rethrottle", post(tasks::rethrottle))
+        .route("/_reindex/{id}/_rethrottle", post(tasks::rethrottle))
+        .route("/_tasks", get(tasks::list))
+        .route("/_tasks/_cancel", post(tasks::cancel_all))
+        .route("/_tasks/{id}", get(tasks::read))
+        .route("/_tasks/{id}/_cancel", post(tasks::cancel))
 }
 
 fn searches() -> Router<Arc<App>> {
     Router::new()
         .route("/_search", get(search::search_all).post(search::search_all))
         .route("/{index}/_search", get(search::search).post(search::search))
+        .route("/_search/scroll", get(scroll::next).post(scroll::next).delete(scroll::close))
+        .route(
+            "/_search/scroll/{id}",
+            get(scroll::next_of).post(scroll::next_of).delete(scroll::close_one),
+        )
+        .route("/{index}/_pit", post(pit::open))
+        .route("/_pit", delete(pit::close))
+        .route("/{index}/_search/point_in_time", post(pit::open_point))
+        .route("/_search/point_in_time", delete(pit::close_points))
+        .route("/_search/point_in_time/_all", get(pit::list).delete(pit::close_all))
         .route("/_msearch", get(msearch::msearch).post(msearch::msearch))
         .route("/{index}/_msearch", get(msearch::msearch_in).post(msearch::msearch_in))
         .route("/_count", get(count::count_all).post(count::count_all))
@@ -106,6 +131,8 @@ fn indexes() -> Router<Arc<App>> {
         .route("/_settings/{name}", get(settings::read_named_all))
         .route("/{index}/_settings", get(settings::read).put(settings::update))
         .route("/{index}/_settings/{name}", get(settings::read_named))
+        .route("/_data_stream", get(data_stream::all))
+        .route("/_data_stream/{name}", get(data_stream::named))
         .route("/_refresh", get(maintenance::refresh_all).post(maintenance::refresh_all))
         .route("/{index}/_refresh", get(maintenance::refresh).post(maintenance::refresh))
         .route("/_flush", get(maintenance::flush_all).post(maintenance::flush_all))

@@ -13,9 +13,10 @@ use egret_engine::{Checkpoint, Snapshot};
 use serde_json::{Map, Value};
 
 use super::targets::{self, Targets};
-use super::{document, freshness};
+use super::{document, freshness, pit, scroll};
 use crate::app::App;
 use crate::cached_search::{self, CacheUse, Search};
+use crate::contexts::Point;
 use crate::dialect::json::{Field, parse_object};
 use crate::dialect::lucene::{TextOptions, parse};
 use crate::dialect::query::{FieldKind, Fields, QueryReader, operator};
@@ -48,6 +49,7 @@ const KNOWN: &[&str] = &[
     "typed_keys",
     "rest_total_hits_as_int",
     "request_cache",
+    "scroll",
     "search_type",
     // Of no consequence on one node, where every index has one shard.
     "preference",
@@ -81,8 +83,8 @@ async fn counted(app: &Arc<App>, call: &Call, expression: &str) -> Result<Reply>
 pub(super) struct Found {
     /// The JSON.
     pub(super) body: Vec<u8>,
-    cache: CacheUse,
-    checkpoints: Vec<Option<Checkpoint>>,
+    pub(super) cache: CacheUse,
+    pub(super) checkpoints: Vec<Option<Checkpoint>>,
 }
 
 /// Runs a search and counts it.
@@ -109,11 +111,24 @@ async fn found(
     started: Instant,
 ) -> Result<Found> {
     let limits = &app.config.search;
-    let mut targets = Targets::searched(app, expression, params)?;
-    freshness::wait(app, params, &mut targets.indexes).await?;
-    let (snapshots, checkpoints) = freshness::snapshots(&targets.indexes);
-    let mut request = read(&parse_object(body)?, params, &SnapshotFields(&snapshots))?;
-    request.query = targets.restrict(request.query, &snapshots)?;
+    let mut body = parse_object(body)?;
+    let held = pit::held(app, &mut body, expression)?;
+    let (point, targets) = if let Some(held) = &held {
+        (Point::clone(&held.point), None)
+    } else {
+        let (point, targets) = published(app, params, expression).await?;
+        (point, Some(targets))
+    };
+    let mut request = read(&body, params, &SnapshotFields(&point.snapshots))?;
+    request.query = match targets {
+        Some(targets) => targets.restrict(request.query, &point.snapshots)?,
+        None => pit::restrict(request.query, &point),
+    };
+    pit::break_ties(&mut request, held.is_some())?;
+    if params.has("scroll") {
+        return scroll::begin(app, params, point, request, started).await;
+    }
+    let Point { indexes, snapshots, checkpoints, .. } = point;
     dialect::check(&request, limits.max_result_window)?;
     if request.timeout.is_none() {
         request.timeout = limits.default_timeout();
@@ -122,12 +137,33 @@ async fn found(
         typed_keys: params.is_true("typed_keys")?,
         total_as_int: params.is_true("rest_total_hits_as_int")?,
     };
-    let may_cache = params.boolean("request_cache")?.unwrap_or(true);
-    let search = Search { indexes: targets.indexes, snapshots, request, shape };
+    // What is held is not what is published: its answers are nobody else's.
+    let may_cache = params.boolean("request_cache")?.unwrap_or(true) && held.is_none();
+    let search = Search { indexes, snapshots, request, shape };
     let (rest, cache) = cached_search::answer(app, search, may_cache).await?;
-    let mut body = format!("{{\"took\":{},", started.elapsed().as_millis()).into_bytes();
-    body.extend_from_slice(&rest);
-    Ok(Found { body, cache, checkpoints })
+    let id = held.map(|held| ("pit_id", held.id));
+    Ok(Found { body: opened(id, started, &rest), cache, checkpoints })
+}
+
+/// The beginning of an answer, put before the rest.
+pub(super) fn opened(id: Option<(&str, String)>, started: Instant, rest: &[u8]) -> Vec<u8> {
+    let id = id.map_or(String::new(), |(key, id)| format!("\"{key}\":\"{id}\","));
+    let mut body = format!("{{{id}\"took\":{},", started.elapsed().as_millis()).into_bytes();
+    body.extend_from_slice(rest);
+    body
+}
+
+/// What is published of the indexes that an expression names.
+pub(super) async fn published(
+    app: &App,
+    params: &Params,
+    expression: &str,
+) -> Result<(Point, Targets)> {
+    let mut targets = Targets::searched(app, expression, params)?;
+    freshness::wait(app, params, &mut targets.indexes).await?;
+    let indexes = targets.indexes.clone();
+    let (snapshots, checkpoints) = freshness::snapshots(&indexes);
+    Ok((Point { indexes, snapshots, checkpoints, filter: None }, targets))
 }
 
 /// The request of a body and the parameters beside it, which go before it.
