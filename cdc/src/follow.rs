@@ -62,7 +62,8 @@ impl Pipeline {
             match error.kind() {
                 ErrorKind::Refused | ErrorKind::Invalid => {
                     tracing::error!(%error, pipeline = self.config.name, "change capture refuses to go on");
-                    return self.board.set_state(PipelineState::Refused, reason);
+                    self.board.set_state(PipelineState::Refused, reason);
+                    return self.guard_source(&error.to_string()).await;
                 }
                 ErrorKind::ChangesLost => {
                     tracing::warn!(%error, pipeline = self.config.name, "the tables are copied again");

@@ -29,6 +29,7 @@ mod position;
 mod progress;
 mod publication;
 mod receipts;
+mod refused;
 mod selection;
 mod sink;
 mod slot;

@@ -169,6 +169,41 @@ async fn retained_log_is_capped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_refused_pipeline_keeps_the_cap() {
+    let cluster = tokio::task::spawn_blocking(|| Cluster::start(ClusterOptions::default()));
+    let database = Database::create_on(&Arc::new(cluster.await.unwrap())).await;
+    database.execute("CREATE TABLE notes (id int PRIMARY KEY, note jsonb)").await;
+    database.execute("INSERT INTO notes VALUES (0, '{\"a\": 1}')").await;
+    let following = Following::follow(database, |config| {
+        config.max_retained_wal_bytes = 32 << 20;
+        config.max_dead_letters = 10;
+    });
+    following.streams().await;
+    following
+        .database
+        .execute(
+            "INSERT INTO notes SELECT n, '{\"a\": {\"b\": 1}}' FROM generate_series(1, 50) AS n",
+        )
+        .await;
+    following.reaches(PipelineState::Refused).await;
+    assert!(slot(&following).await.is_some());
+    following
+        .database
+        .execute(
+            "CREATE TABLE bulk AS SELECT n, repeat('x', 100) FROM generate_series(1, 500000) AS n",
+        )
+        .await;
+    poll::until("the slot dropped", async || slot(&following).await.is_none().then_some(())).await;
+    poll::until("the reason", async || {
+        let reason = following.pipeline().status().reason.unwrap_or_default();
+        (reason.contains("max_dead_letters") && reason.contains("max_retained_wal_bytes"))
+            .then_some(())
+    })
+    .await;
+    tokio::time::timeout(Duration::from_secs(10), following.pipeline().stop()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn another_cluster_is_refused() {
     let mut following = Following::start(TABLE).await;
     following.stop().await;
