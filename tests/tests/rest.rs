@@ -164,6 +164,41 @@ async fn documents_come_change_and_go() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn statistics_count_documents_and_bytes() {
+    let egret = birds().await;
+    egret.put("/nests/_doc/1?refresh=true", &json!({"twigs": 40})).await.ok();
+    egret.delete("/birds/_doc/5?refresh=true").await.ok();
+    let all = egret.get("/_stats").await.ok();
+    assert_eq!(all["_shards"], json!({"total": 2, "successful": 2, "failed": 0}));
+    assert_eq!(all["_all"]["total"], all["_all"]["primaries"]);
+    assert_eq!(all["_all"]["total"]["docs"]["count"], 5);
+    let of = |name: &str, metric: &str, key: &str| {
+        all["indices"][name]["total"][metric][key].as_u64().unwrap()
+    };
+    assert_eq!((of("birds", "docs", "count"), of("nests", "docs", "count")), (4, 1));
+    assert_eq!((of("nests", "segments", "count"), of("nests", "translog", "operations")), (1, 1));
+    // Nothing is flushed yet: all of it is in memory.
+    assert!(of("nests", "store", "size_in_bytes") > 0);
+    assert_eq!(of("nests", "segments", "memory_in_bytes"), of("nests", "store", "size_in_bytes"));
+    egret.post("/nests/_flush", &json!({})).await.ok();
+    let one = egret.get("/nests/_stats/docs,segments?level=shards").await.ok();
+    let sections = json!({"docs": {"count": 1, "deleted": 0},
+                          "segments": {"count": 1, "memory_in_bytes": 0}});
+    assert_eq!(one["indices"]["nests"]["total"], sections);
+    assert_eq!(one["indices"]["nests"]["shards"]["0"][0]["docs"], sections["docs"]);
+    assert!(egret.get("/_stats?level=cluster").await.ok()["indices"].is_null());
+    for (path, status, named) in [
+        ("/_stats/doc", 400, "unrecognized metric: [doc]"),
+        ("/_stats?level=shard", 400, "but was [shard]"),
+        ("/none/_stats", 404, "no such index [none]"),
+    ] {
+        let answer = egret.get(path).await;
+        assert_eq!(answer.status, status, "{path}");
+        assert!(answer.body["error"]["reason"].as_str().unwrap().contains(named), "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_is_named() {
     let egret = birds().await;
     let check = async |path: &str, body: &str, status: u16, kind: &str, named: &str| {

@@ -41,6 +41,11 @@ impl Params {
         Self { path: path.to_owned(), pairs }
     }
 
+    /// The path of the request.
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+
     /// Refuses parameters that are neither common nor among `known`.
     pub(crate) fn allow(&self, known: &[&str]) -> Result<()> {
         let is_known = |key: &str| EVERYWHERE.contains(&key) || known.contains(&key);

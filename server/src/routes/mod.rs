@@ -28,6 +28,7 @@ mod root;
 mod scroll;
 mod search;
 mod settings;
+mod stats;
 mod targets;
 mod tasks;
 mod templates;
@@ -136,6 +137,10 @@ fn indexes() -> Router<Arc<App>> {
         .route("/_refresh", get(maintenance::refresh_all).post(maintenance::refresh_all))
         .route("/{index}/_refresh", get(maintenance::refresh).post(maintenance::refresh))
         .route("/_flush", get(maintenance::flush_all).post(maintenance::flush_all))
+        .route("/_stats", get(stats::all))
+        .route("/_stats/{metrics}", get(stats::all_metric))
+        .route("/{index}/_stats", get(stats::of))
+        .route("/{index}/_stats/{metrics}", get(stats::of_metric))
         .route("/{index}/_flush", get(maintenance::flush).post(maintenance::flush))
 }
 
