@@ -4,31 +4,58 @@
 //! `position.json`, replaced atomically:
 //!
 //! ```json
-//! {"format": 2, "system_identifier": 7301, "timeline": 1, "slot": "egret_main", "lsn": "0/1A2B3C",
-//!  "streamed": "0/1A2B3C", "joined": ["<uuid>"], "held": ["<uuid>"]}
+//! {"format": 2, "crc32c": 305419896, "position": {"system_identifier": 7301, "timeline": 1,
+//!  "slot": "egret_main", "lsn": "0/1A2B3C", "streamed": "0/1A2B3C", "joined": ["<uuid>"],
+//!  "held": ["<uuid>"]}}
 //! ```
+//!
+//! The checksum is of the bytes of the value of "position", exactly as written.
 //!
 //! The joined indexes hold everything up to `streamed`. The held ones are being brought to where the
 //! stream is: what they do not hold yet is after `lsn`. Any other index has missed changes and must
-//! be copied. Format 1 had neither list nor `streamed`, and spoke for every index; formats above 2
-//! are refused. Without the file there is nothing to go on from, and the tables are copied.
+//! be copied. Format 1 had the position's values beside "format", neither checksum, lists nor
+//! `streamed`, and spoke for every index; formats above 2 are refused. Without the file there is nothing to go on from, and the tables are copied.
 
 use std::path::{Path, PathBuf};
 
 use egret_aof::disk::{Disk, replace_file};
 use egret_engine::{Checkpoint, Lsn};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::error::{Error, ErrorKind, Result};
 
 const FORMAT: u32 = 2;
-const OLDEST_FORMAT: u32 = 1;
+
+#[derive(Deserialize)]
+struct Version {
+    format: u32,
+}
+
+/// The first format.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct First {
+    #[serde(rename = "format")]
+    _format: u32,
+    system_identifier: u64,
+    timeline: u32,
+    slot: String,
+    lsn: Lsn,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Envelope {
+    format: u32,
+    crc32c: u32,
+    position: Box<RawValue>,
+}
 
 /// What the file says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Position {
-    format: u32,
     /// The cluster that the position belongs to.
     pub(crate) system_identifier: u64,
     /// The timeline that it belongs to.
@@ -38,13 +65,10 @@ pub(crate) struct Position {
     /// The database may forget everything up to here.
     pub(crate) lsn: Lsn,
     /// Everything up to here is durable in every joined index.
-    #[serde(default)]
     streamed: Option<Lsn>,
     /// The indexes that the stream writes to; all where the file is of format 1.
-    #[serde(default)]
     joined: Option<Vec<String>>,
     /// The indexes that are being brought to where the stream is.
-    #[serde(default)]
     held: Vec<String>,
 }
 
@@ -85,7 +109,6 @@ impl Position {
     /// which indexes that is.
     pub(crate) fn new(slot: &str, checkpoint: Checkpoint, streamed: Lsn, holds: Holds) -> Self {
         Self {
-            format: FORMAT,
             system_identifier: checkpoint.system_identifier,
             timeline: checkpoint.timeline,
             slot: slot.to_owned(),
@@ -120,17 +143,37 @@ impl Position {
             let message = format!("[{place}] {reason}; remove it to copy the tables again");
             Error::new(ErrorKind::Refused, message)
         };
-        let position: Self = serde_json::from_slice(&disk.read(&path)?)
-            .map_err(|error| damaged(format!("is damaged: {error}")))?;
-        if !(OLDEST_FORMAT..=FORMAT).contains(&position.format) {
-            return Err(damaged(format!("has the unknown format {}", position.format)));
+        Self::parse(&disk.read(&path)?).map(Some).map_err(damaged)
+    }
+
+    /// Reads the file's content, or says what is wrong with it.
+    fn parse(content: &[u8]) -> Result<Self, String> {
+        let corrupt = |error: serde_json::Error| format!("is damaged: {error}");
+        let Version { format } = serde_json::from_slice(content).map_err(corrupt)?;
+        match format {
+            1 => serde_json::from_slice(content).map(First::upgrade).map_err(corrupt),
+            FORMAT => {
+                let Envelope { crc32c, position, .. } =
+                    serde_json::from_slice(content).map_err(corrupt)?;
+                let found = crc32c::crc32c(position.get().as_bytes());
+                if found != crc32c {
+                    return Err(format!("is damaged: its checksum is [{found}], not [{crc32c}]"));
+                }
+                serde_json::from_str(position.get()).map_err(corrupt)
+            }
+            format => Err(format!("has the unknown format {format}")),
         }
-        Ok(Some(position))
+    }
+
+    fn content(&self) -> serde_json::Result<Vec<u8>> {
+        let position = serde_json::value::to_raw_value(self)?;
+        let crc32c = crc32c::crc32c(position.get().as_bytes());
+        serde_json::to_vec(&Envelope { format: FORMAT, crc32c, position })
     }
 
     /// Replaces the file, durably.
     pub(crate) fn store(&self, disk: &dyn Disk, folder: &Path) -> Result<()> {
-        let content = serde_json::to_vec(self).map_err(std::io::Error::other)?;
+        let content = self.content().map_err(std::io::Error::other)?;
         Ok(replace_file(disk, &path(folder), &content)?)
     }
 
@@ -142,6 +185,14 @@ impl Position {
             disk.sync_folder(folder)?;
         }
         Ok(())
+    }
+}
+
+impl First {
+    fn upgrade(self) -> Position {
+        let Self { system_identifier, timeline, slot, lsn, .. } = self;
+        let (streamed, joined, held) = (None, None, Vec::new());
+        Position { system_identifier, timeline, slot, lsn, streamed, joined, held }
     }
 }
 
@@ -189,6 +240,20 @@ mod tests {
     }
 
     #[test]
+    fn no_digit_changes_unseen() {
+        let disk = SimDisk::new();
+        position(5).store(&disk, Path::new("/")).unwrap();
+        let content = disk.read(Path::new("/position.json")).unwrap();
+        for at in 0..content.len() {
+            let mut damaged = content.clone();
+            damaged[at] ^= 1;
+            disk.damage(Path::new("/position.json"), &damaged).unwrap();
+            let read = Position::load(&disk, Path::new("/"));
+            assert!(read.is_err(), "{}", String::from_utf8_lossy(&damaged));
+        }
+    }
+
+    #[test]
     fn what_was_read_once_is_not_older_after_a_power_cut() {
         let folder = Path::new("/");
         for seed in 0..40 {
@@ -204,7 +269,7 @@ mod tests {
     }
 
     fn write_unsynced(disk: &SimDisk, path: &Path, position: &Position) {
-        let content = serde_json::to_vec(position).unwrap();
+        let content = position.content().unwrap();
         let write = |file: &mut dyn egret_aof::disk::DiskFile| file.write_all(&content);
         let temporary = egret_aof::disk::write_temporary(disk, path, write).unwrap();
         disk.rename(&temporary, path).unwrap();
