@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
+use self::syncs::Patience;
 use crate::acknowledge::{Acknowledgements, Ended};
 use crate::catalog::Fingerprint;
 use crate::discovery::{Discovered, Discovery};
@@ -51,6 +52,7 @@ pub(crate) struct Follower<'a> {
     fingerprints: watch::Sender<Vec<Fingerprint>>,
     members: Members,
     syncs: Vec<(usize, Handle)>,
+    patience: Patience,
     send_news: mpsc::Sender<(usize, News)>,
     news: mpsc::Receiver<(usize, News)>,
     /// At most one look at what there is, which may have been asked for again meanwhile.
@@ -109,6 +111,7 @@ impl<'a> Follower<'a> {
             fingerprints,
             members: Members::default(),
             syncs: Vec::new(),
+            patience: Patience::new(),
             send_news,
             news,
             looking: JoinSet::new(),

@@ -111,11 +111,6 @@ impl Outstanding {
         self.waiting.front().map(|waiting| waiting.begin)
     }
 
-    /// How many are not answered.
-    pub(crate) fn len(&self) -> usize {
-        self.waiting.len()
-    }
-
     /// The indexes that failed since this was last asked.
     pub(crate) fn take_failures(&mut self) -> Vec<(usize, Error)> {
         std::mem::take(&mut self.failures)

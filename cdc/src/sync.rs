@@ -42,8 +42,8 @@ const SUFFIX_BYTES: usize = 8;
 /// Events after which indexes are told how far the log was read, even while it never pauses.
 const EVENTS_BETWEEN_LOOKS: u32 = 256;
 
-/// Batches that may be unanswered when the stream takes over: they are waited for.
-const MAX_UNANSWERED: usize = 16;
+/// Batches that may be without an answer: the stream waits for them when it takes over.
+const MAX_UNANSWERED: usize = 256;
 
 /// A table to bring to where the stream is.
 #[derive(Clone)]
@@ -318,7 +318,8 @@ impl Sync {
         within(self.source.connect_timeout(), "starting to catch up", started).await?;
         let Server { system_identifier, timeline, .. } = self.server;
         let position = Checkpoint { system_identifier, timeline, lsn: start };
-        let (batches, bytes) = (self.config.outstanding_batches, self.config.outstanding_bytes);
+        let batches = self.config.outstanding_batches.min(MAX_UNANSWERED);
+        let bytes = self.config.outstanding_bytes;
         let outstanding = Outstanding::new(batches, bytes, self.letters.clone());
         let gathering = Arc::clone(&self.gathering);
         let mut stream = Stream::new(client, control, position, outstanding, gathering);
@@ -357,7 +358,8 @@ async fn follow(stream: &mut Stream, places: &[(usize, bool)], telling: &Telling
     loop {
         let ready = stream.client.recv().now_or_never();
         since_look += 1;
-        if ready.is_none() || since_look >= EVENTS_BETWEEN_LOOKS {
+        let is_due = since_look >= EVENTS_BETWEEN_LOOKS && stream.is_between_transactions();
+        if ready.is_none() || is_due {
             since_look = 0;
             look(stream, places, telling).await?;
         }
@@ -385,7 +387,8 @@ async fn follow(stream: &mut Stream, places: &[(usize, bool)], telling: &Telling
 }
 
 /// Takes answers, tells indexes how far the log was read, and says so to the stream where it could
-/// take over without waiting for long.
+/// take over. Batches without an answer are no obstacle: they are few, and waited for. Under a load
+/// that an index can just bear there are always some.
 async fn look(stream: &mut Stream, places: &[(usize, bool)], telling: &Telling) -> Result<()> {
     stream.advance_all();
     stream.outstanding.settle_ready()?;
@@ -402,7 +405,7 @@ async fn look(stream: &mut Stream, places: &[(usize, bool)], telling: &Telling) 
     }
     tell_failures(stream, places, telling).await;
     let awaits = stream.feeds.iter().flatten().any(|feed| feed.truncation.is_some());
-    if stream.is_between_transactions() && !awaits && stream.outstanding.len() < MAX_UNANSWERED {
+    if stream.is_between_transactions() && !awaits {
         telling.reached.send_replace(Some(position));
         // Wakes a stream that has nothing to do; one that has looks by itself.
         let _ = telling.news.try_send((telling.number, News::Caught));

@@ -2,9 +2,12 @@
 //! tables over.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use egret_engine::Lsn;
 use rustc_hash::FxHashSet;
 use tokio::sync::oneshot::error::TryRecvError;
+use tokio::time::{Instant, timeout_at};
 
 use super::Follower;
 use crate::acknowledge::Held;
@@ -17,6 +20,49 @@ const MAX_COPIES: usize = 2;
 
 /// Synchronizations at the same time. Each takes a slot of the server, two while it copies.
 const MAX_SYNCS: usize = 3;
+
+/// Under steady load a synchronization may stay behind the stream for ever: both read the same log,
+/// and the stream has less to do with it. The stream then stands still for it, as PostgreSQL's
+/// subscribers do: at first for so long, and for so many times as long each time that this was not
+/// enough, up to so long. In between it goes on for a quarter of that time.
+const FIRST_WAIT: Duration = Duration::from_millis(50);
+const WAIT_GROWTH: u32 = 4;
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// One that is further behind than this is left alone as long as it comes nearer by itself, which is
+/// looked at so often.
+const SMALL_GAP_BYTES: u64 = 1 << 20;
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long the stream waits for a synchronization, and when it may again.
+pub(super) struct Patience {
+    wait: Duration,
+    next: Instant,
+    /// How far behind it was.
+    gap_bytes: u64,
+}
+
+impl Patience {
+    pub(super) fn new() -> Self {
+        Self { wait: FIRST_WAIT, next: Instant::now() + FIRST_WAIT, gap_bytes: u64::MAX }
+    }
+
+    /// Whether one that is so far behind comes nearer by itself.
+    fn comes_nearer(&mut self, gap_bytes: u64) -> bool {
+        let before = std::mem::replace(&mut self.gap_bytes, gap_bytes);
+        let comes_nearer = gap_bytes > SMALL_GAP_BYTES && gap_bytes < before / 4 * 3;
+        if comes_nearer {
+            self.next = Instant::now() + LOOK_INTERVAL;
+        }
+        comes_nearer
+    }
+
+    /// It was waited in vain.
+    fn lengthen(&mut self) {
+        self.next = Instant::now() + self.wait / 4;
+        self.wait = (self.wait * WAIT_GROWTH).min(LONGEST_WAIT);
+    }
+}
 
 impl Follower<'_> {
     /// Starts synchronizations for the tables that wait for one: those that need no copy first.
@@ -111,10 +157,8 @@ impl Follower<'_> {
     /// Takes over tables that are as far as the stream is, or further: the stream then skips what
     /// they hold.
     pub(super) async fn take_over(&mut self) -> Result<()> {
-        let position = self.stream.position.lsn;
-        let is_there =
-            |(_, sync): &(usize, Handle)| sync.reached.borrow().is_some_and(|at| at >= position);
-        let Some(at) = self.syncs.iter().position(is_there) else { return Ok(()) };
+        let Some(at) = self.reached().await else { return Ok(()) };
+        self.patience = Patience::new();
         let (number, mut sync) = self.syncs.swap_remove(at);
         sync.stop.cancel();
         let ended = loop {
@@ -136,6 +180,45 @@ impl Follower<'_> {
         self.members.show(&self.pipeline.board);
         self.show_state();
         Ok(())
+    }
+
+    /// The place of a synchronization that is as far as the stream, which now and then stands still
+    /// for one that is nearly there.
+    async fn reached(&mut self) -> Option<usize> {
+        let position = self.stream.position.lsn;
+        let is_there = |at: &Option<Lsn>| at.is_some_and(|at| at >= position);
+        let there = |(_, sync): &(usize, Handle)| is_there(&sync.reached.borrow());
+        if let Some(at) = self.syncs.iter().position(there) {
+            return Some(at);
+        }
+        if Instant::now() < self.patience.next {
+            return None;
+        }
+        let behind = |(at, (_, sync)): (usize, &(usize, Handle))| {
+            Some((position.0.saturating_sub((*sync.reached.borrow())?.0), at))
+        };
+        let (gap_bytes, at) = self.syncs.iter().enumerate().filter_map(behind).min()?;
+        if self.patience.comes_nearer(gap_bytes) {
+            return None;
+        }
+        let mut reached = self.syncs.get(at)?.1.reached.clone();
+        let until = Instant::now() + self.patience.wait;
+        loop {
+            // What it has to say meanwhile must not hold it up.
+            let waited = tokio::select! {
+                biased;
+                Some((number, news)) = self.news.recv() => {
+                    self.news(number, news);
+                    continue;
+                }
+                waited = timeout_at(until, reached.wait_for(is_there)) => waited,
+            };
+            if matches!(waited, Ok(Ok(_))) {
+                return Some(at);
+            }
+            self.patience.lengthen();
+            return None;
+        }
     }
 
     pub(super) async fn take_one_over(&mut self, number: usize, mut synced: Synced) -> Result<()> {

@@ -69,6 +69,40 @@ async fn a_new_table_is_copied_while_the_others_stream() {
     assert_eq!(following.pipeline().status().connection_failures, 0);
 }
 
+/// Both the stream and what brings a table to it read the same log, and neither is the faster one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_under_steady_load_is_taken_over() {
+    let following = followed_slowly(TABLE).await;
+    let ended = Arc::new(AtomicBool::new(false));
+    let mut writers = Vec::new();
+    following.database.execute("CREATE TABLE fish (id int PRIMARY KEY, n int)").await;
+    following
+        .database
+        .execute("INSERT INTO fish SELECT n, 0 FROM generate_series(1, 900) AS n")
+        .await;
+    for writer in 0..3 {
+        let (client, ended) = (following.database.connect().await, Arc::clone(&ended));
+        writers.push(tokio::spawn(async move {
+            let mut changes = 0;
+            while !ended.load(Ordering::Relaxed) {
+                let id = changes % 300 + 300 * writer + 1;
+                let change = format!("UPDATE fish SET n = n + 1 WHERE id = {id}");
+                client.batch_execute(&change).await.unwrap();
+                changes += 1;
+            }
+            changes
+        }));
+    }
+    following.follows("public.fish").await;
+    ended.store(true, Ordering::Relaxed);
+    let mut changes = 0;
+    for writer in writers {
+        changes += writer.await.unwrap();
+    }
+    assert!(changes > 100, "only {changes} changes");
+    following.equals("fish", "SELECT id::text, to_json(fish)::text FROM fish").await;
+}
+
 /// Reads one document and the number of all; gives the number of reads and the fewest documents.
 fn read_until(following: &Following, ended: &AtomicBool) -> (u64, u64) {
     let (mut reads, mut fewest) = (0, u64::MAX);
