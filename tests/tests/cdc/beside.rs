@@ -10,6 +10,7 @@ use egret_cdc::PipelineState;
 use egret_cdc::status::TableState;
 use egret_tests::poll;
 use egret_tests::postgres::Database;
+use tokio_postgres::Client;
 
 use crate::following::Following;
 
@@ -69,6 +70,17 @@ async fn a_new_table_is_copied_while_the_others_stream() {
     assert_eq!(following.pipeline().status().connection_failures, 0);
 }
 
+/// Changes fish of one's own, one a transaction, until told to end; how many.
+async fn change_until(client: Client, writer: u64, ended: Arc<AtomicBool>) -> u64 {
+    let mut changes = 0;
+    while !ended.load(Ordering::Relaxed) {
+        let id = changes % 300 + 300 * writer + 1;
+        client.batch_execute(&format!("UPDATE fish SET n = n + 1 WHERE id = {id}")).await.unwrap();
+        changes += 1;
+    }
+    changes
+}
+
 /// Both the stream and what brings a table to it read the same log, and neither is the faster one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_under_steady_load_is_taken_over() {
@@ -82,16 +94,7 @@ async fn a_table_under_steady_load_is_taken_over() {
         .await;
     for writer in 0..3 {
         let (client, ended) = (following.database.connect().await, Arc::clone(&ended));
-        writers.push(tokio::spawn(async move {
-            let mut changes = 0;
-            while !ended.load(Ordering::Relaxed) {
-                let id = changes % 300 + 300 * writer + 1;
-                let change = format!("UPDATE fish SET n = n + 1 WHERE id = {id}");
-                client.batch_execute(&change).await.unwrap();
-                changes += 1;
-            }
-            changes
-        }));
+        writers.push(tokio::spawn(change_until(client, writer, ended)));
     }
     following.follows("public.fish").await;
     ended.store(true, Ordering::Relaxed);
