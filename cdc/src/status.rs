@@ -1,6 +1,6 @@
 //! What a pipeline says of itself: the answer of `GET /_cdc`, and the counters behind it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -189,8 +189,16 @@ struct Facts {
     system_identifier: Option<u64>,
     timeline: Option<u32>,
     tables: Vec<TableEntry>,
+    /// By table; a table may be counted for before it is shown.
+    counters: BTreeMap<String, Arc<TableCounters>>,
     last_error: Option<String>,
     wal_status: Option<String>,
+}
+
+impl Facts {
+    fn counters(&mut self, table: &str) -> Arc<TableCounters> {
+        Arc::clone(self.counters.entry(table.to_owned()).or_default())
+    }
 }
 
 /// The living state behind [`PipelineStatus`], shared by the pipeline's parts.
@@ -230,6 +238,7 @@ impl StatusBoard {
                 system_identifier: None,
                 timeline: None,
                 tables: Vec::new(),
+                counters: BTreeMap::new(),
                 last_error: None,
                 wal_status: None,
             }),
@@ -285,17 +294,17 @@ impl StatusBoard {
         let mut facts = self.facts.lock();
         for entry in &mut tables {
             if let Some(known) = facts.tables.iter().find(|known| known.table == entry.table) {
-                entry.counters = Arc::clone(&known.counters);
                 entry.copying_since = known.copying_since;
             }
+            entry.counters = facts.counters(&entry.table);
         }
+        facts.counters.retain(|table, _| tables.iter().any(|entry| entry.table == *table));
         facts.tables = tables;
     }
 
+    /// Who counts for a table, which may be shown only later.
     pub(crate) fn counters(&self, table: &str) -> Arc<TableCounters> {
-        let facts = self.facts.lock();
-        let known = facts.tables.iter().find(|entry| entry.table == table);
-        known.map(|entry| Arc::clone(&entry.counters)).unwrap_or_default()
+        self.facts.lock().counters(table)
     }
 
     /// Changes what is said of a table.

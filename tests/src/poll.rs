@@ -1,5 +1,6 @@
 //! Waiting for a condition with a deadline, in place of sleeping and hoping.
 
+use std::fmt::Debug;
 use std::future::Future;
 use std::io::Write;
 use std::ops::Range;
@@ -38,6 +39,29 @@ where
             return value;
         }
         assert!(begin.elapsed() < deadline, "waited {deadline:?} in vain: {what}");
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Looks until `look` gives a value; what it gives until then says how far it is. Panics with `what`
+/// once that has not changed for [`DEADLINE`]: work that goes on may take as long as a slow machine
+/// needs.
+pub async fn until_stuck<T, P, F, Fut>(what: &str, mut look: F) -> T
+where
+    P: PartialEq + Debug,
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<T, P>>,
+{
+    let (mut last, mut begin) = (None, Instant::now());
+    loop {
+        match look().await {
+            Ok(value) => return value,
+            Err(progress) if last.as_ref() != Some(&progress) => {
+                (last, begin) = (Some(progress), Instant::now());
+            }
+            Err(_) => {}
+        }
+        assert!(begin.elapsed() < DEADLINE, "stuck for {DEADLINE:?} at {last:#?}: {what}");
         tokio::time::sleep(PAUSE).await;
     }
 }

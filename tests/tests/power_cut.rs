@@ -214,9 +214,11 @@ impl Run {
         let pipeline = self.follow(disk, &engine);
         self.marks.stop.store(true, Ordering::Relaxed);
         let lsn: Lsn = self.database.flush_lsn().await.parse().unwrap();
-        poll::until("everything is visible", async || {
+        poll::until_stuck("everything is visible", async || {
             let status = pipeline.status();
-            (status.lsn.visible? >= lsn && status.state == PipelineState::Streaming).then_some(())
+            let visible = status.lsn.visible.is_some_and(|visible| visible >= lsn);
+            let progress = (status.state, status.reason, status.lsn.visible);
+            if visible && progress.0 == PipelineState::Streaming { Ok(()) } else { Err(progress) }
         })
         .await;
         let rows = self.database.client().query(ROWS, &[]).await.unwrap();

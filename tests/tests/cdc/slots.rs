@@ -56,7 +56,9 @@ async fn a_restart_goes_on_without_a_copy() {
         following.resume();
         following.streams().await;
         following.equals("birds", BIRDS).await;
-        assert_eq!(following.pipeline().status().copies, 0);
+        let status = following.pipeline().status();
+        // Rows missed while it was stopped count as streamed too, and nothing was copied.
+        assert_eq!((status.copies, status.rows_streamed >= 2), (0, true), "{status:?}");
     }
 }
 
