@@ -239,3 +239,37 @@ async fn deletions_by_pattern_may_be_forbidden() {
     egret.delete("/a,b").await.ok();
     assert_eq!(egret.get("/_resolve/index/*").await.ok()["indices"], json!([]));
 }
+
+/// Encoded as clients do it. A millennium, so that midnight does not come between.
+#[tokio::test(flavor = "multi_thread")]
+async fn names_follow_the_calendar_wherever_an_index_is_named() {
+    let egret = Egret::start(EgretOptions::default());
+    let name = "<logs-{now/y{yyyy}}>";
+    let path = "%3Clogs-%7Bnow%2Fy%7Byyyy%7D%7D%3E";
+    let made = egret.put(&format!("/{path}"), &json!({})).await.ok();
+    let index = made["index"].as_str().unwrap().to_owned();
+    assert_eq!((index.len(), &index[..6]), ("logs-yyyy".len(), "logs-2"), "{made}");
+    let written = egret.put(&format!("/{path}/_doc/1"), &json!({"a": 1})).await.ok();
+    assert_eq!(written["_index"], *index);
+    let lines = [json!({"index": {"_index": name, "_id": "2"}}), json!({"a": 2})];
+    let bulk = egret.bulk("/_bulk?refresh=true", &lines).await.ok();
+    assert_eq!(bulk["items"][0]["index"]["_index"], *index, "{bulk}");
+    assert_eq!(egret.get(&format!("/{path}/_doc/2")).await.ok()["_index"], *index);
+    assert_eq!(egret.count(path).await, Some(2));
+    let alias = json!({"actions": [{"add": {"index": name, "alias": "current"}}]});
+    egret.post("/_aliases", &alias).await.ok();
+    assert_eq!(egret.count("current").await, Some(2));
+    // Written to before it is there.
+    let other = "%3Cnew-%7Bnow%2Fy%7Byyyy%7D%7D%3E";
+    let made = egret.put(&format!("/{other}/_doc/1"), &json!({"a": 1})).await.ok();
+    assert_eq!(made["_index"].as_str().unwrap().len(), "new-yyyy".len());
+    refused(
+        &egret.get("/%3Clogs-%7Bnow%2Fx%7D%3E/_search").await,
+        400,
+        "illegal_argument_exception",
+    );
+    let missing = egret.get("/%3Cgone-%7Bnow%2Fy%7Byyyy%7D%7D%3E/_search").await;
+    refused(&missing, 404, "index_not_found_exception");
+    assert!(missing.text.contains("no such index [gone-2"), "{}", missing.text);
+    assert_eq!(egret.delete(&format!("/{path}")).await.ok()["acknowledged"], true);
+}

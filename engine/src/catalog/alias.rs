@@ -191,7 +191,7 @@ pub(super) fn check(catalog: &Catalog) -> Result<()> {
 impl Catalog {
     /// The index that writes to a name go to: the index of this name, or the alias's one write
     /// index. `None` where the name stands for nothing.
-    pub fn write_index<'a>(&'a self, name: &'a str) -> Result<Option<&'a str>> {
+    pub fn write_index<'a>(&'a self, name: &str) -> Result<Option<&'a str>> {
         if let Some((index, _)) = self.indexes.get_key_value(name) {
             return Ok(Some(index));
         }
@@ -213,7 +213,7 @@ impl Catalog {
     }
 
     /// The one index that a name stands for, for reads by id. `None` where it stands for nothing.
-    pub fn single_index<'a>(&'a self, name: &'a str) -> Result<Option<&'a str>> {
+    pub fn single_index<'a>(&'a self, name: &str) -> Result<Option<&'a str>> {
         if let Some((index, _)) = self.indexes.get_key_value(name) {
             return Ok(Some(index));
         }

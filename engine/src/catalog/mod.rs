@@ -15,6 +15,7 @@
 mod alias;
 mod change;
 pub mod check;
+pub mod date_name;
 mod format;
 mod model;
 mod name;

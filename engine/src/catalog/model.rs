@@ -73,7 +73,7 @@ impl IndexEntry {
 
 impl Catalog {
     /// The indexes that have this alias, with what it says of them, by their names.
-    pub fn alias<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (&'a str, &'a Alias)> {
+    pub fn alias<'a>(&'a self, name: &str) -> impl Iterator<Item = (&'a str, &'a Alias)> {
         self.indexes.iter().filter_map(move |(index, entry)| {
             entry.aliases.get(name).map(|alias| (index.as_str(), alias))
         })

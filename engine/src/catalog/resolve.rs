@@ -1,8 +1,9 @@
-//! Which indexes an expression names: `a`, `a,b*`, `_all`, `*,-c`, an alias.
+//! Which indexes an expression names: `a`, `a,b*`, `_all`, `*,-c`, an alias, `<a-{now/d}>`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::alias::Alias;
+use super::date_name;
 use super::model::{Catalog, IndexEntry, IndexState};
 use super::pattern::matches;
 use crate::error::{Error, ErrorKind, Result};
@@ -77,7 +78,7 @@ pub fn resolve<'a>(
     let mut seen_pattern = false;
     for part in expression.split(',').filter(|part| !part.is_empty()) {
         if let Some(excluded) = part.strip_prefix('-').filter(|_| seen_pattern) {
-            found.exclude(excluded);
+            found.exclude(&date_name::resolve(excluded)?);
         } else if part == "_all" || part.contains('*') {
             seen_pattern = true;
             let pattern = if part == "_all" { "*" } else { part };
@@ -85,7 +86,7 @@ pub fn resolve<'a>(
                 return Err(missing(part));
             }
         } else {
-            found.add_name(part)?;
+            found.add_name(&date_name::resolve(part)?)?;
         }
     }
     if found.by.is_empty() && !options.allow_no_indices {

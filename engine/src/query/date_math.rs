@@ -43,6 +43,11 @@ fn calculate_from(start: i128, zone: TimeZone, math: &str, round_up: bool) -> Op
     Some(i128::from(end) + i128::from(moved) * i128::from(CYCLE_SECONDS) * 1_000_000)
 }
 
+/// What a text of math makes of an instant, seen in a zone; `None` where it is none.
+pub(crate) fn after(start: Timestamp, zone: TimeZone, math: &str) -> Option<Zoned> {
+    calculate(start.to_zoned(zone), math, false)
+}
+
 /// Applies `+1d`, `-2M`, `/d` one after another.
 fn calculate(mut at: Zoned, mut math: &str, round_up: bool) -> Option<Zoned> {
     while !math.is_empty() {

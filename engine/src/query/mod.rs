@@ -10,7 +10,7 @@ pub mod compile;
 pub(crate) mod matcher;
 
 mod compound;
-mod date_math;
+pub(crate) mod date_math;
 mod excluded;
 mod exists;
 mod full_text;

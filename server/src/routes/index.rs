@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use egret_engine::catalog::IndexEntry;
 use egret_engine::catalog::resolve::Expansion;
+use egret_engine::catalog::{IndexEntry, date_name};
 use egret_engine::{ErrorKind, IndexDefinition};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -36,6 +36,7 @@ pub(super) async fn create(
     patience(&call.params)?;
     write::refresh(&call.params)?;
     let definition = definition(&parse_object(&call.body)?)?;
+    let name = date_name::resolve(&name)?.into_owned();
     let (engine, wanted) = (Arc::clone(&app.engine), name.clone());
     app.pools.manage.run(move || Ok(engine.create_index(&wanted, definition)?)).await?;
     Ok(Reply::ok(&json!({"acknowledged": true, "shards_acknowledged": true, "index": name})))

@@ -1,9 +1,10 @@
 //! Which indexes a request names, as the catalog resolves it, and what may be done to them.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use egret_engine::catalog::resolve::{self, Expansion};
-use egret_engine::catalog::{Catalog, IndexEntry};
+use egret_engine::catalog::{Catalog, IndexEntry, date_name};
 use egret_engine::query::ast::{Bool, Query, Scalar};
 use egret_engine::store::settings::{Blocks, IndexSettings};
 use egret_engine::{Engine, ErrorKind, Index, IndexDefinition, Snapshot};
@@ -261,6 +262,7 @@ pub(super) fn refuse_blocked(name: &str, blocks: Blocks, access: Access) -> Resu
 /// The one index that a name stands for, for reads by id.
 pub(super) fn single(app: &App, name: &str) -> Result<Arc<Index>> {
     let catalog = app.engine.catalog();
+    let name = &date_name::resolve(name)?;
     let index = catalog.single_index(name)?.ok_or_else(|| resolve::missing(name))?;
     let index = app.engine.index(index)?;
     refuse_blocked(index.name(), index.blocks(), Access::Read)?;
@@ -277,25 +279,26 @@ pub(super) struct WriteTo {
 }
 
 /// The name of the index that writes to a name go to, which may have to be made.
-pub(super) fn behind<'a>(catalog: &'a Catalog, name: &'a str, to: WriteTo) -> Result<&'a str> {
-    if to.require_alias && !catalog.has_alias(name) {
+pub(super) fn behind<'a>(catalog: &'a Catalog, name: &'a str, to: WriteTo) -> Result<Cow<'a, str>> {
+    let name = date_name::resolve(name)?;
+    if to.require_alias && !catalog.has_alias(&name) {
         let reason = format!(
             "no such index [{name}] and [require_alias] request flag is [true] and [{name}] is not \
              an alias"
         );
-        return Err(Error::new(Kind::Engine(ErrorKind::IndexNotFound), reason).with_index(name));
+        return Err(Error::new(Kind::Engine(ErrorKind::IndexNotFound), reason).with_index(&*name));
     }
-    match catalog.write_index(name)? {
-        Some(index) => Ok(index),
+    match catalog.write_index(&name)? {
+        Some(index) => Ok(Cow::Borrowed(index)),
         None if to.create => Ok(name),
-        None => Err(resolve::missing(name).into()),
+        None => Err(resolve::missing(&name).into()),
     }
 }
 
 /// The index that writes to a name go to; a followed index takes none. Blocking.
 pub(super) fn written(engine: &Engine, name: &str, to: WriteTo) -> Result<Arc<Index>> {
     let catalog = engine.catalog();
-    let name = behind(&catalog, name, to)?;
+    let name = &*behind(&catalog, name, to)?;
     let index = match engine.index(name) {
         Err(error) if error.kind() == ErrorKind::IndexNotFound && to.create => {
             match engine.create_index(name, IndexDefinition::default()) {
