@@ -300,6 +300,8 @@ mod tests {
             rows_estimated: 0,
             columns: Vec::new(),
             key: Ok(Vec::new()),
+            storage: crate::storage::Storage::default(),
+            membership: String::new(),
         }
     }
 

@@ -7,6 +7,7 @@ use tokio_postgres::Row;
 use crate::connect::{Control, quote_identifier};
 use crate::document::{RowColumn, RowFormat};
 use crate::error::{Error, ErrorKind, Result};
+use crate::storage::{self, Storage};
 use crate::types::Kind;
 use crate::types::resolve::{TypeRow, TypeRows, resolve};
 
@@ -32,6 +33,11 @@ pub(crate) struct Table {
     pub(crate) columns: Vec<Column>,
     /// The names of the key's columns, or why it has no key to go by.
     pub(crate) key: std::result::Result<Vec<String>, String>,
+    /// What lies behind its rows.
+    pub(crate) storage: Storage,
+    /// Its place in the publication: another one after it left and came back. Empty before it was
+    /// looked up.
+    pub(crate) membership: String,
 }
 
 /// A column as the catalog has it.
@@ -74,34 +80,26 @@ const TABLES: &str = "
       AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%'
     ORDER BY 2, 3";
 
-/// Names, and what must not change unnoticed: identity, columns, and the presence of a key.
-const NAMES: &str = "
-    SELECT n.nspname::text, c.relname::text, c.oid,
-           c.relreplident::text || (SELECT count(*) FROM pg_catalog.pg_index i
-             WHERE i.indrelid = c.oid AND (i.indisprimary OR i.indisreplident)) || coalesce(
-             (SELECT md5(string_agg(a.attname || a.atttypid, ',' ORDER BY a.attnum))
-              FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0
-                AND NOT a.attisdropped), '')
-    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-    WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence = 'p'
-      AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%'
-    ORDER BY 1, 2";
-
 const COLUMNS: &str = "
     SELECT attrelid, attname::text, atttypid, atthasdef OR atthasmissing OR attidentity <> ''
     FROM pg_catalog.pg_attribute
     WHERE attrelid = ANY($1) AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
     ORDER BY attrelid, attnum";
 
-/// Columns of primary keys and of indexes chosen as replica identity, in the key's order.
+/// Columns of indexes that tell rows apart, in the key's order: primary keys, those chosen as
+/// replica identity, and unique ones over columns that are never NULL. A deferrable one names no row
+/// in the log.
 const KEYS: &str = "
-    SELECT i.indrelid, i.indisprimary, i.indisreplident, a.attname::text
+    SELECT i.indrelid, i.indexrelid, i.indisprimary AND i.indimmediate, i.indisreplident,
+           i.indisunique AND i.indimmediate AND i.indisvalid AND i.indpred IS NULL
+             AND i.indexprs IS NULL AND bool_and(a.attnotnull) OVER (PARTITION BY i.indexrelid),
+           a.attname::text
     FROM pg_catalog.pg_index i
     CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, place)
     JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
-    WHERE i.indrelid = ANY($1) AND (i.indisprimary OR i.indisreplident)
+    WHERE i.indrelid = ANY($1) AND (i.indisprimary OR i.indisreplident OR i.indisunique)
       AND k.place <= i.indnkeyatts
-    ORDER BY i.indrelid, i.indexrelid, k.place";
+    ORDER BY i.indrelid, i.indnkeyatts, i.indexrelid, k.place";
 
 const TYPES: &str = "
     SELECT t.oid, t.typname::text, t.typtype::text, t.typcategory::text,
@@ -125,10 +123,11 @@ pub(crate) struct Fingerprint {
 /// The fingerprints of every table that `wanted` accepts by schema and name, sorted by these.
 pub(crate) async fn fingerprints(
     control: &Control,
+    publication: &str,
     wanted: impl Fn(&str, &str) -> bool,
 ) -> Result<Vec<Fingerprint>> {
     let mut found = Vec::new();
-    for row in control.rows("watching tables", NAMES, &[]).await? {
+    for row in control.rows("watching tables", storage::FINGERPRINTS, &[&publication]).await? {
         let (schema, name): (String, String) = (row.try_get(0)?, row.try_get(1)?);
         if wanted(&schema, &name) {
             found.push(Fingerprint { schema, name, oid: row.try_get(2)?, shape: row.try_get(3)? });
@@ -159,14 +158,25 @@ pub(crate) async fn tables(
             rows_estimated: u64::try_from(row.try_get::<_, i64>(5)?).unwrap_or(0),
             columns: Vec::new(),
             key: Err(String::new()),
+            storage: Storage::default(),
+            membership: String::new(),
         });
     }
     let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
     let mut columns = columns(control, &oids).await?;
     let keys = keys(control, &oids).await?;
+    let mut storages = storage::read(control, &oids).await?;
     for (table, identity) in tables.iter_mut().zip(identities) {
         table.columns = columns.remove(&table.oid).unwrap_or_default();
         table.key = choose_key(identity, keys.get(&table.oid));
+        table.storage = storages.remove(&table.oid).unwrap_or_default();
+        let identity = char::from(identity).to_string();
+        if let Some(part) = table.storage.foreign_identity(&identity) {
+            table.key = Err(format!(
+                "the log does not name the rows of its partition [{part}] by its key: give the \
+                 partition the same REPLICA IDENTITY, or FULL"
+            ));
+        }
         if let Ok(key) = &table.key
             && let Some(missing) =
                 key.iter().find(|name| !table.columns.iter().any(|column| column.name == **name))
@@ -182,6 +192,9 @@ pub(crate) async fn tables(
 struct Keys {
     primary: Vec<String>,
     identity: Vec<String>,
+    /// The shortest key among the other unique indexes, and the index.
+    unique: Vec<String>,
+    unique_index: Option<u32>,
 }
 
 /// The columns by which the log names a row that is changed or removed.
@@ -189,20 +202,32 @@ fn choose_key(identity: u8, keys: Option<&Keys>) -> std::result::Result<Vec<Stri
     let found = |columns: fn(&Keys) -> &Vec<String>| {
         keys.map(columns).filter(|columns| !columns.is_empty()).cloned()
     };
-    match identity {
+    let refusal = match identity {
         b'n' => {
-            Err("its replica identity is NOTHING: changed and removed rows are not in the log \
-             (ALTER TABLE ... REPLICA IDENTITY DEFAULT)"
-                .to_owned())
+            "its replica identity is NOTHING: changed and removed rows are not in the log (ALTER \
+             TABLE ... REPLICA IDENTITY DEFAULT)"
         }
-        b'i' => found(|keys| &keys.identity)
-            .ok_or_else(|| "the index chosen as its replica identity is gone".to_owned()),
-        _ => found(|keys| &keys.primary).ok_or_else(|| {
-            "it has no primary key (add one, or choose a unique index with ALTER TABLE ... \
-             REPLICA IDENTITY USING INDEX)"
-                .to_owned()
-        }),
-    }
+        b'i' => {
+            let gone = "the index chosen as its replica identity is gone";
+            return found(|keys| &keys.identity).ok_or_else(|| gone.to_owned());
+        }
+        // Whole rows are in the log: any key will do.
+        b'f' => {
+            let key = found(|keys| &keys.primary).or_else(|| found(|keys| &keys.unique));
+            let refusal = "it has no primary key, and no unique index of NOT NULL columns alone, by \
+                           which its rows could be told apart (add one)";
+            return key.ok_or_else(|| refusal.to_owned());
+        }
+        _ => {
+            if let Some(key) = found(|keys| &keys.primary) {
+                return Ok(key);
+            }
+            "it has no primary key that is not deferrable (add one, or choose a unique index of NOT \
+             NULL columns with ALTER TABLE ... REPLICA IDENTITY USING INDEX, or keep such an index \
+             and say REPLICA IDENTITY FULL)"
+        }
+    };
+    Err(refusal.to_owned())
 }
 
 async fn columns(control: &Control, oids: &[u32]) -> Result<FxHashMap<u32, Vec<Column>>> {
@@ -229,11 +254,15 @@ async fn keys(control: &Control, oids: &[u32]) -> Result<FxHashMap<u32, Keys>> {
     let mut keys: FxHashMap<u32, Keys> = FxHashMap::default();
     for row in control.rows("reading keys", KEYS, &[&oids]).await? {
         let entry = keys.entry(row.try_get(0)?).or_default();
-        let name: String = row.try_get(3)?;
-        if row.try_get(2)? {
+        let index: u32 = row.try_get(1)?;
+        let name: String = row.try_get(5)?;
+        if row.try_get(3)? {
             entry.identity.push(name.clone());
         }
-        if row.try_get(1)? {
+        if row.try_get(4)? && *entry.unique_index.get_or_insert(index) == index {
+            entry.unique.push(name.clone());
+        }
+        if row.try_get(2)? {
             entry.primary.push(name);
         }
     }
@@ -319,7 +348,7 @@ mod tests {
     #[test]
     fn keys_follow_the_replica_identity() {
         let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
-        let keys = Keys { primary: names(&["a", "b"]), identity: names(&["c"]) };
+        let keys = Keys { primary: names(&["a", "b"]), identity: names(&["c"]), ..Keys::default() };
         let check = |identity: u8, keys: Option<&Keys>, expected: &str| {
             let shown = match choose_key(identity, keys) {
                 Ok(key) => key.join(","),
@@ -332,6 +361,10 @@ mod tests {
         check(b'i', Some(&keys), "c");
         check(b'n', Some(&keys), "its replica identity is NOTHING");
         check(b'd', None, "it has no primary key");
-        check(b'i', Some(&Keys { primary: names(&["a"]), identity: Vec::new() }), "the index");
+        check(b'i', Some(&Keys { primary: names(&["a"]), ..Keys::default() }), "the index");
+        let unique = Keys { unique: names(&["d"]), ..Keys::default() };
+        check(b'f', Some(&unique), "d");
+        check(b'd', Some(&unique), "it has no primary key");
+        check(b'f', None, "it has no primary key, and no unique index");
     }
 }

@@ -59,16 +59,17 @@ impl Discovery {
         let selection = Selection::parse(&self.config.tables)?;
         let takes = |schema: &str, table: &str| selection.takes(schema, table);
         // Read first: what changes after it is noticed.
-        let fingerprints = catalog::fingerprints(control, takes).await?;
+        let name = self.config.publication_name();
+        let fingerprints = catalog::fingerprints(control, &name, takes).await?;
         let found = candidates(catalog::tables(control, takes).await?, &selection);
         let mut skipped = found.skipped;
         let wanted: Vec<&Table> = found.tables.iter().map(|(_, table)| table).collect();
         let owned = self.config.publication.is_none();
-        let name = self.config.publication_name();
         let membership = publication::ensure(control, &name, owned, &wanted, self.version).await?;
         let mut published = Vec::new();
-        for (index, table) in found.tables {
-            if membership.members.contains(&table.oid) {
+        for (index, mut table) in found.tables {
+            if let Some(place) = membership.members.get(&table.oid) {
+                table.membership.clone_from(place);
                 published.push((index, Arc::new(table)));
                 continue;
             }

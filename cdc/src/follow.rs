@@ -209,6 +209,7 @@ impl Pipeline {
             control: Arc::clone(&control),
             board: Arc::clone(&self.board),
             slot: self.config.slot_name(),
+            publication: self.config.publication_name(),
             selection: Selection::parse(&self.config.tables)?,
             tables,
             interval: self.config.watch_interval(),

@@ -34,6 +34,7 @@ mod selection;
 mod sink;
 mod slot;
 pub mod status;
+mod storage;
 mod stream;
 mod sync;
 mod tables;

@@ -110,10 +110,13 @@ impl PipelineHandle {
     pub fn status(&self) -> PipelineStatus {
         let mut applied: Option<Lsn> = None;
         let mut visible: Option<Lsn> = None;
-        // What is being copied or is stale is told by table.
-        let behind = self.board.indexes_behind();
+        // What is being copied or is stale is told by table, and an index whose table has left the
+        // pipeline stands still.
+        let followed = self.board.indexes_followed();
         let indexes = self.indexes();
-        let is_followed = |index: &&Arc<Index>| !behind.iter().any(|name| name == index.name());
+        let is_followed = |index: &&Arc<Index>| {
+            followed.as_ref().is_none_or(|names| names.iter().any(|name| name == index.name()))
+        };
         for index in indexes.iter().filter(is_followed) {
             let positions = *index.positions().borrow();
             applied = smallest(applied, positions.applied.map(|at| at.lsn));

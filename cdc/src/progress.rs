@@ -5,6 +5,7 @@ use egret_engine::Lsn;
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::Table;
+use crate::storage::Storage;
 
 /// How far a copy got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +30,12 @@ pub(crate) struct Progress {
     pub(crate) columns: Vec<(String, u32)>,
     /// The key's columns.
     pub(crate) key: Vec<String>,
+    /// What lay behind the table's rows; not known where an earlier version filled the index.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) storage: Option<Storage>,
+    /// The table's place in the publication; likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) membership: Option<String>,
 }
 
 /// What a table's columns now mean for an index that was filled from earlier ones.
@@ -36,7 +43,8 @@ pub(crate) struct Progress {
 pub(crate) enum Drift {
     /// Nothing changed.
     None,
-    /// Columns were added that are NULL in every older row.
+    /// Columns were added that are NULL in every older row, or rows were moved and not changed: it
+    /// is to be taken note of.
     Grown,
     /// Rows may have changed without being streamed: they must be copied again.
     Changed(String),
@@ -59,6 +67,8 @@ impl Progress {
             table: table.oid,
             columns: table.columns.iter().map(column).collect(),
             key: table.key.clone().unwrap_or_default(),
+            storage: Some(table.storage.clone()),
+            membership: Some(table.membership.clone()),
         }
     }
 
@@ -80,6 +90,9 @@ impl Progress {
         if Ok(&self.key) != table.key.as_ref() {
             return Drift::Changed("its key changed".to_owned());
         }
+        if self.membership.as_ref().is_some_and(|before| *before != table.membership) {
+            return Drift::Changed("it was out of the publication for a while".to_owned());
+        }
         for (name, type_oid) in &self.columns {
             let now = table.columns.iter().find(|column| column.name == *name);
             match now {
@@ -92,15 +105,16 @@ impl Progress {
         }
         let is_new = |name: &str| !self.columns.iter().any(|(known, _)| known == name);
         let mut added = table.columns.iter().filter(|column| is_new(&column.name)).peekable();
-        if added.peek().is_none() {
-            return Drift::None;
+        let grows = added.peek().is_some();
+        if let Some(column) = added.find(|column| column.has_default) {
+            return Drift::Changed(format!("column [{}] was added with a default", column.name));
         }
-        match added.find(|column| column.has_default) {
-            Some(column) => {
-                Drift::Changed(format!("column [{}] was added with a default", column.name))
-            }
-            None => Drift::Grown,
+        if let Some(reason) = self.storage.as_ref().and_then(|before| before.drift(&table.storage))
+        {
+            return Drift::Changed(reason);
         }
+        let moved = self.storage.as_ref() != Some(&table.storage.remembered());
+        if grows || moved || self.membership.is_none() { Drift::Grown } else { Drift::None }
     }
 }
 
@@ -126,6 +140,8 @@ mod tests {
             rows_estimated: 0,
             columns: columns.iter().map(column).collect(),
             key: Ok(vec![key.to_owned()]),
+            storage: Storage::default(),
+            membership: "1".to_owned(),
         }
     }
 
@@ -150,5 +166,17 @@ mod tests {
         check(table(1, &[a, ("b", 20, false)], "a"), "column [b] changed its type");
         check(table(1, &[a, b], "b"), "its key changed");
         check(table(2, &[a, b], "a"), "the table was dropped and made anew");
+        let left = Table { membership: "2".to_owned(), ..table(1, &[a, b], "a") };
+        check(left, "it was out of the publication for a while");
+        let storage = |file, columns: &str| {
+            let storage = Storage { file, columns: columns.to_owned(), ..Storage::default() };
+            Table { storage, ..table(1, &[a, b], "a") }
+        };
+        check(storage(1, ""), "grown");
+        check(storage(1, "new"), "it was rewritten by an ALTER TABLE");
+        // What an earlier version remembered says nothing of either.
+        let older = Progress { storage: None, membership: None, ..progress.clone() };
+        let older = Progress::from_text(&older.to_text()).unwrap();
+        assert_eq!(older.drift(&storage(1, "new")), Drift::Grown);
     }
 }

@@ -5,7 +5,7 @@
 //! without a usable replica identity is never added: PostgreSQL would then refuse its updates and
 //! deletes to everyone.
 
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::catalog::Table;
 use crate::connect::{Control, quote_identifier};
@@ -22,8 +22,9 @@ struct Publication {
 /// Which tables are streamed, and why others are not.
 #[derive(Debug, Default)]
 pub(crate) struct Membership {
-    /// OIDs of the tables that are streamed.
-    pub(crate) members: FxHashSet<u32>,
+    /// OIDs of the tables that are streamed, and their place in the publication: another one after
+    /// a table left it and came back, or the publication was altered.
+    pub(crate) members: FxHashMap<u32, String>,
     /// OIDs of those that are not, with the reason.
     pub(crate) refused: Vec<(u32, String)>,
 }
@@ -33,9 +34,11 @@ const READ: &str = "
     FROM pg_catalog.pg_publication WHERE pubname = $1";
 
 const MEMBERS: &str = "
-    SELECT c.oid FROM pg_catalog.pg_publication_tables p
+    SELECT c.oid, concat_ws('.', b.oid, b.xmin, r.oid) FROM pg_catalog.pg_publication_tables p
+    JOIN pg_catalog.pg_publication b ON b.pubname = p.pubname
     JOIN pg_catalog.pg_namespace n ON n.nspname = p.schemaname
     JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
+    LEFT JOIN pg_catalog.pg_publication_rel r ON r.prpubid = b.oid AND r.prrelid = c.oid
     WHERE p.pubname = $1";
 
 /// Tables of a publication with a row filter or a column list, since PostgreSQL 15.
@@ -72,7 +75,7 @@ pub(crate) async fn ensure(
     }
     let mut membership = Membership { members: members(control, name).await?, refused: Vec::new() };
     if !publication.all_tables {
-        adjust(control, &quoted, owned, tables, &mut membership).await?;
+        adjust(control, name, owned, tables, &mut membership).await?;
     }
     let filtered =
         if server_version >= 150_000 { filtered(control, name).await? } else { Vec::new() };
@@ -84,7 +87,7 @@ pub(crate) async fn ensure(
         } else {
             continue;
         };
-        if membership.members.remove(&table.oid) {
+        if membership.members.remove(&table.oid).is_some() {
             membership.refused.push((table.oid, reason.to_owned()));
         }
     }
@@ -94,13 +97,15 @@ pub(crate) async fn ensure(
 /// Adds what is missing and, from a publication of our own, removes what is not wanted.
 async fn adjust(
     control: &Control,
-    quoted: &str,
+    name: &str,
     owned: bool,
     tables: &[&Table],
     membership: &mut Membership,
 ) -> Result<()> {
+    let quoted = quote_identifier(name);
+    let mut added = false;
     for table in tables {
-        if membership.members.contains(&table.oid) {
+        if membership.members.contains_key(&table.oid) {
             continue;
         }
         if !table.owned {
@@ -110,17 +115,19 @@ async fn adjust(
         }
         let add = format!("ALTER PUBLICATION {quoted} ADD TABLE ONLY {}", table.quoted());
         match control.execute("adding it to the publication", &add).await {
-            Ok(()) => {
-                membership.members.insert(table.oid);
-            }
+            Ok(()) => added = true,
             Err(error) if error.kind() == ErrorKind::Server => {
                 membership.refused.push((table.oid, error.to_string()));
             }
             Err(error) => return Err(error),
         }
     }
+    if added {
+        membership.members = members(control, name).await?;
+    }
     let wanted: FxHashSet<u32> = tables.iter().map(|table| table.oid).collect();
-    let unwanted: Vec<u32> = membership.members.difference(&wanted).copied().collect();
+    let unwanted: Vec<u32> =
+        membership.members.keys().filter(|oid| !wanted.contains(oid)).copied().collect();
     for oid in unwanted {
         if owned {
             let name = "SELECT $1::oid::regclass::text";
@@ -147,9 +154,9 @@ async fn read(control: &Control, name: &str) -> Result<Option<Publication>> {
     }))
 }
 
-async fn members(control: &Control, name: &str) -> Result<FxHashSet<u32>> {
+async fn members(control: &Control, name: &str) -> Result<FxHashMap<u32, String>> {
     let rows = control.rows("reading the publication's tables", MEMBERS, &[&name]).await?;
-    rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
 }
 
 async fn filtered(control: &Control, name: &str) -> Result<Vec<u32>> {

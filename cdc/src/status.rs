@@ -323,11 +323,11 @@ impl StatusBoard {
         }
     }
 
-    /// The names of the indexes that the stream does not write to now.
-    pub(crate) fn indexes_behind(&self) -> Vec<String> {
+    /// The names of the indexes that the stream writes to now; not known before the tables are.
+    pub(crate) fn indexes_followed(&self) -> Option<Vec<String>> {
         let facts = self.facts.lock();
-        let behind = facts.tables.iter().filter(|entry| entry.state != TableState::Streaming);
-        behind.map(|entry| entry.index.clone()).collect()
+        let followed = facts.tables.iter().filter(|entry| entry.state == TableState::Streaming);
+        (!facts.tables.is_empty()).then(|| followed.map(|entry| entry.index.clone()).collect())
     }
 
     /// The status, with the positions that the indexes themselves report.
@@ -369,9 +369,14 @@ impl StatusBoard {
         }
     }
 
+    /// The server has been heard.
+    pub(crate) fn note_heard(&self) {
+        self.heard_ms.store(now_ms(), Ordering::Relaxed);
+    }
+
     /// Remembers when a transaction was committed.
     pub(crate) fn note_commit(&self, end: Lsn, commit_ms: u64) {
-        self.heard_ms.store(now_ms(), Ordering::Relaxed);
+        self.note_heard();
         let mut commits = self.commits.lock();
         let is_new = commits.back().is_none_or(|(_, last)| commit_ms > last + COMMIT_SPACING_MS);
         if is_new && commits.len() < MAX_COMMITS {

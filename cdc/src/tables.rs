@@ -1,6 +1,7 @@
 //! The tables of a pipeline and their indexes: which can be followed, how an index goes on, and which
 //! one a copy fills.
 
+use egret_engine::mapping::TOTAL_FIELDS_LIMIT;
 use egret_engine::{Checkpoint, Engine, ErrorKind as EngineErrorKind, Index, IndexDefinition};
 use rustc_hash::FxHashMap;
 use serde_json::{Map, Value, json};
@@ -203,11 +204,29 @@ fn definition(pipeline: &str, table: &Table) -> IndexDefinition {
     }
 }
 
-/// The mapping of a table.
+/// The mapping of a table. The columns of one that is wider than an index can be are mapped in their
+/// order, as far as they go; the others are in `_source` alone.
 fn properties(table: &Table) -> Value {
-    let column = |column: &crate::catalog::Column| (column.name.clone(), mapping(&column.kind));
-    let properties: Map<String, Value> = table.columns.iter().map(column).collect();
+    // The root is a field itself.
+    let mut left = TOTAL_FIELDS_LIMIT - 1;
+    let mut properties = Map::new();
+    for column in &table.columns {
+        let mapping = mapping(&column.kind);
+        match left.checked_sub(fields_of(&mapping)) {
+            Some(less) => left = less,
+            None => {
+                return json!({ "dynamic": false, "properties": properties });
+            }
+        }
+        properties.insert(column.name.clone(), mapping);
+    }
     json!({ "properties": properties })
+}
+
+/// How many fields a column's mapping makes: itself, and what is below or beside it.
+fn fields_of(mapping: &Value) -> usize {
+    let below = ["properties", "fields"].iter().filter_map(|name| mapping.get(name)?.as_object());
+    1 + below.flat_map(Map::values).map(fields_of).sum::<usize>()
 }
 
 /// An error for a task that was given up.

@@ -41,6 +41,7 @@ pub(crate) struct Watcher {
     pub(crate) control: Arc<Control>,
     pub(crate) board: Arc<StatusBoard>,
     pub(crate) slot: String,
+    pub(crate) publication: String,
     pub(crate) selection: Selection,
     /// The tables as they were last looked at.
     pub(crate) tables: watch::Receiver<Vec<Fingerprint>>,
@@ -79,6 +80,7 @@ impl Watcher {
     async fn look(&self) -> Result<Report> {
         let (server, slot) = slot::read(&self.control, &self.slot).await?;
         self.board.server.store(server.0, Ordering::Relaxed);
+        self.board.note_heard();
         let Some(slot) = slot else {
             let message = format!("slot [{}] is gone", self.slot);
             return Err(Error::new(ErrorKind::ChangesLost, message));
@@ -87,7 +89,7 @@ impl Watcher {
         check_retained(&slot, &self.slot, self.max_retained_wal_bytes)?;
         let selection = &self.selection;
         let wanted = |schema: &str, table: &str| selection.takes(schema, table);
-        let tables = catalog::fingerprints(&self.control, wanted).await?;
+        let tables = catalog::fingerprints(&self.control, &self.publication, wanted).await?;
         Ok(Report { slot_active: slot.active, tables_changed: tables != *self.tables.borrow() })
     }
 

@@ -18,4 +18,5 @@ pub mod ledger;
 pub mod poll;
 pub mod postgres;
 pub mod process;
+pub mod proxy;
 pub mod seeds;

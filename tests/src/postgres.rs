@@ -91,13 +91,48 @@ impl Cluster {
 
     /// Makes and starts a cluster.
     pub fn start(options: ClusterOptions) -> Self {
+        Self::begin(options, init_database)
+    }
+
+    /// Starts a copy of this cluster, which must be stopped: a restored backup.
+    #[must_use]
+    pub fn start_copy(&self, options: ClusterOptions) -> Self {
+        assert!(self.server.lock().is_none(), "a running server's files are not a backup");
+        Self::begin(options, |_, _, folder| copy_data(self.folder.path(), folder))
+    }
+
+    /// Starts a standby of this cluster, which is stopped for it and started again.
+    #[must_use]
+    pub fn start_standby(&self, name: &str, mut options: ClusterOptions) -> Self {
+        let conninfo = format!(
+            "primary_conninfo=host=127.0.0.1 port={} user={SUPERUSER} password='{PASSWORD}' \
+             application_name={name}",
+            self.port
+        );
+        options.settings.push(conninfo);
+        self.stop(Stop::Fast);
+        let data = tempfile::Builder::new().prefix("egret-pg-").tempdir().unwrap();
+        copy_data(self.folder.path(), data.path());
+        self.resume();
+        Self::begin(options, |_, account, folder| {
+            copy_data(data.path(), folder);
+            let signal = folder.join("data/standby.signal");
+            fs::write(&signal, "").unwrap();
+            if let Some(account) = account {
+                chown(&signal, Some(account.uid), Some(account.gid)).unwrap();
+            }
+        })
+    }
+
+    /// Starts the server on what `fill` puts into its folder.
+    fn begin(options: ClusterOptions, fill: impl FnOnce(&Path, Option<Account>, &Path)) -> Self {
         let binaries = find_binaries();
         let account = unprivileged_account();
         let folder = tempfile::Builder::new().prefix("egret-pg-").tempdir().unwrap();
         if let Some(account) = account {
             chown(folder.path(), Some(account.uid), Some(account.gid)).unwrap();
         }
-        init_database(&binaries, account, folder.path());
+        fill(&binaries, account, folder.path());
         let server = Mutex::new(None);
         let mut cluster = Self { server, binaries, account, options, port: free_port(), folder };
         for _ in 0..TRIES {
@@ -383,11 +418,19 @@ fn init_database(binaries: &Path, account: Option<Account>, folder: &Path) {
     assert!(output.status.success(), "initdb: {}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// Copies a stopped server's files, with their owner.
+fn copy_data(from: &Path, to: &Path) {
+    let mut command = Command::new("cp");
+    command.arg("-a").arg(from.join("data")).arg(to.join("data")).stdin(Stdio::null());
+    assert!(command.status().unwrap().success(), "cp -a {}", from.display());
+}
+
 /// The postmaster says in the eighth line of its pid file when it takes connections.
 fn is_ready(data: &Path, pid: u32) -> bool {
     let file = fs::read_to_string(data.join("postmaster.pid")).unwrap_or_default();
     let ours = file.lines().next() == Some(&pid.to_string());
-    ours && file.lines().nth(7).is_some_and(|status| status.trim() == "ready")
+    let status = file.lines().nth(7).map(str::trim);
+    ours && matches!(status, Some("ready" | "standby"))
 }
 
 fn free_port() -> u16 {

@@ -216,6 +216,23 @@ impl Following {
         .await
     }
 
+    /// Waits until the tables have been copied again, and all of them are followed.
+    pub(crate) async fn copies_again(&self, before: u64) {
+        self.comes_to("a new copy", |status| {
+            let rests =
+                |it: &TableStatus| matches!(it.state, TableState::Streaming | TableState::Skipped);
+            status.copies > before
+                && status.state == PipelineState::Streaming
+                && status.tables.iter().all(rests)
+        })
+        .await;
+    }
+
+    /// Copies begun since the pipeline was started.
+    pub(crate) fn copies(&self) -> u64 {
+        self.pipeline().status().copies
+    }
+
     /// Asserts that an index holds what a query gives as `(id, document)`, no more and no less.
     /// The expected documents are compared as JSON values.
     pub(crate) async fn equals(&self, index: &str, query: &str) {

@@ -5,7 +5,13 @@
 
 mod beside;
 mod following;
+mod histories;
 mod large;
+mod membership;
+mod names;
+mod network;
+mod partitions;
+mod rewrites;
 mod rows;
 mod schema;
 mod slots;

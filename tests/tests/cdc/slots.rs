@@ -24,7 +24,7 @@ async fn slot(following: &Following) -> Option<(String, bool)> {
 }
 
 /// Ends the sessions that hold the slot, and drops it.
-async fn drop_slot(following: &Following) {
+pub(crate) async fn drop_slot(following: &Following) {
     let name = following.config.slot_name();
     poll::until("the slot is dropped", async || {
         let end = format!(

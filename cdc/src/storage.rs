@@ -1,0 +1,236 @@
+//! What lies behind a table's rows: its file, the versions of its columns' descriptions, its
+//! partitions, and its place in the publication. By these a change of rows is noticed that the log
+//! does not tell of: a rewriting `ALTER TABLE`, a partition that is attached, detached or truncated
+//! alone, a table that left the publication for a while.
+
+use rustc_hash::FxHashMap;
+use serde::{Deserialize, Serialize};
+
+use crate::connect::Control;
+use crate::error::Result;
+
+/// What an index remembers of its table's storage, and what the catalog says of it now.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Storage {
+    /// The number of its file: another one after a rewrite, a truncation or `VACUUM FULL`.
+    pub(crate) file: u32,
+    /// A digest of the versions of its columns' descriptions. Whatever rewrites rows and changes
+    /// them writes these anew; what merely moves rows does not.
+    pub(crate) columns: String,
+    /// A digest of the parts of composite types among its columns.
+    pub(crate) types: String,
+    /// Its partitions, at any depth, by OID.
+    pub(crate) parts: Vec<Part>,
+}
+
+/// A partition.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Part {
+    oid: u32,
+    /// The transaction that attached it.
+    attached: String,
+    /// The number of its file.
+    file: u32,
+    /// Whether it was made as a partition, and so began empty.
+    #[serde(skip)]
+    was_empty: bool,
+    /// By what the log names its rows.
+    #[serde(skip)]
+    identity: String,
+}
+
+impl Storage {
+    /// Why rows may have changed since `self` was remembered, where they may have.
+    pub(crate) fn drift(&self, now: &Self) -> Option<String> {
+        if self.file != now.file && self.columns != now.columns {
+            return Some("it was rewritten by an ALTER TABLE".to_owned());
+        }
+        if self.types != now.types {
+            return Some("a composite type among its columns changed".to_owned());
+        }
+        for part in &self.parts {
+            let oid = part.oid;
+            let Ok(at) = now.parts.binary_search_by_key(&oid, |now| now.oid) else {
+                return Some(format!("its partition [{oid}] was detached or dropped"));
+            };
+            match now.parts.get(at) {
+                Some(now) if now.attached != part.attached => {
+                    return Some(format!("its partition [{oid}] was detached and attached again"));
+                }
+                Some(now) if now.file != part.file => {
+                    return Some(format!("its partition [{oid}] was truncated or rewritten"));
+                }
+                _ => {}
+            }
+        }
+        let is_new =
+            |part: &&Part| self.parts.binary_search_by_key(&part.oid, |it| it.oid).is_err();
+        let attached = now.parts.iter().filter(is_new).find(|part| !part.was_empty);
+        attached.map(|part| format!("partition [{}] was attached to it", part.oid))
+    }
+
+    /// As an index remembers it: without what only a look can tell.
+    pub(crate) fn remembered(&self) -> Self {
+        let part = |part: &Part| Part {
+            was_empty: false,
+            identity: String::new(),
+            attached: part.attached.clone(),
+            ..*part
+        };
+        Self { parts: self.parts.iter().map(part).collect(), ..self.clone() }
+    }
+
+    /// A partition whose rows the log would not name by the table's key.
+    pub(crate) fn foreign_identity(&self, of_table: &str) -> Option<u32> {
+        let differs = |part: &&Part| match part.identity.as_str() {
+            // Partitioned themselves, or with whole rows in the log.
+            "" | "f" => false,
+            identity => identity == "n" || (identity == "i") != (of_table == "i"),
+        };
+        self.parts.iter().find(differs).map(|part| part.oid)
+    }
+}
+
+/// The digests of one table `c`, as parts of a query.
+macro_rules! digests {
+    () => {
+        "coalesce((SELECT md5(string_agg(a.attnum || ':' || a.xmin, ',' ORDER BY a.attnum))
+             FROM pg_catalog.pg_attribute a
+             WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), ''),
+         coalesce((SELECT md5(string_agg(concat(p.attname, ':', p.atttypid), ','
+                                         ORDER BY a.attnum, p.attnum))
+             FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+             LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem
+             JOIN pg_catalog.pg_attribute p ON p.attrelid IN (t.typrelid, e.typrelid)
+             WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+               AND p.attnum > 0 AND NOT p.attisdropped), '')"
+    };
+}
+
+const STORAGE: &str = concat!(
+    "SELECT c.oid, c.relfilenode, ",
+    digests!(),
+    " FROM pg_catalog.pg_class c WHERE c.oid = ANY($1)"
+);
+
+/// Partitions. One that was made as such has a column whose description is as old as those of its
+/// system columns, which nothing changes; attaching writes every column's description anew.
+const PARTS: &str = "
+    SELECT r.oid, t.relid::oid, i.xmin::text, k.relfilenode,
+           CASE WHEN k.relkind = 'r' THEN k.relreplident::text ELSE '' END,
+           EXISTS (SELECT FROM pg_catalog.pg_attribute u JOIN pg_catalog.pg_attribute s
+                     ON s.attrelid = u.attrelid AND s.attnum = -1
+                   WHERE u.attrelid = t.relid AND u.attnum > 0
+                     AND u.xmin = s.xmin AND u.cmin = s.cmin)
+    FROM unnest($1::oid[]) AS r (oid)
+    CROSS JOIN LATERAL pg_catalog.pg_partition_tree(r.oid) t
+    JOIN pg_catalog.pg_inherits i ON i.inhrelid = t.relid
+    JOIN pg_catalog.pg_class k ON k.oid = t.relid
+    ORDER BY 1, 2";
+
+/// Whatever of the tables must not change unnoticed, as text to be compared: identity, keys,
+/// columns, files, partitions, and their place in the publication `$1`.
+pub(crate) const FINGERPRINTS: &str = concat!(
+    "SELECT n.nspname::text, c.relname::text, c.oid, concat_ws('|', c.relreplident,
+       (SELECT string_agg(i.indexrelid::text, ',' ORDER BY i.indexrelid)
+          FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisvalid
+           AND (i.indisprimary OR i.indisreplident OR i.indisunique)), ",
+    digests!(),
+    ", CASE c.relkind WHEN 'r' THEN c.relfilenode::text ELSE
+         (SELECT md5(string_agg(concat_ws(':', t.relid::oid, i.xmin, k.relfilenode), ','
+                                ORDER BY t.relid))
+          FROM pg_catalog.pg_partition_tree(c.oid) t
+          JOIN pg_catalog.pg_inherits i ON i.inhrelid = t.relid
+          JOIN pg_catalog.pg_class k ON k.oid = t.relid) END,
+       m.tablename IS NOT NULL, p.oid, p.xmin, r.oid)
+    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    LEFT JOIN pg_catalog.pg_publication p ON p.pubname = $1
+    LEFT JOIN pg_catalog.pg_publication_rel r ON r.prpubid = p.oid AND r.prrelid = c.oid
+    LEFT JOIN (SELECT schemaname, tablename FROM pg_catalog.pg_publication_tables
+               WHERE pubname = $1) m ON m.schemaname = n.nspname AND m.tablename = c.relname
+    WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence = 'p'
+      AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%'
+    ORDER BY 1, 2"
+);
+
+/// The storage of tables, by OID.
+pub(crate) async fn read(control: &Control, oids: &[u32]) -> Result<FxHashMap<u32, Storage>> {
+    let mut found: FxHashMap<u32, Storage> = FxHashMap::default();
+    for row in control.rows("reading files", STORAGE, &[&oids]).await? {
+        let (file, columns, types) = (row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
+        found.insert(row.try_get(0)?, Storage { file, columns, types, parts: Vec::new() });
+    }
+    for row in control.rows("reading partitions", PARTS, &[&oids]).await? {
+        let part = Part {
+            oid: row.try_get(1)?,
+            attached: row.try_get(2)?,
+            file: row.try_get(3)?,
+            identity: row.try_get(4)?,
+            was_empty: row.try_get(5)?,
+        };
+        if let Some(storage) = found.get_mut(&row.try_get::<_, u32>(0)?) {
+            storage.parts.push(part);
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(oid: u32, attached: &str, file: u32, was_empty: bool) -> Part {
+        Part { oid, attached: attached.to_owned(), file, was_empty, identity: "d".to_owned() }
+    }
+
+    fn storage(file: u32, columns: &str, parts: &[Part]) -> Storage {
+        let (columns, parts) = (columns.to_owned(), parts.to_vec());
+        Storage { file, columns, parts, types: String::new() }
+    }
+
+    #[test]
+    fn what_changes_rows_is_told_from_what_moves_them() {
+        let check = |before: &Storage, now: &Storage, expected: &str| {
+            let found = before.drift(now).unwrap_or_default();
+            assert!(found.contains(expected) && found.is_empty() == expected.is_empty(), "{found}");
+        };
+        let before = storage(1, "a", &[]);
+        check(&before, &before, "");
+        check(&before, &storage(2, "a", &[]), "");
+        check(&before, &storage(1, "b", &[]), "");
+        check(&before, &storage(2, "b", &[]), "rewritten by an ALTER TABLE");
+        check(&before, &Storage { types: "t".to_owned(), ..before.clone() }, "composite");
+
+        let before = storage(0, "a", &[part(5, "700", 5, false), part(7, "701", 7, false)]);
+        let with = |parts: &[Part]| storage(0, "a", parts);
+        let (five, seven) = (part(5, "700", 5, false), part(7, "701", 7, false));
+        check(&before, &with(&[five.clone(), seven.clone()]), "");
+        check(&before, &with(std::slice::from_ref(&seven)), "[5] was detached or dropped");
+        check(&before, &with(&[five.clone(), part(7, "800", 7, true)]), "attached again");
+        check(&before, &with(&[five.clone(), part(7, "701", 8, true)]), "[7] was truncated");
+        let new = |was_empty| with(&[five.clone(), part(6, "900", 6, was_empty), seven.clone()]);
+        check(&before, &new(true), "");
+        check(&before, &new(false), "partition [6] was attached");
+    }
+
+    #[test]
+    fn partitions_must_name_rows_as_the_table_does() {
+        let check = |table: &str, part_identity: &str, differs: bool| {
+            let identity = part_identity.to_owned();
+            let storage = storage(0, "", &[Part { identity, ..part(5, "1", 1, true) }]);
+            assert_eq!(
+                storage.foreign_identity(table).is_some(),
+                differs,
+                "{table} {part_identity}"
+            );
+        };
+        check("d", "d", false);
+        check("d", "f", false);
+        check("i", "i", false);
+        check("d", "", false);
+        check("d", "n", true);
+        check("d", "i", true);
+        check("i", "d", true);
+    }
+}
