@@ -36,6 +36,8 @@ pub struct PipelineConfig {
     pub copy_batch_bytes: usize,
     /// Blocks of 8 KiB that one range of a copy covers.
     pub copy_range_blocks: u32,
+    /// Bytes of rows that copies read a second, all together; 0 for as many as they can.
+    pub copy_max_bytes_per_second: u64,
     /// Bytes of documents that may be with the engine, submitted and not yet applied.
     pub outstanding_bytes: usize,
     /// Batches that may be with the engine, submitted and not yet applied.
@@ -84,6 +86,7 @@ impl Default for PipelineConfig {
             copy_workers: 2,
             copy_batch_bytes: 4 << 20,
             copy_range_blocks: 8192,
+            copy_max_bytes_per_second: 0,
             outstanding_bytes: 64 << 20,
             outstanding_batches: 4096,
             transaction_buffer_bytes: 32 << 20,

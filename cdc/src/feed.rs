@@ -7,6 +7,7 @@ use egret_engine::index::Positions;
 use tokio::sync::watch;
 
 use crate::catalog::Table;
+use crate::progress::Progress;
 use crate::sink::Sink;
 use crate::status::TableCounters;
 
@@ -29,6 +30,8 @@ pub(crate) struct Feed {
     pub(crate) submitted: Option<Lsn>,
     /// The truncation that its copy met and that the log must bring.
     pub(crate) truncation: Option<Truncation>,
+    /// What an interrupted copy has read of the table, where the log is applied to that alone.
+    pub(crate) resumes: Option<Progress>,
 }
 
 /// A table's rows vanished while they were copied. Where that was a truncation, the log says so, and
@@ -54,7 +57,17 @@ impl Feed {
         // What an earlier connection handed over may not be durable yet.
         let submitted = applied.map(|at| at.lsn).filter(|_| applied != durable);
         let title = table.title().into();
-        Self { table, title, sink, positions, counters, reached, submitted, truncation: None }
+        Self {
+            table,
+            title,
+            sink,
+            positions,
+            counters,
+            reached,
+            submitted,
+            truncation: None,
+            resumes: None,
+        }
     }
 
     /// What its index holds durably.

@@ -20,6 +20,7 @@ use tokio::time::{Instant, sleep_until};
 use self::syncs::Patience;
 use crate::acknowledge::{Acknowledgements, Ended};
 use crate::catalog::Fingerprint;
+use crate::copy::throttle::Throttle;
 use crate::discovery::{Discovered, Discovery};
 use crate::error::{Error, ErrorKind, Result};
 use crate::members::{Members, Phase};
@@ -53,6 +54,7 @@ pub(crate) struct Follower<'a> {
     members: Members,
     syncs: Vec<(usize, Handle)>,
     patience: Patience,
+    throttle: Arc<Throttle>,
     send_news: mpsc::Sender<(usize, News)>,
     news: mpsc::Receiver<(usize, News)>,
     /// At most one look at what there is, which may have been asked for again meanwhile.
@@ -112,6 +114,7 @@ impl<'a> Follower<'a> {
             members: Members::default(),
             syncs: Vec::new(),
             patience: Patience::new(),
+            throttle: Arc::new(Throttle::new(pipeline.config.copy_max_bytes_per_second)),
             send_news,
             news,
             looking: JoinSet::new(),

@@ -14,6 +14,7 @@ mod catalog;
 pub mod check;
 pub mod config;
 mod connect;
+mod copied;
 mod copy;
 mod dead_letters;
 mod decode;

@@ -1,17 +1,18 @@
 //! What an index remembers of its copy, committed with its documents: how far it got, from where in
 //! the log, and the columns that its documents were made from.
 
-use egret_engine::Lsn;
+use egret_engine::{Checkpoint, Lsn};
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::Table;
+use crate::copied::Copied;
 use crate::storage::Storage;
 
 /// How far a copy got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum CopyState {
-    /// Begun: after a crash it begins again.
+    /// Begun: after a crash it goes on, where that can be.
     Copying,
     /// Everything is in.
     Done,
@@ -22,7 +23,7 @@ pub(crate) enum CopyState {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Progress {
     pub(crate) state: CopyState,
-    /// The snapshot's position.
+    /// The snapshot's position; of a copy that goes on, the position of the rows so far.
     pub(crate) lsn: Lsn,
     /// The table's OID: one dropped and made anew is another table.
     pub(crate) table: u32,
@@ -36,6 +37,9 @@ pub(crate) struct Progress {
     /// The table's place in the publication; likewise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) membership: Option<String>,
+    /// What a copy that has not ended has read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) copied: Option<Copied>,
 }
 
 /// What a table's columns now mean for an index that was filled from earlier ones.
@@ -51,8 +55,24 @@ pub(crate) enum Drift {
 }
 
 impl Progress {
-    pub(crate) fn copying(table: &Table, lsn: Lsn) -> Self {
-        Self::new(CopyState::Copying, table, lsn)
+    pub(crate) fn copying(table: &Table, at: Checkpoint) -> Self {
+        let copied = Some(Copied::new(at));
+        Self { copied, ..Self::new(CopyState::Copying, table, at.lsn) }
+    }
+
+    /// The same, of rows as they are at another position.
+    pub(crate) fn at(&self, lsn: Lsn) -> Self {
+        Self { lsn, ..self.clone() }
+    }
+
+    /// Whether a copy can go on from here under a snapshot of this position: the table is what it
+    /// was, and the log since then, which is kept from `floor` on, tells of all changes.
+    pub(crate) fn goes_on(&self, table: &Table, floor: Lsn, snapshot: Checkpoint) -> bool {
+        let same = Self { copied: self.copied.clone(), ..Self::new(self.state, table, self.lsn) };
+        self.state == CopyState::Copying
+            && *self == same
+            && self.copied.as_ref().is_some_and(|copied| copied.is_of(snapshot))
+            && (floor..=snapshot.lsn).contains(&self.lsn)
     }
 
     pub(crate) fn done(table: &Table, lsn: Lsn) -> Self {
@@ -67,8 +87,9 @@ impl Progress {
             table: table.oid,
             columns: table.columns.iter().map(column).collect(),
             key: table.key.clone().unwrap_or_default(),
-            storage: Some(table.storage.clone()),
+            storage: Some(table.storage.remembered()),
             membership: Some(table.membership.clone()),
+            copied: None,
         }
     }
 
@@ -143,6 +164,32 @@ mod tests {
             storage: Storage::default(),
             membership: "1".to_owned(),
         }
+    }
+
+    #[test]
+    fn copies_go_on_where_the_table_is_what_it_was() {
+        let at = |timeline, lsn| Checkpoint { system_identifier: 7, timeline, lsn: Lsn(lsn) };
+        let now = table(1, &[("a", 23, false)], "a");
+        let mut progress = Progress::copying(&now, at(1, 50));
+        assert!(!progress.goes_on(&now, Lsn(50), at(1, 60)), "nothing was read");
+        if let Some(copied) = &mut progress.copied {
+            copied.add(1, 1, (0, Some(8)), 100);
+        }
+        let progress = Progress::from_text(&progress.to_text()).unwrap();
+        let check = |table: &Table, floor, snapshot, expected: bool| {
+            assert_eq!(progress.goes_on(table, Lsn(floor), snapshot), expected);
+        };
+        check(&now, 50, at(1, 60), true);
+        check(&now, 10, at(1, 50), true);
+        check(&now, 51, at(1, 60), false);
+        check(&now, 50, at(1, 49), false);
+        check(&now, 50, at(2, 60), false);
+        check(&table(2, &[("a", 23, false)], "a"), 50, at(1, 60), false);
+        check(&table(1, &[("a", 20, false)], "a"), 50, at(1, 60), false);
+        let storage = Storage { file: 9, ..Storage::default() };
+        check(&Table { storage, ..now.clone() }, 50, at(1, 60), false);
+        check(&Table { membership: "2".to_owned(), ..now.clone() }, 50, at(1, 60), false);
+        assert!(progress.at(Lsn(55)).goes_on(&now, Lsn(51), at(1, 60)));
     }
 
     #[test]

@@ -62,6 +62,8 @@ pub(crate) struct Handover {
     pub(crate) bytes: usize,
     /// Who counts.
     pub(crate) counters: Arc<TableCounters>,
+    /// Whether rows that it changes may not be there yet.
+    pub(crate) may_miss: bool,
 }
 
 /// Batches handed over and not answered, oldest first.
@@ -74,6 +76,8 @@ pub(crate) struct Outstanding {
     letters: LetterBox,
     /// Indexes that failed, by their place, and were not asked for yet.
     failures: Vec<(usize, Error)>,
+    /// Rows that were changed and not there, by the place of their table.
+    missing: Vec<(usize, Option<String>)>,
 }
 
 #[derive(Debug)]
@@ -87,6 +91,7 @@ struct Waiting {
     bytes: usize,
     counters: Arc<TableCounters>,
     written: Written,
+    may_miss: bool,
     /// Whether operations of it are on disk.
     spooled: bool,
 }
@@ -103,7 +108,7 @@ struct Written {
 impl Outstanding {
     pub(crate) fn new(max_batches: usize, max_bytes: usize, letters: LetterBox) -> Self {
         let (waiting, failures) = (VecDeque::new(), Vec::new());
-        Self { waiting, bytes: 0, max_batches, max_bytes, letters, failures }
+        Self { waiting, bytes: 0, max_batches, max_bytes, letters, failures, missing: Vec::new() }
     }
 
     /// The position of the oldest batch that is not answered.
@@ -114,6 +119,12 @@ impl Outstanding {
     /// The indexes that failed since this was last asked.
     pub(crate) fn take_failures(&mut self) -> Vec<(usize, Error)> {
         std::mem::take(&mut self.failures)
+    }
+
+    /// Rows that were changed and not there, where that may be, by the place of their table; of those
+    /// without an id no more is known.
+    pub(crate) fn take_missing(&mut self) -> Vec<(usize, Option<String>)> {
+        std::mem::take(&mut self.missing)
     }
 
     /// Leaves the answers of an index to themselves.
@@ -155,6 +166,7 @@ impl Outstanding {
             bytes: handover.bytes,
             counters: handover.counters,
             written,
+            may_miss: handover.may_miss,
             spooled,
         });
         Ok(())
@@ -201,8 +213,13 @@ impl Outstanding {
     fn settle(&mut self, answer: Option<egret_engine::Result<BatchOutcome>>) -> Result<()> {
         let Some(done) = self.waiting.pop_front() else { return Ok(()) };
         self.bytes = self.bytes.saturating_sub(done.bytes);
-        let outcome = match answer {
+        let mut outcome = match answer {
             Some(Ok(outcome)) => outcome,
+            // So many were not there that the batch was not applied.
+            Some(Err(error)) if error.kind() == egret_engine::ErrorKind::Full && done.may_miss => {
+                self.missing.push((done.place, None));
+                return Ok(());
+            }
             Some(Err(error)) if error.kind() == egret_engine::ErrorKind::Full => {
                 return Err(refused(error));
             }
@@ -215,6 +232,9 @@ impl Outstanding {
                 return Ok(());
             }
         };
+        if done.may_miss {
+            self.take_note_of_missing(&done, &mut outcome);
+        }
         let any_rejected = outcome.ops.iter().any(std::result::Result::is_err)
             || outcome.spooled.as_ref().is_some_and(|spooled| !spooled.rejected.is_empty());
         let none_open = || !self.letters.letters.lock().has_any_of(&done.table);
@@ -226,6 +246,27 @@ impl Outstanding {
     }
 }
 
+impl Outstanding {
+    /// Takes rows that were not there out of an answer: they are no dead letters.
+    fn take_note_of_missing(&mut self, done: &Waiting, outcome: &mut BatchOutcome) {
+        let is_missing =
+            |error: &egret_engine::Error| error.kind() == egret_engine::ErrorKind::DocumentMissing;
+        for (at, result) in outcome.ops.iter_mut().enumerate() {
+            if result.as_ref().is_err_and(is_missing) {
+                let (id, _) = done.written.get(at);
+                self.missing.push((done.place, id.map(str::to_owned)));
+            }
+        }
+        if let Some(spooled) = &mut outcome.spooled {
+            let before = spooled.rejected.len();
+            spooled.rejected.retain(|it| !is_missing(&it.error));
+            if spooled.rejected.len() < before {
+                self.missing.push((done.place, None));
+            }
+        }
+    }
+}
+
 impl Waiting {
     fn list(self, outcome: BatchOutcome, letters: &mut DeadLetters) -> Result<()> {
         let (table, lsn) = (Arc::clone(&self.table), self.end);
@@ -234,6 +275,12 @@ impl Waiting {
             listing.spooled(spooled)?;
         }
         for (at, result) in outcome.ops.into_iter().enumerate() {
+            let missing = |error: &egret_engine::Error| {
+                self.may_miss && error.kind() == egret_engine::ErrorKind::DocumentMissing
+            };
+            if result.as_ref().is_err_and(missing) {
+                continue;
+            }
             let (id, source) = self.written.get(at);
             listing.one(id, source, result.err())?;
         }

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use egret_engine::batch::Batch;
 use egret_engine::index::{Positions, Receipt};
-use egret_engine::{Checkpoint, Index, Result};
+use egret_engine::{Checkpoint, Index, Lsn, Result};
 use tokio::sync::watch;
 
 use crate::catalog::Table;
 use crate::position::Holds;
+use crate::progress::Progress;
 use crate::slot::Server;
 
 /// An index as its pipeline sees it.
@@ -54,6 +55,8 @@ pub(crate) struct Target {
     pub(crate) sink: Arc<dyn Sink>,
     /// Whether it takes another's place once it is filled.
     pub(crate) replaces: bool,
+    /// What it holds of a copy that was interrupted, and that goes on.
+    pub(crate) resumes: Option<Progress>,
 }
 
 /// Where a pipeline's indexes are.
@@ -72,8 +75,16 @@ pub(crate) trait Indexes: Send + Sync + Debug + 'static {
     ) -> crate::Result<Standing>;
 
     /// Makes or empties the index that a copy of the table fills: beside the one that serves, where
-    /// one does. Blocking.
-    fn begin_copy(&self, pipeline: &str, name: &str, table: &Table) -> crate::Result<Target>;
+    /// one does. One that an interrupted copy has filled in part is kept where the copy can go on,
+    /// under a snapshot of this position, with the log from `floor` on. Blocking.
+    fn begin_copy(
+        &self,
+        pipeline: &str,
+        name: &str,
+        table: &Table,
+        floor: Lsn,
+        snapshot: Checkpoint,
+    ) -> crate::Result<Target>;
 
     /// Puts a filled replacement in the place of its index. Blocking.
     fn swap_in(&self, name: &str) -> crate::Result<()>;

@@ -79,6 +79,8 @@ pub struct TableStatus {
     pub rows_estimated: u64,
     /// Rows read by the copy.
     pub rows_copied: u64,
+    /// Of these, the ones that it had read before it was interrupted.
+    pub rows_resumed: u64,
     /// Changes applied from the stream.
     pub rows_streamed: u64,
     /// Rows that could not be indexed.
@@ -162,6 +164,8 @@ pub struct PipelineStatus {
 #[derive(Debug, Default)]
 pub(crate) struct TableCounters {
     pub(crate) copied: AtomicU64,
+    /// Of these, the ones that an interrupted copy had read.
+    pub(crate) resumed: AtomicU64,
     pub(crate) streamed: AtomicU64,
     pub(crate) rejected: AtomicU64,
 }
@@ -408,7 +412,9 @@ fn table_status(entry: &TableEntry) -> TableStatus {
     let copying = entry.copying_since.filter(|_| entry.state == TableState::Copying);
     let millis =
         copying.map(|since| u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX));
-    let rate = millis.map(|millis| rows_copied.saturating_mul(1000) / millis.max(1));
+    let rows_resumed = entry.counters.resumed.load(Ordering::Relaxed);
+    let now = rows_copied.saturating_sub(rows_resumed);
+    let rate = millis.map(|millis| now.saturating_mul(1000) / millis.max(1));
     let left = entry.rows_estimated.saturating_sub(rows_copied);
     TableStatus {
         table: entry.table.clone(),
@@ -420,6 +426,7 @@ fn table_status(entry: &TableEntry) -> TableStatus {
         seconds_left: rate.filter(|&rate| rate > 0).map(|rate| left / rate),
         rows_estimated: entry.rows_estimated,
         rows_copied,
+        rows_resumed,
         rows_streamed: entry.counters.streamed.load(Ordering::Relaxed),
         rows_rejected: entry.counters.rejected.load(Ordering::Relaxed),
     }

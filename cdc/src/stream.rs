@@ -293,11 +293,15 @@ impl Stream {
             let truncation = feed.truncation.take_if(|_| changes.truncated);
             let max_rejected = self.gathering.max_refused;
             let spooled = changes.spool.map(OpSpool::finish).transpose()?;
+            let resumes = feed.resumes.as_ref();
+            let progress = resumes.map(|progress| progress.at(end).to_text());
             let batch = Batch {
                 ops: changes.ops,
                 spooled: spooled.map(|ops| Spooled { ops, max_rejected }),
-                checkpoint: Some(checkpoint),
-                copy_progress: truncation.map(|truncation| truncation.progress),
+                // An index that is not whole shows no position.
+                checkpoint: resumes.is_none().then_some(checkpoint),
+                row_lsn: Some(end),
+                copy_progress: progress.or(truncation.map(|truncation| truncation.progress)),
                 ..Batch::default()
             };
             let handover = Handover {
@@ -309,6 +313,7 @@ impl Stream {
                 refused: changes.refused.into_values().collect(),
                 bytes: changes.bytes,
                 counters: Arc::clone(&feed.counters),
+                may_miss: feed.resumes.is_some(),
             };
             feed.reached = end;
             feed.submitted = Some(end);
@@ -327,7 +332,8 @@ impl Stream {
         }
         let mut failures = Vec::new();
         for (place, feed) in self.feeds.iter_mut().enumerate() {
-            let Some(feed) = feed.as_mut().filter(|feed| feed.reached < lsn) else { continue };
+            let behind = |feed: &&mut Feed| feed.reached < lsn && feed.resumes.is_none();
+            let Some(feed) = feed.as_mut().filter(behind) else { continue };
             match feed.sink.advance(self.position) {
                 Ok(()) => feed.reached = lsn,
                 Err(error) => failures.push((place, error)),

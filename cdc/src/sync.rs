@@ -2,6 +2,9 @@
 //! synchronization. One mechanism for a first copy, a new table, one that must be copied again, and
 //! an index that comes back after a failure.
 //!
+//! A copy that was interrupted goes on: what it has read is first brought to a new snapshot by the
+//! log, as [`resume`] says, and then what is left is read from that.
+//!
 //! 1. A temporary slot gives a snapshot S and the position C that agrees with it; the tables are
 //!    copied from S. An index that merely missed the stream for a while skips this.
 //! 2. A second temporary slot, a copy of the pipeline's own, sends the log again from where the
@@ -9,6 +12,8 @@
 //!    in the database's log and need no place of their own. Each index skips what it holds.
 //! 3. Once this is no further back than the stream, the stream takes the tables over: it skips what
 //!    they hold, so both may overlap, and neither waits for the other.
+
+mod resume;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -24,11 +29,12 @@ use tokio_util::task::TaskTracker;
 use crate::catalog::Table;
 use crate::config::PipelineConfig;
 use crate::connect::{Control, Session, Source, quote_literal, within};
+use crate::copy::throttle::Throttle;
 use crate::copy::{self, Job, Snapshot};
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::Feed;
 use crate::receipts::{LetterBox, Outstanding};
-use crate::sink::{Indexes, Sink};
+use crate::sink::{Indexes, Sink, Target};
 use crate::slot::{self, Server};
 use crate::status::StatusBoard;
 use crate::stream::Stream;
@@ -102,6 +108,7 @@ pub(crate) struct Sync {
     pub(crate) threads: TaskTracker,
     pub(crate) gathering: Arc<Gathering>,
     pub(crate) server: Server,
+    pub(crate) throttle: Arc<Throttle>,
     /// Tells apart those that run at the same time.
     pub(crate) number: usize,
 }
@@ -195,7 +202,7 @@ impl Sync {
     /// Copies tables from one snapshot. Gives those that did not fail, with the snapshot's position.
     async fn copy(
         &self,
-        control: &Control,
+        control: &Arc<Control>,
         tasks: Vec<Task>,
         telling: &Telling,
     ) -> Result<Vec<(Synced, Lsn)>> {
@@ -203,9 +210,8 @@ impl Sync {
         let (snapshot, _session) = self.snapshot(control).await?;
         let lsn = snapshot.checkpoint.lsn;
         let mut jobs = Vec::new();
-        let mut targets = Vec::new();
         for task in tasks {
-            let begun = self.target(&task).await;
+            let begun = self.target(&task, snapshot.checkpoint).await;
             let (target, format) = match begun {
                 Ok(begun) => begun,
                 Err(error) => {
@@ -215,26 +221,34 @@ impl Sync {
             };
             let title = task.table.title();
             let index = (target.sink.uuid().to_owned(), target.sink.positions());
-            telling.tell(News::Target { place: task.place, index, floor: lsn }).await;
-            jobs.push(Job {
+            let floor = target.resumes.as_ref().map_or(lsn, |resumes| resumes.lsn);
+            telling.tell(News::Target { place: task.place, index, floor }).await;
+            let job = Job {
                 table: Arc::clone(&task.table),
                 counters: self.board.counters(&title),
                 title: title.into(),
                 format: Arc::new(format),
                 sink: Arc::clone(&target.sink),
-            });
-            targets.push((task, target));
+                resumes: target.resumes.clone(),
+                missing: Vec::new(),
+            };
+            jobs.push((job, (task, target)));
         }
+        let brought = self.bring_up(control, jobs, snapshot.checkpoint, telling).await?;
+        let (jobs, targets): (Vec<Job>, Vec<(Task, Target)>) = brought.into_iter().unzip();
         let (source, config, threads) = (&self.source, &self.config, &self.threads);
-        let results = copy::copy(source, config, &snapshot, jobs, &self.letters, threads).await?;
+        let boxes = (&self.letters, &self.throttle);
+        let results = copy::copy(source, config, &snapshot, jobs, boxes, threads).await?;
         let mut copied = Vec::new();
         for ((task, target), result) in targets.into_iter().zip(results) {
             let place = task.place;
             match result {
                 Ok(truncation) => {
                     let title = task.table.title();
-                    // What was listed before the copy is in it, or listed anew.
-                    self.letters.letters.lock().clear(&title, lsn)?;
+                    // What was listed before the copy began is in it, or listed anew.
+                    let resumes = target.resumes.as_ref().and_then(|it| it.copied.as_ref());
+                    let began = resumes.map_or(lsn, |copied| copied.began);
+                    self.letters.letters.lock().clear(&title, began)?;
                     let feed = Feed { truncation, ..self.feed(task.table, target.sink) };
                     copied.push((Synced { place, feed, replaces: target.replaces }, lsn));
                     telling.tell(News::Copied { place }).await;
@@ -249,16 +263,18 @@ impl Sync {
     async fn target(
         &self,
         task: &Task,
-    ) -> Result<(crate::sink::Target, crate::document::RowFormat)> {
+        snapshot: Checkpoint,
+    ) -> Result<(Target, crate::document::RowFormat)> {
         let format = task.table.row_format().ok_or_else(|| {
             let message = format!("table [{}] has no key", task.table.title());
             Error::new(ErrorKind::TableChanged, message)
         })?;
         let format = format.with_max_bytes(self.config.max_document_bytes);
         let (indexes, table) = (Arc::clone(&self.indexes), Arc::clone(&task.table));
-        let (pipeline, name) = (self.config.name.clone(), task.name.clone());
-        let beginning =
-            tokio::task::spawn_blocking(move || indexes.begin_copy(&pipeline, &name, &table));
+        let (pipeline, name, floor) = (self.config.name.clone(), task.name.clone(), task.floor);
+        let beginning = tokio::task::spawn_blocking(move || {
+            indexes.begin_copy(&pipeline, &name, &table, floor, snapshot)
+        });
         Ok((beginning.await.map_err(given_up)??, format))
     }
 
@@ -296,10 +312,26 @@ impl Sync {
         if members.is_empty() {
             return Err(Error::new(ErrorKind::TableChanged, "no table is left to follow"));
         }
+        let start = members.iter().map(|(member, floor)| member.feed.reached.max(*floor)).min();
+        let mut stream = self.read_log(control, start.unwrap_or_default()).await?;
+        let mut places = Vec::new();
+        for (at, (member, _)) in members.into_iter().enumerate() {
+            stream.join(at, member.feed).await?;
+            places.push((member.place, member.replaces));
+        }
+        follow(&mut stream, &places, telling).await?;
+        let mut synced = Vec::new();
+        for (at, (place, replaces)) in places.into_iter().enumerate() {
+            let feed = stream.leave(at);
+            synced.extend(feed.map(|feed| Synced { place, feed, replaces }));
+        }
+        Ok((stream, synced))
+    }
+
+    /// Begins to read the log from here on once more, by a copy of the pipeline's own slot.
+    async fn read_log(&self, control: Arc<Control>, start: Lsn) -> Result<Stream> {
         let name = self.slot_name("sync");
         slot::drop_slot(&control, &name).await?;
-        let start = members.iter().map(|(member, floor)| member.feed.reached.max(*floor)).min();
-        let start = start.unwrap_or_default();
         let session = Session { slot: &name, start, acknowledged: start };
         let mut client = self.source.replication(session).await?;
         let copy = format!(
@@ -322,19 +354,7 @@ impl Sync {
         let bytes = self.config.outstanding_bytes;
         let outstanding = Outstanding::new(batches, bytes, self.letters.clone());
         let gathering = Arc::clone(&self.gathering);
-        let mut stream = Stream::new(client, control, position, outstanding, gathering);
-        let mut places = Vec::new();
-        for (at, (member, _)) in members.into_iter().enumerate() {
-            stream.join(at, member.feed).await?;
-            places.push((member.place, member.replaces));
-        }
-        follow(&mut stream, &places, telling).await?;
-        let mut synced = Vec::new();
-        for (at, (place, replaces)) in places.into_iter().enumerate() {
-            let feed = stream.leave(at);
-            synced.extend(feed.map(|feed| Synced { place, feed, replaces }));
-        }
-        Ok((stream, synced))
+        Ok(Stream::new(client, control, position, outstanding, gathering))
     }
 }
 

@@ -2,7 +2,7 @@
 //! one a copy fills.
 
 use egret_engine::mapping::TOTAL_FIELDS_LIMIT;
-use egret_engine::{Checkpoint, Engine, ErrorKind as EngineErrorKind, Index, IndexDefinition};
+use egret_engine::{Checkpoint, Engine, ErrorKind as EngineErrorKind, Index, IndexDefinition, Lsn};
 use rustc_hash::FxHashMap;
 use serde_json::{Map, Value, json};
 
@@ -101,7 +101,14 @@ impl Indexes for Engine {
         })
     }
 
-    fn begin_copy(&self, pipeline: &str, name: &str, table: &Table) -> Result<Target> {
+    fn begin_copy(
+        &self,
+        pipeline: &str,
+        name: &str,
+        table: &Table,
+        floor: Lsn,
+        snapshot: Checkpoint,
+    ) -> Result<Target> {
         let serves = match self.index(name) {
             Ok(index) => progress(&index).is_some_and(|it| it.state == CopyState::Done),
             Err(error) => match error.kind() {
@@ -110,9 +117,17 @@ impl Indexes for Engine {
                 _ => return Err(error.into()),
             },
         };
+        let begun = if serves { self.replacement(name) } else { self.index(name).ok() };
+        if let Some(begun) = begun.filter(|begun| begun.pipeline() == Some(pipeline))
+            && begun.resume().is_ok()
+            && let Some(progress) = progress(&begun)
+            && progress.goes_on(table, floor, snapshot)
+        {
+            return Ok(Target { sink: begun, replaces: serves, resumes: Some(progress) });
+        }
         if serves {
             let sink = self.create_replacement(name, &properties(table))?;
-            return Ok(Target { sink, replaces: true });
+            return Ok(Target { sink, replaces: true, resumes: None });
         }
         // What was never filled is nobody's loss.
         match self.delete_index(name, true) {
@@ -120,7 +135,7 @@ impl Indexes for Engine {
             _ => {}
         }
         let sink = self.create_index(name, definition(pipeline, table))?;
-        Ok(Target { sink, replaces: false })
+        Ok(Target { sink, replaces: false, resumes: None })
     }
 
     fn swap_in(&self, name: &str) -> Result<()> {

@@ -1,19 +1,21 @@
 //! Reading tables as they stand in one snapshot, whose position in the log PostgreSQL names.
 //!
 //! Rows are read by ranges of blocks, by several connections that share the snapshot, and carry its
-//! position as their version. Only when every range of every table is in does each index get the
-//! position itself: an index that a crash left without it is copied again.
+//! position as their version. An index remembers which ranges it has, together with their rows. Only
+//! when every range of every table is in does it get the position itself; where a crash came before,
+//! the copy goes on with the ranges that are left, as [`sync`](crate::sync) says.
 //!
 //! A table or index that fails takes no other with it. A table that is truncated meanwhile is empty
 //! as far as the snapshot shows it; the log brings the truncation, which empties the index too.
 
 mod ranges;
 mod text;
+pub(crate) mod throttle;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use egret_engine::batch::{Batch, Condition, WriteOp};
+use egret_engine::batch::{Batch, Condition, Patch, WriteOp};
 use egret_engine::{Checkpoint, Lsn};
 use futures_util::{StreamExt, pin_mut};
 use parking_lot::Mutex;
@@ -34,6 +36,7 @@ use crate::transaction::RefusedRow;
 
 use ranges::{Range, Ranges};
 use text::{CopyRow, Lines};
+use throttle::Throttle;
 
 /// A snapshot of the database and the position in the log that agrees with it.
 #[derive(Debug, Clone)]
@@ -57,6 +60,10 @@ pub(crate) struct Job {
     pub(crate) sink: Arc<dyn Sink>,
     /// Who counts.
     pub(crate) counters: Arc<TableCounters>,
+    /// What is in already, of a copy that was interrupted: rows as they are in the snapshot.
+    pub(crate) resumes: Option<Progress>,
+    /// Rows that the log has changed and that are not in, by their `_id`: each must come.
+    pub(crate) missing: Vec<String>,
 }
 
 /// Everything that the readers of one copy share.
@@ -68,6 +75,7 @@ struct Copying {
     ranges: Arc<Mutex<Ranges>>,
     /// What became of each job so far. Held for look-ups and notes.
     fates: Arc<Mutex<Vec<Fate>>>,
+    throttle: Arc<Throttle>,
     letters: LetterBox,
     batch_bytes: usize,
     outstanding_bytes: usize,
@@ -80,6 +88,10 @@ struct Fate {
     failure: Option<Error>,
     /// Its table was truncated or rewritten before here.
     rewritten: Option<Lsn>,
+    /// What its index is told to remember.
+    progress: Option<Progress>,
+    /// Whether it is being made durable.
+    flushing: Arc<AtomicBool>,
 }
 
 /// Fills the indexes of `jobs`, which are empty, from the snapshot. When this returns, those that did
@@ -90,22 +102,35 @@ pub(crate) async fn copy(
     config: &PipelineConfig,
     snapshot: &Snapshot,
     jobs: Vec<Job>,
-    letters: &LetterBox,
+    (letters, throttle): (&LetterBox, &Arc<Throttle>),
     threads: &TaskTracker,
 ) -> Result<Vec<Result<Option<Truncation>>>> {
     let control = source.control().await?;
     import(&control, &snapshot.name).await?;
     let mut ranges = Ranges::default();
+    let mut fates = Vec::with_capacity(jobs.len());
     for (place, job) in jobs.iter().enumerate() {
-        ranges::plan(&control, &job.table, place, config.copy_range_blocks, &mut ranges).await?;
+        let copied = job.resumes.as_ref().and_then(|resumes| resumes.copied.as_ref());
+        let (table, blocks) = (&job.table, config.copy_range_blocks);
+        let planned = ranges::plan(&control, table, place, blocks, copied, &mut ranges).await;
+        let failure = match planned {
+            Err(error) if error.kind() != ErrorKind::TableChanged => return Err(error),
+            planned => planned.err(),
+        };
+        fates.push(Fate { failure, ..Fate::default() });
     }
     ranges.sort();
     control.execute("ending the measurement", "COMMIT").await?;
     control.end();
-    let mut fates = Vec::with_capacity(jobs.len());
-    for job in &jobs {
-        let failure = begin(job, snapshot.checkpoint.lsn).await.err();
-        fates.push(Fate { failure, rewritten: None });
+    for (job, fate) in jobs.iter().zip(&mut fates) {
+        let progress = match &job.resumes {
+            Some(resumes) => resumes.at(snapshot.checkpoint.lsn),
+            None => Progress::copying(&job.table, snapshot.checkpoint),
+        };
+        if fate.failure.is_none() {
+            fate.failure = begin(job, snapshot.checkpoint.lsn, &progress).await.err();
+        }
+        fate.progress = Some(progress);
     }
     let stop = CancellationToken::new();
     let _stop_when_dropped = stop.clone().drop_guard();
@@ -117,6 +142,7 @@ pub(crate) async fn copy(
         ranges: Arc::new(Mutex::new(ranges)),
         fates: Arc::new(Mutex::new(fates)),
         letters: letters.clone(),
+        throttle: Arc::clone(throttle),
         batch_bytes: config.copy_batch_bytes,
         outstanding_bytes: config.outstanding_bytes / workers,
         stop,
@@ -128,7 +154,10 @@ pub(crate) async fn copy(
     for (job, fate) in copying.jobs.iter().zip(fates) {
         let result = match fate.failure {
             Some(failure) => Err(failure),
-            None => finish(job, snapshot.checkpoint, fate.rewritten).await,
+            None => match confirm(job, snapshot.checkpoint).await {
+                Ok(()) => finish(job, snapshot.checkpoint, fate.rewritten).await,
+                Err(failure) => Err(failure),
+            },
         };
         results.push(result);
     }
@@ -144,6 +173,42 @@ impl Copying {
         if let Some(fate) = self.fates.lock().get_mut(job) {
             note(fate);
         }
+    }
+
+    /// Has an index remember that it holds a range, whose batches are answered, and makes that durable
+    /// beside the copy.
+    fn finish_range(&self, job: &Job, range: &Range, rows: u64) -> Result<()> {
+        // Dead letters of the range are durable before the range is.
+        self.letters.sync()?;
+        let mut fates = self.fates.lock();
+        let Some(fate) = fates.get_mut(range.job) else { return Ok(()) };
+        let Some(progress) = fate.progress.as_mut().filter(|_| fate.rewritten.is_none()) else {
+            return Ok(());
+        };
+        if let Some(copied) = &mut progress.copied {
+            range.note(copied, rows);
+        }
+        // Under the lock: of two ranges that end at once the later text has both.
+        let batch = Batch {
+            row_lsn: Some(self.snapshot.checkpoint.lsn),
+            copy_progress: Some(progress.to_text()),
+            ..Batch::default()
+        };
+        let submitted = job.sink.submit(batch);
+        let flushing = Arc::clone(&fate.flushing);
+        drop(fates);
+        // Its answer is that of the batches before it: an index that fails has failed those to come.
+        submitted?;
+        if !flushing.swap(true, Ordering::AcqRel) {
+            let sink = Arc::clone(&job.sink);
+            tokio::task::spawn_blocking(move || {
+                let flushed = sink.flush();
+                flushing.store(false, Ordering::Release);
+                // The copy's end flushes again, and says what is wrong.
+                flushed.inspect_err(|error| tracing::debug!(%error, "a copy is not durable yet"))
+            });
+        }
+        Ok(())
     }
 
     fn note_failures(&self, outstanding: &mut Outstanding) {
@@ -234,8 +299,14 @@ async fn read_range(
     let mut lines = Lines::default();
     let mut row = CopyRow::default();
     let mut gathered = Gathered::default();
+    let mut rows = 0;
     while let Some(piece) = pieces.next().await {
-        lines.feed(piece?, |line| gathered.take(job, line, &mut row))?;
+        let piece = piece?;
+        copying.throttle.pay(piece.len()).await;
+        lines.feed(piece, |line| {
+            rows += 1;
+            gathered.take(job, line, &mut row)
+        })?;
         if gathered.bytes >= copying.batch_bytes {
             let full = std::mem::take(&mut gathered);
             full.submit(job, at, lsn, outstanding).await?;
@@ -246,7 +317,10 @@ async fn read_range(
         return Err(Error::new(ErrorKind::Protocol, "the copy ended within a row"));
     }
     Range::unlock(control).await?;
-    gathered.submit(job, at, lsn, outstanding).await
+    gathered.submit(job, at, lsn, outstanding).await?;
+    outstanding.settle_all().await?;
+    copying.note_failures(outstanding);
+    if copying.has_failed(at) { Ok(()) } else { copying.finish_range(job, &range, rows) }
 }
 
 /// Rows on their way into a batch.
@@ -305,6 +379,7 @@ impl Gathered {
             refused: self.refused,
             bytes: self.bytes,
             counters: Arc::clone(&job.counters),
+            may_miss: false,
         };
         outstanding.submit(&*job.sink, handover).await?;
         job.counters.copied.fetch_add(rows, Ordering::Relaxed);
@@ -323,14 +398,38 @@ async fn import(control: &Control, snapshot: &str) -> Result<()> {
 }
 
 /// Marks an index as being copied.
-async fn begin(job: &Job, lsn: Lsn) -> Result<()> {
-    job.counters.copied.store(0, Ordering::Relaxed);
-    let batch = Batch {
-        row_lsn: Some(lsn),
-        copy_progress: Some(Progress::copying(&job.table, lsn).to_text()),
-        ..Batch::default()
+pub(crate) async fn begin(job: &Job, lsn: Lsn, progress: &Progress) -> Result<()> {
+    let rows = progress.copied.as_ref().map_or(0, |copied| copied.rows);
+    job.counters.copied.store(rows, Ordering::Relaxed);
+    job.counters.resumed.store(rows, Ordering::Relaxed);
+    let copy_progress = Some(progress.to_text());
+    submit_and_wait(job, Batch { row_lsn: Some(lsn), copy_progress, ..Batch::default() }).await
+}
+
+/// Makes sure that rows are in which the log has changed before they were read. One that is not has
+/// moved to blocks that were read before it did, and its whole text is nowhere but in the table: the
+/// copy begins again.
+async fn confirm(job: &Job, checkpoint: Checkpoint) -> Result<()> {
+    if job.missing.is_empty() {
+        return Ok(());
+    }
+    let nothing = |id: &String| WriteOp::Patch {
+        id: id.clone(),
+        previous_id: None,
+        patch: Patch::Merge { source: "{}".into(), upsert: None, detect_noop: true },
+        condition: Condition::None,
     };
-    submit_and_wait(job, batch).await
+    let ops = job.missing.iter().map(nothing).collect();
+    let receipt =
+        job.sink.submit(Batch { ops, row_lsn: Some(checkpoint.lsn), ..Batch::default() })?;
+    let closed = |_| Error::new(ErrorKind::Engine, format!("index of [{}] closed", job.title));
+    let outcome = receipt.await.map_err(closed)??;
+    if outcome.ops.iter().all(Result::is_ok) {
+        return Ok(());
+    }
+    begin(job, checkpoint.lsn, &Progress::copying(&job.table, checkpoint)).await?;
+    let message = "rows moved while its copy was interrupted: it begins again";
+    Err(Error::new(ErrorKind::TableChanged, message))
 }
 
 /// Gives an index the snapshot's position, and makes all of it durable. One whose rows vanished is

@@ -6,7 +6,8 @@ use egret_engine::Lsn;
 
 use crate::catalog::Table;
 use crate::connect::{Control, quote_identifier};
-use crate::error::Result;
+use crate::copied::{Blocks, Copied};
+use crate::error::{Error, ErrorKind, Result};
 use crate::slot;
 
 /// Some blocks of one table, or of one partition of it.
@@ -91,6 +92,14 @@ impl Range {
         Ok(Some(slot::lsn(row.try_get(1)?)?))
     }
 
+    /// Takes note that it was read, unless its rows have moved since.
+    pub(super) fn note(&self, copied: &mut Copied, rows: u64) {
+        if !self.rewritten {
+            let Holder { oid, file, .. } = self.holder;
+            copied.add(oid, file, (self.first_block, self.end_block), rows);
+        }
+    }
+
     /// Lets whoever waits to truncate or alter the table go on. The snapshot stays.
     pub(super) async fn unlock(control: &Control) -> Result<()> {
         let unlock = "ROLLBACK TO SAVEPOINT range; RELEASE SAVEPOINT range";
@@ -125,6 +134,7 @@ pub(super) async fn plan(
     table: &Table,
     job: usize,
     blocks: u32,
+    copied: Option<&Copied>,
     ranges: &mut RangeQueue,
 ) -> Result<()> {
     for row in control.rows("listing partitions", HOLDERS, &[&table.oid]).await? {
@@ -137,8 +147,14 @@ pub(super) async fn plan(
         let (file, rewritten) = (file.unwrap_or(0), same != Some(true));
         let size = u32::try_from(row.try_get::<_, i64>(0)?).unwrap_or(u32::MAX);
         let size = if rewritten { 0 } else { size };
+        let left = copied.map_or_else(|| Some(vec![(0, None)]), |copied| copied.left(oid, file));
+        let left = left.ok_or_else(|| {
+            let message = format!("[{name}] was rewritten while its copy was interrupted");
+            Error::new(ErrorKind::TableChanged, message)
+        })?;
         let holder = Holder { oid, name, file, blocks: size };
-        ranges.0.extend(cut(size, blocks).map(|(first_block, end_block)| Range {
+        let pieces = left.into_iter().flat_map(|left| cut(size, blocks, left));
+        ranges.0.extend(pieces.map(|(first_block, end_block)| Range {
             job,
             holder: holder.clone(),
             first_block,
@@ -149,12 +165,13 @@ pub(super) async fn plan(
     Ok(())
 }
 
-/// Cuts `size` blocks into pieces of `blocks`, the last without an end.
-fn cut(size: u32, blocks: u32) -> impl Iterator<Item = (u32, Option<u32>)> {
-    let pieces = size.div_ceil(blocks.max(1)).max(1);
+/// Cuts what is left of `size` blocks into pieces of `blocks`; the last has no end where that has none.
+fn cut(size: u32, blocks: u32, (from, to): Blocks) -> impl Iterator<Item = Blocks> {
+    let count = to.unwrap_or(size).saturating_sub(from);
+    let pieces = count.div_ceil(blocks.max(1)).max(1);
     (0..pieces).map(move |piece| {
-        let first = piece.saturating_mul(blocks);
-        (first, (piece + 1 < pieces).then(|| first.saturating_add(blocks)))
+        let first = from.saturating_add(piece.saturating_mul(blocks));
+        (first, if piece + 1 < pieces { Some(first.saturating_add(blocks)) } else { to })
     })
 }
 
@@ -165,12 +182,19 @@ mod tests {
     #[test]
     fn pieces_cover_all() {
         let check = |size, expected: &[(u32, Option<u32>)]| {
-            assert_eq!(cut(size, 10).collect::<Vec<_>>(), expected, "{size}");
+            assert_eq!(cut(size, 10, (0, None)).collect::<Vec<_>>(), expected, "{size}");
         };
         check(0, &[(0, None)]);
         check(10, &[(0, None)]);
         check(11, &[(0, Some(10)), (10, None)]);
         check(25, &[(0, Some(10)), (10, Some(20)), (20, None)]);
-        assert_eq!(cut(u32::MAX, u32::MAX).collect::<Vec<_>>(), [(0, None)]);
+        let all = cut(u32::MAX, u32::MAX, (0, None)).collect::<Vec<_>>();
+        assert_eq!(all, [(0, None)]);
+        let check = |left, expected: &[Blocks]| {
+            assert_eq!(cut(35, 10, left).collect::<Vec<_>>(), expected, "{left:?}");
+        };
+        check((5, Some(20)), &[(5, Some(15)), (15, Some(20))]);
+        check((20, None), &[(20, Some(30)), (30, None)]);
+        check((50, None), &[(50, None)]);
     }
 }

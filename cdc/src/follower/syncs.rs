@@ -96,6 +96,7 @@ impl Follower<'_> {
                 threads: self.pipeline.threads.clone(),
                 gathering: Arc::clone(&self.gathering),
                 server: self.discovery.server,
+                throttle: Arc::clone(&self.throttle),
                 number,
             };
             self.syncs.push((number, sync.start(tasks, self.send_news.clone())?));

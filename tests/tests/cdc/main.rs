@@ -11,6 +11,7 @@ mod membership;
 mod names;
 mod network;
 mod partitions;
+mod resumed;
 mod rewrites;
 mod rows;
 mod schema;

@@ -1,0 +1,100 @@
+//! Going on with a copy that was interrupted.
+//!
+//! An index has rows of some blocks, all as they were at one position A. A new snapshot S agrees with
+//! a position C. The log from A to C is applied to what is there; then it is as S shows it, and the
+//! blocks that are left are read from S. What this cannot bring are rows that had not been read, whose
+//! change is in the log without those of their values that are stored apart: they are left out, and
+//! in the end each must have come with its block. One that has not has moved to blocks that were read
+//! earlier, and then the copy begins again.
+
+use std::sync::Arc;
+
+use egret_engine::{Checkpoint, Lsn};
+use pgwire_replication::ReplicationEvent;
+
+use super::{News, Sync, Task, Telling};
+use crate::connect::Control;
+use crate::copy::Job;
+use crate::error::{Error, ErrorKind, Result};
+use crate::feed::Feed;
+use crate::progress::Progress;
+use crate::sink::Target;
+use crate::stream::Stream;
+
+/// Rows that may have been changed and not been there, before a copy rather begins again.
+const MAX_MISSING: usize = 100_000;
+
+impl Sync {
+    /// Brings what interrupted copies have read to where the snapshot is. Gives the jobs that did not
+    /// fail.
+    pub(super) async fn bring_up(
+        &self,
+        control: &Arc<Control>,
+        mut jobs: Vec<(Job, (Task, Target))>,
+        snapshot: Checkpoint,
+        telling: &Telling,
+    ) -> Result<Vec<(Job, (Task, Target))>> {
+        let start = jobs.iter().filter_map(|(job, _)| Some(job.resumes.as_ref()?.lsn)).min();
+        let Some(start) = start else { return Ok(jobs) };
+        let mut stream = self.read_log(Arc::clone(control), start).await?;
+        for (at, (job, _)) in jobs.iter().enumerate() {
+            let Some(resumes) = &job.resumes else { continue };
+            let feed = self.feed(Arc::clone(&job.table), Arc::clone(&job.sink));
+            let feed = Feed { reached: resumes.lsn, resumes: Some(resumes.clone()), ..feed };
+            stream.join(at, feed).await?;
+        }
+        let followed = follow_to(&mut stream, snapshot.lsn).await;
+        let failures = stream.take_failures();
+        let missing = stream.outstanding.take_missing();
+        let closed = stream.close().await;
+        followed.and(closed)?;
+        let mut failed: Vec<Option<Error>> = jobs.iter().map(|_| None).collect();
+        for (at, _, error) in failures {
+            if let Some(place) = failed.get_mut(at) {
+                *place = Some(error);
+            }
+        }
+        for (at, id) in missing {
+            let Some((job, _)) = jobs.get_mut(at) else { continue };
+            match id {
+                Some(id) if job.missing.len() < MAX_MISSING => job.missing.push(id),
+                _ => forget(job, snapshot, failed.get_mut(at)).await?,
+            }
+        }
+        let mut brought = Vec::new();
+        for ((job, (task, target)), failed) in jobs.into_iter().zip(failed) {
+            match failed {
+                Some(error) => telling.tell(News::Failed { place: task.place, error }).await,
+                None => brought.push((job, (task, target))),
+            }
+        }
+        Ok(brought)
+    }
+}
+
+/// Has an index remember nothing of its copy, so that the next one begins again.
+async fn forget(job: &Job, snapshot: Checkpoint, failed: Option<&mut Option<Error>>) -> Result<()> {
+    let Some(failed @ None) = failed else { return Ok(()) };
+    let progress = Progress::copying(&job.table, snapshot);
+    crate::copy::begin(job, snapshot.lsn, &progress).await?;
+    let message = "too many rows were changed while its copy was interrupted: it begins again";
+    *failed = Some(Error::new(ErrorKind::TableChanged, message));
+    Ok(())
+}
+
+/// Applies every transaction that the snapshot shows, and no other.
+async fn follow_to(stream: &mut Stream, end: Lsn) -> Result<()> {
+    while stream.position.lsn < end {
+        let event = stream
+            .client
+            .recv()
+            .await?
+            .ok_or_else(|| Error::new(ErrorKind::Unavailable, "the server ended the stream"))?;
+        match &event {
+            ReplicationEvent::Begin { final_lsn, .. } if final_lsn.0 >= end.0 => break,
+            _ => stream.handle(event).await?,
+        };
+        stream.outstanding.settle_ready()?;
+    }
+    stream.outstanding.settle_all().await
+}
