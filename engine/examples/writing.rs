@@ -37,6 +37,7 @@ fn main() {
         disk: Arc::new(FileDisk),
         folder: folder.clone(),
         indexing_budget_bytes: 256 << 20,
+        limits: egret_engine::Limits::default(),
     })
     .unwrap();
     let lines = read(&file);

@@ -13,8 +13,11 @@ use crate::mapping::Mapping;
 use crate::position::{Checkpoint, Generation};
 use crate::snapshot::{Snapshot, StoredDocument};
 use crate::store::background::Background;
+pub use crate::store::forced::ForceMerge;
+pub use crate::store::merge_counts::MergeStats;
+pub use crate::store::pressure::PressureStats;
 use crate::store::settings::{Blocks, IndexSettings};
-use crate::store::shared::{Identity, Known, Message, Shared, closed};
+use crate::store::shared::{Identity, Known, Message, Shared, ShownSegment, closed};
 use crate::store::writer::Recovered;
 
 /// What an index is made from, over what templates give it.
@@ -71,6 +74,33 @@ pub struct IndexStats {
     pub translog_bytes: u64,
     /// Operations in the translog.
     pub translog_ops: u64,
+    /// Memory of the segments under construction, in bytes.
+    pub building_bytes: u64,
+    /// What merges do and have done.
+    pub merges: MergeStats,
+    /// Whether and how much writes had to wait for merges.
+    pub pressure: PressureStats,
+}
+
+/// A segment of the published state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SegmentStats {
+    /// Its number, in the order in which segments were published since the index was opened.
+    pub number: u64,
+    /// Its own name, never used again: that of its files.
+    pub uuid: String,
+    /// Living documents.
+    pub doc_count: u64,
+    /// Deleted documents that a merge has not removed yet.
+    pub deleted_count: u64,
+    /// Bytes of its files.
+    pub size_bytes: u64,
+    /// Of these, bytes that are only in memory.
+    pub memory_bytes: u64,
+    /// Whether a flush has made it durable.
+    pub committed: bool,
+    /// Bytes of its files by their names' endings.
+    pub files: BTreeMap<String, u64>,
 }
 
 impl Index {
@@ -184,6 +214,12 @@ impl Index {
         self.named(self.shared.ask(Message::Flush))
     }
 
+    /// Merges the segments that there are now, as is asked; publishes the outcome. Returns when that
+    /// is done. Blocking, for as long as the merges take.
+    pub fn force_merge(&self, how: ForceMerge) -> Result<()> {
+        self.named(self.shared.ask(|reply| Message::ForceMerge(how, reply)))
+    }
+
     /// The published state.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.shared.snapshot.load_full()
@@ -212,7 +248,34 @@ impl Index {
 
     /// Sizes and counts of the published state.
     pub fn stats(&self) -> IndexStats {
-        self.shared.view.lock().stats
+        let stats = self.shared.view.lock().stats;
+        let (merges, pressure) = (self.shared.merges.stats(), self.shared.pressure.stats());
+        IndexStats { merges, pressure, ..stats }
+    }
+
+    /// The segments of the published state, the largest first.
+    pub fn segments(&self) -> Vec<SegmentStats> {
+        let segments = Arc::clone(&self.shared.view.lock().segments);
+        segments.iter().map(stats_of).collect()
+    }
+}
+
+fn stats_of(segment: &ShownSegment) -> SegmentStats {
+    let mut files = BTreeMap::new();
+    for (name, file) in segment.files.files() {
+        let ending = name.rsplit_once('.').map_or(&*name, |(_, ending)| ending);
+        *files.entry(ending.to_owned()).or_default() += file.bytes.len() as u64;
+    }
+    let (size_bytes, memory_bytes) = segment.files.sizes();
+    SegmentStats {
+        number: segment.number,
+        uuid: segment.reader.segment_id().uuid_string(),
+        doc_count: segment.reader.num_docs().into(),
+        deleted_count: segment.reader.num_deleted_docs().into(),
+        size_bytes,
+        memory_bytes,
+        committed: segment.files.is_committed(),
+        files,
     }
 }
 

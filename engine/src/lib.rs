@@ -24,3 +24,4 @@ pub use error::{Error, ErrorKind, Result};
 pub use index::{Index, IndexDefinition};
 pub use position::{Checkpoint, Generation, Lsn, SeqNo};
 pub use snapshot::Snapshot;
+pub use store::limits::Limits;

@@ -123,6 +123,7 @@ fn open(disk: &Arc<dyn Disk>, folder: &Path, config: &Config) -> Result<Opened> 
         disk: Arc::clone(disk),
         folder: folder.to_owned(),
         indexing_budget_bytes: config.engine.indexing_budget_bytes,
+        limits: config.engine.limits(),
     })?;
     // After the engine, which locks the folder.
     let identity = Identity::open(disk.as_ref(), folder)?;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use egret_cdc::PipelineConfig;
+use egret_engine::Limits;
 use egret_results::{FsyncPolicy, Options};
 use serde::{Deserialize, Serialize};
 
@@ -87,6 +88,18 @@ pub struct PoolsConfig {
 pub struct EngineConfig {
     /// Memory that all writers share.
     pub indexing_budget_bytes: usize,
+    /// Merges of young segments at once, over all indexes.
+    pub max_small_merges: usize,
+    /// Merges of large segments at once, over all indexes.
+    pub max_large_merges: usize,
+    /// Bytes a second that large merges may write, all together; 0: as fast as they can.
+    pub max_merge_bytes_per_second: u64,
+    /// An index's segments that wait to be merged; past it writes to it wait.
+    pub segments_before_wait: usize,
+    /// Past this they are refused.
+    pub segments_before_refusal: usize,
+    /// How long a write waits for merges at most.
+    pub max_write_wait_ms: u64,
     /// Deleting or closing indexes by a pattern or `_all` is refused
     /// (`action.destructive_requires_name`).
     pub destructive_requires_name: bool,
@@ -225,7 +238,17 @@ impl Default for PoolsConfig {
 
 impl Default for EngineConfig {
     fn default() -> Self {
-        Self { indexing_budget_bytes: 256 << 20, destructive_requires_name: false }
+        let limits = Limits::default();
+        Self {
+            indexing_budget_bytes: 256 << 20,
+            max_small_merges: limits.max_small_merges,
+            max_large_merges: limits.max_large_merges,
+            max_merge_bytes_per_second: limits.max_merge_bytes_per_second,
+            segments_before_wait: limits.segments_before_wait,
+            segments_before_refusal: limits.segments_before_refusal,
+            max_write_wait_ms: 30_000,
+            destructive_requires_name: false,
+        }
     }
 }
 
@@ -278,6 +301,20 @@ impl MetricsConfig {
     }
 }
 
+impl EngineConfig {
+    /// These as the engine takes them.
+    pub(crate) fn limits(&self) -> Limits {
+        Limits {
+            max_small_merges: self.max_small_merges,
+            max_large_merges: self.max_large_merges,
+            max_merge_bytes_per_second: self.max_merge_bytes_per_second,
+            segments_before_wait: self.segments_before_wait,
+            segments_before_refusal: self.segments_before_refusal,
+            max_write_wait: Duration::from_millis(self.max_write_wait_ms),
+        }
+    }
+}
+
 impl SearchConfig {
     /// The timeout of a search that names none.
     pub fn default_timeout(&self) -> Option<Duration> {
@@ -312,6 +349,9 @@ impl Config {
             ("pools.read_threads", self.pools.read_threads),
             ("pools.manage_threads", self.pools.manage_threads),
             ("engine.indexing_budget_bytes", self.engine.indexing_budget_bytes),
+            ("engine.max_small_merges", self.engine.max_small_merges),
+            ("engine.max_large_merges", self.engine.max_large_merges),
+            ("engine.segments_before_wait", self.engine.segments_before_wait),
             ("search.max_result_window", self.search.max_result_window),
             ("search.max_indexes", self.search.max_indexes),
             ("tasks.max_running", self.tasks.max_running),
@@ -327,6 +367,11 @@ impl Config {
         }
         if self.http.max_body_bytes > self.http.max_bodies_bytes {
             return refuse("http.max_body_bytes is above http.max_bodies_bytes".into());
+        }
+        if self.engine.segments_before_wait > self.engine.segments_before_refusal {
+            return refuse(
+                "engine.segments_before_wait is above engine.segments_before_refusal".into(),
+            );
         }
         for (at, pipeline) in self.pipelines.iter().enumerate() {
             if self.pipelines.iter().take(at).any(|other| other.name == pipeline.name) {

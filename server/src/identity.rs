@@ -11,6 +11,9 @@ use uuid::Uuid;
 
 use crate::error::{Error, Kind, Result};
 
+/// The version of Lucene that clients are told: the one of the Elasticsearch whose dialect is spoken.
+pub(crate) const LUCENE_VERSION: &str = "9.12.1";
+
 /// Its name in the data folder.
 const FILE: &str = "node.json";
 

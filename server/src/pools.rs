@@ -20,6 +20,8 @@ pub(crate) struct Pools {
     pub(crate) read: Pool,
     /// Changes of indexes.
     pub(crate) manage: Pool,
+    /// Merges that are asked for, and copies of whole indexes: one at a time, for as long as they take.
+    pub(crate) merge: Pool,
 }
 
 impl Pools {
@@ -32,6 +34,7 @@ impl Pools {
             write: Pool::new("write", config.write_threads, config.write_queue),
             read: Pool::new("get", config.read_threads, config.read_queue),
             manage: Pool::new("management", config.manage_threads, config.manage_queue),
+            merge: Pool::new("force_merge", 1, config.manage_queue),
         }
     }
 }

@@ -19,6 +19,7 @@ fn open(folder: &Path) -> Engine {
         disk: Arc::new(FileDisk),
         folder: folder.to_owned(),
         indexing_budget_bytes: 1 << 20,
+        limits: egret_engine::Limits::default(),
     })
     .unwrap()
 }
@@ -250,6 +251,7 @@ fn a_start_does_not_take_missing_files_for_new_ones() {
         disk: Arc::new(FileDisk),
         folder: data.path().to_owned(),
         indexing_budget_bytes: 1 << 20,
+        limits: egret_engine::Limits::default(),
     };
     let error = Engine::open(options).unwrap_err();
     assert!(error.message().contains("is missing, but"), "{error}");

@@ -249,6 +249,7 @@ fn open(disk: &SimDisk) -> egret_engine::Result<Arc<Engine>> {
         disk: Arc::new(disk.clone()),
         folder: PathBuf::from("/data"),
         indexing_budget_bytes: 32 << 20,
+        limits: egret_engine::Limits::default(),
     };
     let engine = block_in_place(|| Engine::open(options))?;
     // Opening may have met the cut in one index only.

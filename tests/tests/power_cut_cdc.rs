@@ -129,6 +129,7 @@ fn open(disk: &SimDisk) -> egret_engine::Result<Engine> {
         disk: Arc::new(disk.clone()),
         folder: PathBuf::from("/data/egret"),
         indexing_budget_bytes: 64 << 20,
+        limits: egret_engine::Limits::default(),
     })
 }
 

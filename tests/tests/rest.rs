@@ -164,6 +164,61 @@ async fn documents_come_change_and_go() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn segments_are_shown_and_merged_when_asked() {
+    let egret = Egret::start(EgretOptions::default());
+    for n in 0..3 {
+        egret.put(&format!("/notes/_doc/{n}?refresh=true"), &json!({"n": n})).await.ok();
+    }
+    egret.delete("/notes/_doc/0?refresh=true").await.ok();
+    let shown = egret.get("/notes/_segments").await.ok();
+    assert_eq!(shown["_shards"], json!({"total": 1, "successful": 1, "failed": 0}));
+    let shard = &shown["indices"]["notes"]["shards"]["0"][0];
+    assert_eq!(shard["routing"]["primary"], true);
+    assert_eq!(shard["segments"].as_object().unwrap().len(), 2, "{shard}");
+    let segment = &shard["segments"]["_1"];
+    assert_eq!((&segment["num_docs"], &segment["committed"]), (&json!(1), &json!(false)));
+    let table = egret.get("/_cat/segments/notes?h=index,segment,docs.count&s=segment").await.text;
+    assert_eq!(table, "notes _1 1\nnotes _2 1\n");
+
+    let path = "/notes/_forcemerge?max_num_segments=1&wait_for_completion=false";
+    let id = egret.post(path, &Value::Null).await.ok()["task"].as_str().unwrap().to_owned();
+    let ended = egret.get(&format!("/_tasks/{id}?wait_for_completion=true")).await.ok();
+    assert_eq!(ended["completed"], true, "{ended}");
+    assert_eq!(ended["response"]["_shards"]["successful"], 1, "{ended}");
+    assert_eq!(ended["task"]["action"], "indices:admin/forcemerge");
+    assert_eq!(
+        ended["task"]["description"],
+        "Force-merge indices [notes], maxSegments[1], onlyExpungeDeletes[false], flush[true], \
+         primaryOnly[false]"
+    );
+    assert_eq!((&ended["task"]["cancellable"], ended["task"].get("status")), (&json!(false), None));
+    let cancelled = egret.post(&format!("/_tasks/{id}/_cancel"), &Value::Null).await;
+    assert_eq!(cancelled.status, 400, "{}", cancelled.text);
+    let shown = egret.get("/_segments").await.ok();
+    let shard = &shown["indices"]["notes"]["shards"]["0"][0];
+    assert_eq!(shard["num_committed_segments"], 1, "{shard}");
+    let segments = shard["segments"].as_object().unwrap();
+    let [segment] = segments.values().collect::<Vec<_>>()[..] else { panic!("{segments:?}") };
+    assert_eq!((&segment["num_docs"], &segment["deleted_docs"]), (&json!(2), &json!(0)));
+    let stats = egret.get("/notes/_stats/merge,segments?include_segment_file_sizes").await.ok();
+    let total = &stats["_all"]["total"];
+    assert_eq!((&total["merges"]["total"], &total["merges"]["total_docs"]), (&json!(1), &json!(2)));
+    assert_eq!(total["segments"]["file_sizes"]["store"]["count"], 1, "{total}");
+
+    let both = "/notes/_forcemerge?max_num_segments=2&only_expunge_deletes=true";
+    let both = egret.post(both, &Value::Null).await;
+    assert!(both.header("warning").unwrap().contains("is deprecated"), "{}", both.text);
+    let unknown = egret.post("/notes/_forcemerge?max_segments=1", &Value::Null).await;
+    assert_eq!(unknown.status, 400, "{}", unknown.text);
+    egret.post("/notes/_close", &Value::Null).await.ok();
+    assert_eq!(egret.get("/notes/_segments").await.status, 400);
+    assert_eq!(
+        egret.get("/notes/_segments?ignore_unavailable=true").await.ok()["indices"],
+        json!({})
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn statistics_count_documents_and_bytes() {
     let egret = birds().await;
     egret.put("/nests/_doc/1?refresh=true", &json!({"twigs": 40})).await.ok();
@@ -183,7 +238,8 @@ async fn statistics_count_documents_and_bytes() {
     egret.post("/nests/_flush", &json!({})).await.ok();
     let one = egret.get("/nests/_stats/docs,segments?level=shards").await.ok();
     let sections = json!({"docs": {"count": 1, "deleted": 0},
-                          "segments": {"count": 1, "memory_in_bytes": 0}});
+                          "segments": {"count": 1, "memory_in_bytes": 0,
+                                       "index_writer_memory_in_bytes": 0}});
     assert_eq!(one["indices"]["nests"]["total"], sections);
     assert_eq!(one["indices"]["nests"]["shards"]["0"][0]["docs"], sections["docs"]);
     assert!(egret.get("/_stats?level=cluster").await.ok()["indices"].is_null());

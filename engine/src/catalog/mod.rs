@@ -42,6 +42,7 @@ use crate::index::Index;
 use crate::mapping::Mapping;
 use crate::store::background::Background;
 use crate::store::budget::Budget;
+use crate::store::limits::Limits;
 use crate::store::settings::IndexSettings;
 use crate::store::shared::Identity;
 use crate::store::writer::{self, Home};
@@ -58,6 +59,8 @@ pub struct EngineOptions {
     pub folder: PathBuf,
     /// Memory that all open writers share, in bytes.
     pub indexing_budget_bytes: usize,
+    /// What bounds the work on all indexes.
+    pub limits: Limits,
 }
 
 /// An open data folder and the indexes in it.
@@ -106,7 +109,7 @@ impl Engine {
     /// Opens a folder, made if missing, and every index in it; replays translogs. Blocking. An
     /// index that is damaged is listed in `damaged`, and the others open.
     pub fn open(options: EngineOptions) -> Result<Self> {
-        let EngineOptions { disk, folder, indexing_budget_bytes } = options;
+        let EngineOptions { disk, folder, indexing_budget_bytes, limits } = options;
         create_folder_durably(&*disk, &folder.join(INDEXES))?;
         let lock = disk.lock(&folder.join(LOCK)).map_err(|source| {
             let message = format!("the data folder [{}] is in use: {source}", folder.display());
@@ -114,7 +117,7 @@ impl Engine {
         })?;
         let engine = Self {
             budget: Budget::new(indexing_budget_bytes),
-            background: Arc::new(Background::start()?),
+            background: Arc::new(Background::start(limits)?),
             changing: Mutex::new(()),
             served: RwLock::default(),
             _lock: lock,
@@ -190,6 +193,12 @@ impl Engine {
         Ok(Arc::new(Index::new(identity, recovered, Arc::clone(&self.background))))
     }
 
+    /// The threads for merges and flushes.
+    #[cfg(test)]
+    pub(crate) fn background(&self) -> &Background {
+        &self.background
+    }
+
     /// What the catalog says now.
     pub fn catalog(&self) -> Arc<Catalog> {
         Arc::clone(&self.served.read().catalog)
@@ -238,6 +247,7 @@ impl Engine {
 
     fn end(&self, flush: bool) -> Result<()> {
         let _changing = self.changing.lock();
+        self.background.hurry();
         let mut indexes = self.indexes();
         {
             let mut served = self.served.write();

@@ -17,6 +17,7 @@ fn try_open(disk: &SimDisk) -> Result<Engine> {
         disk: Arc::new(disk.clone()),
         folder: PathBuf::from("/data"),
         indexing_budget_bytes: 64 << 20,
+        limits: Limits::default(),
     })
 }
 

@@ -4,11 +4,14 @@
 //! bounded by the number of indexes.
 
 use std::fmt;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use parking_lot::Mutex;
 
+use super::limits::Limits;
+use super::throttle::Throttle;
 use crate::error::{Error, ErrorKind, Result};
 
 /// A piece of work.
@@ -25,30 +28,50 @@ pub(crate) enum Lane {
     LargeMerge,
 }
 
-/// The threads, one for each lane. Dropping it lets them finish what is queued.
+/// The threads of each lane. Dropping it lets them finish what is queued.
 pub(crate) struct Background {
+    limits: Limits,
+    throttle: Arc<Throttle>,
     lanes: Vec<Sender<Job>>,
     /// Taken when they are joined.
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Background {
-    /// Starts the threads.
-    pub(crate) fn start() -> Result<Self> {
+    /// Starts the threads, as many as the limits say.
+    pub(crate) fn start(limits: Limits) -> Result<Self> {
         let mut lanes = Vec::new();
         let mut threads = Vec::new();
         for lane in [Lane::Flush, Lane::SmallMerge, Lane::LargeMerge] {
             let (sender, receiver) = unbounded::<Job>();
-            let name = match lane {
-                Lane::Flush => "egret-flush",
-                Lane::SmallMerge => "egret-merge",
-                Lane::LargeMerge => "egret-merge-big",
+            let (name, count) = match lane {
+                Lane::Flush => ("egret-flush", 1),
+                Lane::SmallMerge => ("egret-merge", limits.max_small_merges),
+                Lane::LargeMerge => ("egret-merge-big", limits.max_large_merges),
             };
-            let thread = std::thread::Builder::new().name(name.to_owned());
-            threads.push(thread.spawn(move || work(lane, &receiver))?);
+            for _ in 0..count.max(1) {
+                let receiver = receiver.clone();
+                let thread = std::thread::Builder::new().name(name.to_owned());
+                threads.push(thread.spawn(move || work(lane, &receiver))?);
+            }
             lanes.push(sender);
         }
-        Ok(Self { lanes, threads: Mutex::new(threads) })
+        let throttle = Throttle::new(limits.max_merge_bytes_per_second);
+        Ok(Self { limits, throttle, lanes, threads: Mutex::new(threads) })
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// How fast large merges may write.
+    pub(super) fn throttle(&self) -> &Arc<Throttle> {
+        &self.throttle
+    }
+
+    /// Lets merges go on as fast as they can: nothing waits for searches any more.
+    pub(crate) fn hurry(&self) {
+        self.throttle.end();
     }
 
     /// Queues a job. It must not panic.

@@ -41,6 +41,11 @@ impl Share {
         self.bytes = bytes;
     }
 
+    /// What the writer uses.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Whether the segment under construction must be finished now.
     pub(super) fn is_exceeded(&self) -> bool {
         self.is_tight() && self.bytes > SMALLEST_BYTES

@@ -48,7 +48,7 @@ pub(super) struct Entry {
 impl Builder {
     pub(super) fn new(index: &Index, directory: &StoreDirectory) -> Result<Self> {
         let segment = index.new_segment();
-        let files = directory.adopt(segment.id().uuid_string(), false);
+        let files = directory.adopt(segment.id().uuid_string(), None);
         let writer = SegmentWriter::for_segment(FIRST_TABLE_BUDGET_BYTES, segment.clone())?;
         Ok(Self {
             id: segment.id(),

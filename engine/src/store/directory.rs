@@ -26,6 +26,7 @@ use tantivy::directory::{
 };
 
 use super::removal::remove_soon;
+use super::throttle::Pace;
 use crate::error::{Error, ErrorKind};
 
 /// Tantivy's name for the list of segments.
@@ -48,8 +49,8 @@ struct Home {
 pub(crate) struct SegmentFiles {
     id: String,
     home: Arc<Home>,
-    /// Whether new files are written straight to disk: outputs of large merges.
-    to_disk: bool,
+    /// New files are written straight to disk, at this pace: outputs of large merges.
+    to_disk: Option<Arc<Pace>>,
     /// By full name. Guards only the map; nothing slow is done under it.
     files: RwLock<BTreeMap<String, StoredFile>>,
     /// Whether the `commit.json` on disk names these files.
@@ -93,7 +94,7 @@ impl StoreDirectory {
     }
 
     /// Makes room for a new segment's files; tantivy may write them from now on.
-    pub(crate) fn adopt(&self, id: String, to_disk: bool) -> Arc<SegmentFiles> {
+    pub(crate) fn adopt(&self, id: String, to_disk: Option<Arc<Pace>>) -> Arc<SegmentFiles> {
         let files = Arc::new(SegmentFiles {
             id: id.clone(),
             home: Arc::clone(&self.0),
@@ -134,6 +135,11 @@ impl SegmentFiles {
         let size = |file: &StoredFile| file.bytes.len() as u64;
         let memory = files.values().filter(|file| !file.on_disk).map(size).sum();
         (files.values().map(size).sum(), memory)
+    }
+
+    /// Whether the `commit.json` on disk names these files.
+    pub(crate) fn is_committed(&self) -> bool {
+        self.committed.load(Ordering::Acquire)
     }
 
     /// Says whether the durable commit names these files.
@@ -251,7 +257,13 @@ impl Write for FileWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = match &mut self.sink {
             Sink::Memory(buffer) => buffer.write(bytes)?,
-            Sink::Disk(file) => file.get_mut().write(bytes)?,
+            Sink::Disk(file) => {
+                let written = file.get_mut().write(bytes)?;
+                if let Some(pace) = &self.segment.to_disk {
+                    pace.wrote(written);
+                }
+                written
+            }
             Sink::Finished => return Err(io::Error::other("the file is finished")),
         };
         self.crc32c = crc32c::crc32c_append(self.crc32c, bytes.get(..written).unwrap_or(bytes));
@@ -323,7 +335,7 @@ impl Directory for StoreDirectory {
         let (segment, name) = self
             .segment_of(path)
             .ok_or_else(|| failed(io::Error::other("the file belongs to no open segment")))?;
-        let sink = if segment.to_disk {
+        let sink = if segment.to_disk.is_some() {
             let file = self.0.disk.create(&self.0.folder.join(&name)).map_err(failed)?;
             Sink::Disk(Mutex::new(file))
         } else {
@@ -365,7 +377,7 @@ impl Directory for StoreDirectory {
 #[derive(Clone)]
 pub(super) struct MergeOutput {
     directory: StoreDirectory,
-    to_disk: bool,
+    to_disk: Option<Arc<Pace>>,
     state: Arc<Mutex<MergeState>>,
 }
 
@@ -376,7 +388,7 @@ struct MergeState {
 }
 
 impl MergeOutput {
-    pub(super) fn new(directory: StoreDirectory, to_disk: bool) -> Self {
+    pub(super) fn new(directory: StoreDirectory, to_disk: Option<Arc<Pace>>) -> Self {
         Self { directory, to_disk, state: Arc::default() }
     }
 
@@ -407,7 +419,7 @@ impl Directory for MergeOutput {
         let id = name.split_once('.').map_or(&*name, |(id, _)| id);
         let mut state = self.state.lock();
         if state.segment.as_ref().is_none_or(|segment| segment.id != id) {
-            state.segment = Some(self.directory.adopt(id.to_owned(), self.to_disk));
+            state.segment = Some(self.directory.adopt(id.to_owned(), self.to_disk.clone()));
         }
         drop(state);
         self.directory.open_write(path)

@@ -28,8 +28,10 @@ use tantivy::{BitSet, Index};
 
 use super::builder::guarded;
 use super::directory::{MergeOutput, SegmentFiles, StoreDirectory};
+use super::merge_counts::Inputs;
 use super::segment::{LiveSegment, alive_set};
 use super::source;
+use super::throttle::Pace;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Segments whose living documents lie within one power of this are of one tier.
@@ -51,6 +53,8 @@ pub(super) struct MergeTask {
     pub(super) index: Index,
     pub(super) inputs: Vec<MergeInput>,
     pub(super) large: bool,
+    /// Of a large one.
+    pub(super) pace: Option<Arc<Pace>>,
 }
 
 pub(super) struct MergeInput {
@@ -75,11 +79,10 @@ pub(super) fn choose(segments: &[LiveSegment], busy: [bool; 2]) -> Option<(Vec<u
     let candidates: Vec<Candidate> = segments
         .iter()
         .enumerate()
-        .filter(|(_, segment)| !segment.merging && !segment.files.is_damaged())
+        .filter(|(_, segment)| !(segment.merging || segment.reserved || segment.files.is_damaged()))
         .map(|(place, segment)| {
             let (alive, max_doc) = (segment.alive_count(), segment.max_doc);
-            let bytes = segment.files.sizes().0 * u64::from(alive) / u64::from(max_doc.max(1));
-            Candidate { place, alive, max_doc, bytes }
+            Candidate { place, alive, max_doc, bytes: living_bytes(segment) }
         })
         .filter(|candidate| candidate.alive > 0 && candidate.bytes < LARGEST_SEGMENT_BYTES / 2)
         .collect();
@@ -89,6 +92,26 @@ pub(super) fn choose(segments: &[LiveSegment], busy: [bool; 2]) -> Option<(Vec<u
         let places = chosen.iter().map(|candidate| candidate.place).collect();
         (!busy[usize::from(large)]).then_some((places, large))
     })
+}
+
+/// Bytes of a segment, as if its deleted documents were gone.
+fn living_bytes(segment: &LiveSegment) -> u64 {
+    let (alive, max_doc) = (segment.alive_count(), segment.max_doc);
+    segment.files.sizes().0 * u64::from(alive) / u64::from(max_doc.max(1))
+}
+
+/// Whether a merge of the segments at these places is a large one.
+pub(super) fn is_large(segments: &[LiveSegment], places: &[usize]) -> bool {
+    let chosen = places.iter().filter_map(|&place| segments.get(place));
+    chosen.map(living_bytes).sum::<u64>() >= LARGE_MERGE_BYTES
+}
+
+/// How many segments merges could still join.
+pub(super) fn backlog(segments: &[LiveSegment]) -> usize {
+    let mergeable = |segment: &&LiveSegment| {
+        !segment.files.is_damaged() && living_bytes(segment) < LARGEST_SEGMENT_BYTES / 2
+    };
+    segments.iter().filter(mergeable).count()
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -137,6 +160,13 @@ impl MergeInput {
 }
 
 impl MergeTask {
+    /// What it takes in.
+    pub(super) fn counted(&self) -> Inputs {
+        let docs = self.inputs.iter().map(|input| input.alive.len() as u64).sum();
+        let bytes = self.inputs.iter().map(|input| input.files.sizes().0).sum();
+        Inputs { docs, bytes }
+    }
+
     /// Merges. Long, and uses one core.
     pub(super) fn run(self) -> Result<Merged> {
         // What a damaged file says must not come out under a checksum that fits it.
@@ -153,7 +183,7 @@ impl MergeTask {
             let dead = input.alive.len() < input.max_doc as usize;
             filters.push(if dead { Some(alive_set(&input.alive)?) } else { None });
         }
-        let output = MergeOutput::new(self.directory, self.large);
+        let output = MergeOutput::new(self.directory, self.pace);
         let settings = view.settings().clone();
         let target: Box<dyn Directory> = Box::new(output.clone());
         let merged =

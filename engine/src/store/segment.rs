@@ -24,12 +24,17 @@ pub(super) struct Location {
 }
 
 /// A finished segment. Only the writer changes it.
+#[expect(clippy::struct_excessive_bools, reason = "each holds with or without the others")]
 pub(super) struct LiveSegment {
     pub(super) files: Arc<SegmentFiles>,
     pub(super) id: SegmentId,
     pub(super) max_doc: u32,
     /// Whether a merge that includes it is running.
     pub(super) merging: bool,
+    /// Whether merges that were asked for keep it from the usual ones.
+    pub(super) reserved: bool,
+    /// Its number in the order in which segments were first published since the index was opened.
+    pub(super) number: Option<u64>,
     alive: BitSet,
     /// As of the last publication; its set of living documents may be older than `alive`.
     reader: Arc<SegmentReader>,
@@ -74,6 +79,8 @@ impl LiveSegment {
             id,
             max_doc,
             merging: false,
+            reserved: false,
+            number: None,
             alive,
             reader,
             stale: false,

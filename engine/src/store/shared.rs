@@ -8,9 +8,14 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use parking_lot::{Condvar, Mutex};
 use rustc_hash::FxHashMap;
 use serde_json::Value;
+use tantivy::SegmentReader;
 use tokio::sync::{oneshot, watch};
 
 use super::background::Background;
+use super::directory::SegmentFiles;
+use super::forced::ForceMerge;
+use super::merge_counts::MergeCounts;
+use super::pressure::Pressure;
 use super::settings::IndexSettings;
 use super::state::FinishedMerge;
 use super::writer::{FinishedFlush, Recovered, Slot};
@@ -46,6 +51,8 @@ pub(crate) struct Shared {
     /// Documents written since the last publication. Guards the map; held for look-ups.
     pub(crate) recent: Mutex<Recent>,
     pub(crate) queue: Queue,
+    pub(crate) merges: MergeCounts,
+    pub(crate) pressure: Pressure,
     /// Where the writer is. Guards its starting and parking; nothing slow is done under it.
     pub(super) slot: Mutex<Slot>,
     pub(crate) background: Arc<Background>,
@@ -65,6 +72,8 @@ impl Shared {
             view: Mutex::new(view),
             recent: Mutex::default(),
             queue: Queue::new(),
+            merges: MergeCounts::default(),
+            pressure: Pressure::new(background.limits()),
             slot: Mutex::new(Slot::Closed),
             background,
         });
@@ -80,6 +89,15 @@ pub(crate) struct View {
     pub(crate) mapping: Arc<Mapping>,
     pub(crate) copy_progress: Option<String>,
     pub(crate) stats: IndexStats,
+    /// The segments of the published snapshot.
+    pub(crate) segments: Arc<[ShownSegment]>,
+}
+
+/// A published segment, with its files.
+pub(crate) struct ShownSegment {
+    pub(crate) number: u64,
+    pub(crate) reader: Arc<SegmentReader>,
+    pub(crate) files: Arc<SegmentFiles>,
 }
 
 /// What is asked of a writer, in order.
@@ -91,6 +109,7 @@ pub(crate) enum Message {
     Settings(Sender<Result<()>>),
     Refresh(Sender<Result<()>>),
     Flush(Sender<Result<()>>),
+    ForceMerge(ForceMerge, Sender<Result<()>>),
     /// After a failure in a followed index: go on from the last commit.
     Resume(Sender<Result<()>>),
     /// End; with a flush or without one.

@@ -22,7 +22,7 @@ pub(super) use self::building::Put;
 use super::builder::Builder;
 use super::commit::Commit;
 use super::directory::{StoreDirectory, map};
-use super::merge::{MergeInput, MergeTask, Merged, choose};
+use super::merge::{MergeInput, MergeTask, Merged, choose, is_large};
 use super::plan::Change;
 use super::segment::{LiveSegment, Location};
 use super::source;
@@ -50,6 +50,8 @@ pub(super) struct Store {
     /// The segments under construction: one, or after large batches several.
     builders: Vec<Builder>,
     built: u32,
+    /// How many segments have been numbered.
+    numbered: u64,
     /// Whether a small and a large merge are running.
     merging: [bool; 2],
     /// When many documents were last put at once, and whether they replaced none.
@@ -117,6 +119,7 @@ impl Store {
             tombstones: Tombstones::default(),
             builders: Vec::new(),
             built: 0,
+            numbered: 0,
             merging: [false; 2],
             poured: None,
         })
@@ -128,7 +131,7 @@ impl Store {
         named: &[&super::commit::CommittedFile],
     ) -> Result<LiveSegment> {
         let id = meta.id().uuid_string();
-        let files = self.directory.adopt(id.clone(), false);
+        let files = self.directory.adopt(id.clone(), None);
         files.set_committed(true);
         let deletes = meta.delete_opstamp().map(|stamp| deletes_name(&id, stamp));
         let mut alive = None;
@@ -294,6 +297,10 @@ impl Store {
         self.segments.retain(|segment| segment.alive_count() > 0 || segment.merging);
         for segment in &mut self.segments {
             segment.renew(&self.index)?;
+            if segment.number.is_none() {
+                segment.number = Some(self.numbered);
+                self.numbered += 1;
+            }
         }
         Ok(self.segments.iter().map(|segment| Arc::clone(segment.reader())).collect())
     }
@@ -316,8 +323,19 @@ impl Store {
         let [small, large] = self.merging;
         let busy = [small, large || self.large_merges_wait().is_some()];
         let (places, large) = choose(&self.segments, busy)?;
+        self.begin_merge(&places, large)
+    }
+
+    /// As [`Self::next_merge`] for the segments at these places, unless a merge of that size runs.
+    pub(super) fn merge_of(&mut self, places: &[usize]) -> Option<MergeTask> {
+        let large = is_large(&self.segments, places);
+        let busy = self.merging.get(usize::from(large)).copied().unwrap_or(true);
+        if busy { None } else { self.begin_merge(places, large) }
+    }
+
+    fn begin_merge(&mut self, places: &[usize], large: bool) -> Option<MergeTask> {
         let mut inputs = Vec::with_capacity(places.len());
-        for place in places {
+        for &place in places {
             let segment = self.segments.get_mut(place)?;
             segment.merging = true;
             inputs.push(MergeInput::of(segment));
@@ -326,7 +344,7 @@ impl Store {
             *running = true;
         }
         let (directory, index) = (self.directory.clone(), self.index.clone());
-        Some(MergeTask { directory, index, inputs, large })
+        Some(MergeTask { directory, index, inputs, large, pace: None })
     }
 
     /// Puts a merge's output in place of its inputs, or lets the inputs go where it failed.
@@ -354,6 +372,18 @@ impl Store {
         self.segments.insert(0, merged);
         self.segments.sort_by_key(|segment| std::cmp::Reverse(segment.max_doc));
         Ok(())
+    }
+
+    /// Keeps a segment from the usual merges.
+    pub(super) fn reserve(&mut self, id: SegmentId) {
+        if let Some(segment) = self.segments.iter_mut().find(|segment| segment.id == id) {
+            segment.reserved = true;
+        }
+    }
+
+    /// Leaves every segment to the usual merges.
+    pub(super) fn release_reserved(&mut self) {
+        self.segments.iter_mut().for_each(|segment| segment.reserved = false);
     }
 
     /// Whether a segment's file is what its own footer says.

@@ -27,6 +27,7 @@ mod resolve;
 mod root;
 mod scroll;
 mod search;
+mod segments;
 mod settings;
 mod stats;
 mod targets;
@@ -137,6 +138,10 @@ fn indexes() -> Router<Arc<App>> {
         .route("/_refresh", get(maintenance::refresh_all).post(maintenance::refresh_all))
         .route("/{index}/_refresh", get(maintenance::refresh).post(maintenance::refresh))
         .route("/_flush", get(maintenance::flush_all).post(maintenance::flush_all))
+        .route("/_forcemerge", post(maintenance::force_merge_all))
+        .route("/{index}/_forcemerge", post(maintenance::force_merge))
+        .route("/_segments", get(segments::all))
+        .route("/{index}/_segments", get(segments::of))
         .route("/_stats", get(stats::all))
         .route("/_stats/{metrics}", get(stats::all_metric))
         .route("/{index}/_stats", get(stats::of))
@@ -209,6 +214,8 @@ fn server() -> Router<Arc<App>> {
         .route("/_cat/count/{index}", get(cat::count))
         .route("/_cat/aliases", get(cat::aliases_all))
         .route("/_cat/aliases/{name}", get(cat::aliases))
+        .route("/_cat/segments", get(cat::segments_all))
+        .route("/_cat/segments/{index}", get(cat::segments))
         .route("/_cat/templates", get(cat::templates_all))
         .route("/_cat/templates/{name}", get(cat::templates))
         .route("/_cluster/health", get(cluster::health_all))

@@ -75,7 +75,8 @@ fn server(app: &App, page: &mut Page) {
     let bodies = app.bodies.bytes();
     page.one("egret_http_bodies_bytes", "gauge", "Bytes of bodies in progress.", bodies);
     let pools = &app.pools;
-    let pools = [&pools.search, &pools.write, &pools.read, &pools.manage].map(Pool::statistics);
+    let pools = [&pools.search, &pools.write, &pools.read, &pools.manage, &pools.merge];
+    let pools = pools.map(Pool::statistics);
     page.head("egret_pool_active", "gauge", "Work in progress.");
     for (name, active, ..) in pools {
         page.sample("egret_pool_active", &[("pool", name)], active);

@@ -10,6 +10,7 @@ use crate::app::App;
 use crate::error::Result;
 use crate::http::media::{Wanted, wanted};
 use crate::http::{Call, Reply};
+use crate::identity::LUCENE_VERSION;
 
 /// The version of Elasticsearch whose API is spoken: clients look at it before their first request.
 pub(super) const API_VERSION: &str = "8.19.0";
@@ -30,7 +31,7 @@ pub(super) async fn root(State(app): State<Arc<App>>, call: Call) -> Result<Repl
             "build_hash": "unknown",
             "build_date": "2026-01-01T00:00:00.000Z",
             "build_snapshot": false,
-            "lucene_version": "9.12.1",
+            "lucene_version": LUCENE_VERSION,
             "minimum_wire_compatibility_version": "7.17.0",
             "minimum_index_compatibility_version": "7.0.0",
             "egret": env!("CARGO_PKG_VERSION"),

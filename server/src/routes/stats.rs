@@ -1,11 +1,12 @@
 //! `_stats`: what is in indexes, and what it takes. Only what Egret knows of each index is shown: a
 //! metric that it does not count is refused by name rather than answered with zeros.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
 use egret_engine::Index;
-use egret_engine::index::IndexStats;
+use egret_engine::index::{IndexStats, MergeStats, PressureStats};
 use serde_json::{Map, Value, json};
 
 use super::targets;
@@ -14,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::http::{Call, Reply};
 
 /// The metrics, each a section of the answer.
-const METRICS: &[&str] = &["docs", "store", "segments", "translog"];
+const METRICS: &[&str] = &["docs", "store", "indexing", "merge", "segments", "translog"];
 
 pub(super) async fn all(State(app): State<Arc<App>>, call: Call) -> Result<Reply> {
     show(&app, &call, "_all", "_all")
@@ -45,8 +46,10 @@ pub(super) async fn of_metric(
 }
 
 fn show(app: &App, call: &Call, expression: &str, metrics: &str) -> Result<Reply> {
-    call.params.allow(&[targets::PARAMS, &["level", "forbid_closed_indices"]].concat())?;
+    let known = ["level", "forbid_closed_indices", "include_segment_file_sizes"];
+    call.params.allow(&[targets::PARAMS, &known].concat())?;
     call.params.boolean("forbid_closed_indices")?;
+    let with_files = call.params.is_true("include_segment_file_sizes")?;
     let level = call.params.filled("level").unwrap_or("indices");
     if !matches!(level, "cluster" | "indices" | "shards") {
         let reason = format!(
@@ -56,12 +59,15 @@ fn show(app: &App, call: &Call, expression: &str, metrics: &str) -> Result<Reply
     }
     let metrics = wanted(call.params.path(), metrics)?;
     let mut total = IndexStats::default();
+    let mut files = FileSizes::default();
     let mut by_name = Map::new();
     let indexes = targets::open(app, expression, &call.params)?;
     for index in &indexes {
         let stats = index.stats();
         add(&mut total, stats);
-        let shown = sections(&metrics, stats);
+        let own = if with_files { FileSizes::of(index) } else { FileSizes::default() };
+        let shown = sections(&metrics, stats, with_files.then_some(&own));
+        files.add(own);
         let mut entry = json!({
             "uuid": index.uuid(),
             "health": "green",
@@ -74,7 +80,7 @@ fn show(app: &App, call: &Call, expression: &str, metrics: &str) -> Result<Reply
         }
         by_name.insert(index.name().to_owned(), entry);
     }
-    let (count, shown) = (indexes.len(), sections(&metrics, total));
+    let (count, shown) = (indexes.len(), sections(&metrics, total, with_files.then_some(&files)));
     let mut answer = json!({
         "_shards": {"total": count, "successful": count, "failed": 0},
         "_all": {"primaries": &shown, "total": &shown},
@@ -111,19 +117,98 @@ fn add(total: &mut IndexStats, one: IndexStats) {
     total.memory_bytes += one.memory_bytes;
     total.translog_bytes += one.translog_bytes;
     total.translog_ops += one.translog_ops;
+    total.building_bytes += one.building_bytes;
+    total.merges.current += one.merges.current;
+    total.merges.current_docs += one.merges.current_docs;
+    total.merges.current_bytes += one.merges.current_bytes;
+    total.merges.total += one.merges.total;
+    total.merges.total_docs += one.merges.total_docs;
+    total.merges.total_bytes += one.merges.total_bytes;
+    total.merges.total_ms += one.merges.total_ms;
+    total.merges.throttled_ms += one.merges.throttled_ms;
+    total.pressure.is_throttled |= one.pressure.is_throttled;
+    total.pressure.waiting += one.pressure.waiting;
+    total.pressure.throttled_ms += one.pressure.throttled_ms;
+    total.pressure.refused += one.pressure.refused;
 }
 
-fn sections(metrics: &[&str], stats: IndexStats) -> Value {
-    let section = |metric: &str| match metric {
-        "docs" => json!({"count": stats.doc_count, "deleted": stats.deleted_count}),
-        "store" => json!({"size_in_bytes": stats.size_bytes}),
-        // Of the segments, what is not on disk yet.
-        "segments" => {
-            json!({"count": stats.segment_count, "memory_in_bytes": stats.memory_bytes})
+/// Bytes and numbers of segment files by their endings.
+#[derive(Default)]
+struct FileSizes(BTreeMap<String, (u64, u64)>);
+
+impl FileSizes {
+    fn of(index: &Index) -> Self {
+        let mut sizes = Self::default();
+        for (ending, bytes) in index.segments().into_iter().flat_map(|segment| segment.files) {
+            let (total, count) = sizes.0.entry(ending).or_default();
+            (*total, *count) = (*total + bytes, *count + 1);
         }
-        _ => json!({"operations": stats.translog_ops, "size_in_bytes": stats.translog_bytes}),
+        sizes
+    }
+
+    fn add(&mut self, other: Self) {
+        for (ending, (bytes, files)) in other.0 {
+            let (total, count) = self.0.entry(ending).or_default();
+            (*total, *count) = (*total + bytes, *count + files);
+        }
+    }
+
+    fn to_json(&self) -> Value {
+        let one = |(ending, (bytes, count)): (&String, &(u64, u64))| {
+            (ending.clone(), json!({"size_in_bytes": bytes, "count": count}))
+        };
+        Value::Object(self.0.iter().map(one).collect())
+    }
+}
+
+fn sections(metrics: &[&str], stats: IndexStats, files: Option<&FileSizes>) -> Value {
+    let section = |metric: &str| match metric {
+        "docs" => ("docs", json!({"count": stats.doc_count, "deleted": stats.deleted_count})),
+        "store" => ("store", json!({"size_in_bytes": stats.size_bytes})),
+        "indexing" => ("indexing", indexing(stats.pressure)),
+        "merge" => ("merges", merges(stats.merges)),
+        "segments" => {
+            let mut shown = json!({
+                "count": stats.segment_count,
+                // Of the segments, what is not on disk yet.
+                "memory_in_bytes": stats.memory_bytes,
+                "index_writer_memory_in_bytes": stats.building_bytes,
+            });
+            if let Some(files) = files {
+                shown["file_sizes"] = files.to_json();
+            }
+            ("segments", shown)
+        }
+        _ => {
+            let (operations, bytes) = (stats.translog_ops, stats.translog_bytes);
+            ("translog", json!({"operations": operations, "size_in_bytes": bytes}))
+        }
     };
-    metrics.iter().map(|&metric| (metric.to_owned(), section(metric))).collect()
+    let named = metrics.iter().map(|metric| section(metric));
+    named.map(|(name, shown)| (name.to_owned(), shown)).collect()
+}
+
+/// Whether writes wait for merges.
+fn indexing(pressure: PressureStats) -> Value {
+    json!({
+        "is_throttled": pressure.is_throttled,
+        "throttle_time_in_millis": pressure.throttled_ms,
+        "waiting_for_segments": pressure.waiting,
+        "rejected_for_segments": pressure.refused,
+    })
+}
+
+fn merges(merges: MergeStats) -> Value {
+    json!({
+        "current": merges.current,
+        "current_docs": merges.current_docs,
+        "current_size_in_bytes": merges.current_bytes,
+        "total": merges.total,
+        "total_time_in_millis": merges.total_ms,
+        "total_docs": merges.total_docs,
+        "total_size_in_bytes": merges.total_bytes,
+        "total_throttled_time_in_millis": merges.throttled_ms,
+    })
 }
 
 fn shard(app: &App, index: &Index, mut sections: Value) -> Value {

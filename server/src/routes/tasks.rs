@@ -171,12 +171,17 @@ pub(super) async fn cancel(
     call: Call,
 ) -> Result<Reply> {
     call.params.allow(&["wait_for_completion", "timeout"])?;
-    stop(&app, &call.params, vec![find(&app, &id)?]).await
+    let task = find(&app, &id)?;
+    if !task.begin.cancellable {
+        return Err(Error::argument(format!("task [{id}] doesn't support cancellation")));
+    }
+    stop(&app, &call.params, vec![task]).await
 }
 
 pub(super) async fn cancel_all(State(app): State<Arc<App>>, call: Call) -> Result<Reply> {
     call.params.allow(&[FILTERS, &["wait_for_completion", "timeout"]].concat())?;
-    let tasks = chosen(&app, &call.params)?;
+    let mut tasks = chosen(&app, &call.params)?;
+    tasks.retain(|task| task.begin.cancellable);
     stop(&app, &call.params, tasks).await
 }
 

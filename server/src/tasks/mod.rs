@@ -43,6 +43,8 @@ pub(crate) struct Begin {
     /// `X-Opaque-Id` of the request.
     pub(crate) opaque_id: Option<String>,
     pub(crate) progress: Progress,
+    /// Whether it counts what it does and can be stopped; one that is a single step does not.
+    pub(crate) cancellable: bool,
 }
 
 /// A task.
@@ -165,21 +167,25 @@ impl Task {
 
     /// As Elasticsearch shows it, with its description and status where these are asked for.
     pub(crate) fn to_json(&self, node: &str, detailed: bool) -> Map<String, Value> {
-        let Begin { action, description, opaque_id, progress } = &self.begin;
+        let Begin { action, description, opaque_id, progress, cancellable } = &self.begin;
         let mut shown = Map::new();
         shown.insert("node".into(), node.into());
         shown.insert("id".into(), self.number.into());
         shown.insert("type".into(), "transport".into());
         shown.insert("action".into(), (*action).into());
         if detailed {
-            shown.insert("status".into(), progress.to_json());
+            if *cancellable {
+                shown.insert("status".into(), progress.to_json());
+            }
             shown.insert("description".into(), description.as_str().into());
         }
         let nanos = u64::try_from(self.running_time().as_nanos()).unwrap_or(u64::MAX);
         shown.insert("start_time_in_millis".into(), self.started_ms().into());
         shown.insert("running_time_in_nanos".into(), nanos.into());
-        shown.insert("cancellable".into(), true.into());
-        shown.insert("cancelled".into(), progress.cancelled().is_some().into());
+        shown.insert("cancellable".into(), (*cancellable).into());
+        if *cancellable {
+            shown.insert("cancelled".into(), progress.cancelled().is_some().into());
+        }
         let headers = opaque_id.as_ref().map_or(json!({}), |id| json!({"X-Opaque-Id": id}));
         shown.insert("headers".into(), headers);
         shown
@@ -192,7 +198,8 @@ mod tests {
 
     fn begin(tasks: &Arc<Tasks>) -> Result<Running> {
         let (description, progress) = (String::new(), Progress::new(1, f64::INFINITY));
-        tasks.begin(Begin { action: "test", description, opaque_id: None, progress })
+        let opaque_id = None;
+        tasks.begin(Begin { action: "test", description, opaque_id, progress, cancellable: true })
     }
 
     #[tokio::test]

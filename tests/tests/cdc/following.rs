@@ -253,6 +253,7 @@ fn run(folder: &Path, config: &PipelineConfig) -> Running {
         disk: Arc::clone(&disk),
         folder: folder.join("indexes"),
         indexing_budget_bytes: 64 << 20,
+        limits: egret_engine::Limits::default(),
     };
     let engine = Arc::new(block_in_place(|| Engine::open(options)).unwrap());
     let pipelines = folder.join("pipeline");

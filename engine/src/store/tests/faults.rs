@@ -7,6 +7,7 @@ use egret_aof::disk::Disk;
 use egret_aof::disk::sim::Fault;
 
 use super::*;
+use crate::index::ForceMerge;
 use crate::query::ast::Query;
 use crate::snapshot::Snapshot;
 
@@ -119,6 +120,8 @@ fn damaged_segments_are_not_merged() {
         index.flush().unwrap();
         index.stats().segment_count <= 6
     });
+    let error = index.force_merge(ForceMerge::Down(1)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
     assert_eq!(index.snapshot().doc_count(), 11);
     assert_eq!(disk.read(&path).unwrap(), content, "the damaged file is where it was");
 }

@@ -3,6 +3,7 @@
 mod faults;
 mod follower;
 mod growth;
+mod merging;
 mod model;
 mod power;
 mod replacement;
@@ -22,7 +23,7 @@ use crate::batch::{Applied, Batch, Condition, OpResult, Patch, Refresh, WriteOp}
 use crate::error::{ErrorKind, Result};
 use crate::index::{Index, IndexDefinition};
 use crate::position::{Checkpoint, Lsn, SeqNo};
-use crate::{Engine, EngineOptions};
+use crate::{Engine, EngineOptions, Limits};
 
 /// A data folder on a simulated disk.
 fn open(disk: &SimDisk) -> Engine {
@@ -30,10 +31,15 @@ fn open(disk: &SimDisk) -> Engine {
 }
 
 fn try_open(disk: &SimDisk) -> Result<Engine> {
+    open_with(disk, Limits::default())
+}
+
+fn open_with(disk: &SimDisk, limits: Limits) -> Result<Engine> {
     Engine::open(EngineOptions {
         disk: Arc::new(disk.clone()),
         folder: PathBuf::from("/data"),
         indexing_budget_bytes: 64 << 20,
+        limits,
     })
 }
 

@@ -6,6 +6,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::*;
+use crate::index::ForceMerge;
 
 /// Few ids, so that operations meet.
 const IDS: u32 = 40;
@@ -298,7 +299,8 @@ impl Trial {
                 self.index.refresh().unwrap();
                 check(&self.index, &self.model, context);
             }
-            88..93 => self.index.flush().unwrap(),
+            88..91 => self.index.flush().unwrap(),
+            91..93 => self.index.force_merge(ForceMerge::Down(2)).unwrap(),
             93..96 => {
                 if let Some(history) = &mut self.history {
                     self.lsn += 5;

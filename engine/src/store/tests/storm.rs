@@ -10,6 +10,7 @@ use rand::{Rng, SeedableRng};
 
 use super::model::{Model, Op, create_mapped};
 use super::*;
+use crate::index::ForceMerge;
 use crate::query::ast::Query;
 
 const STEPS: usize = 50;
@@ -96,7 +97,12 @@ impl Storm {
                     self.settle();
                 }
             }
-            76..79 => self.put_mapping(),
+            76..78 => self.put_mapping(),
+            78..79 => {
+                if self.index.force_merge(ForceMerge::Down(1)).is_ok() {
+                    self.check();
+                }
+            }
             79..87 => fail_soon(&self.disk, &mut self.random),
             87..93 => self.heal(),
             93..95 => self.restart(),

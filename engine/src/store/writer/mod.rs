@@ -6,11 +6,13 @@
 //! indexes cost no threads while nobody writes to them.
 
 mod flush;
+mod merges;
 mod publish;
 mod recover;
 mod spooled;
 mod thread;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -27,12 +29,12 @@ pub(super) use self::recover::TRANSLOG;
 pub(crate) use self::recover::{Home, Recovered, committed_mapping, create, open};
 pub(crate) use self::thread::Slot;
 use self::thread::Then;
-use super::background::Lane;
 use super::budget::Share;
 use super::builder::guarded;
+use super::forced::Forced;
 use super::plan::{AppliedBatch, Change, Circumstances, apply};
 use super::shared::{Event, Message, Shared, source_bytes};
-use super::state::{FinishedMerge, Store};
+use super::state::Store;
 use super::translog::Translog;
 use crate::batch::{Batch, BatchOutcome, Refresh};
 use crate::error::{Error, ErrorKind, Result};
@@ -70,6 +72,8 @@ pub(crate) struct Writer {
     share: Share,
     /// When to look again for merges that wait.
     merges_due: Option<Instant>,
+    /// Merges that were asked for; one request at a time is done.
+    forced: VecDeque<Forced>,
     /// Why it takes no writes until it is told to resume.
     failed: Option<String>,
 }
@@ -93,6 +97,7 @@ impl Writer {
                 tell(&reply, result);
             }
             Message::Flush(reply) => self.flush_for(shared, reply),
+            Message::ForceMerge(how, reply) => self.force_merge(shared, how, reply),
             Message::Resume(reply) => {
                 let result = if self.failed.is_some() { self.reset(shared) } else { Ok(()) };
                 tell(&reply, result);
@@ -306,45 +311,6 @@ impl Writer {
         self.flushing.note_change();
         self.publishing.note_change();
         Ok(true)
-    }
-
-    /// Starts the merges that are worth doing.
-    fn start_merges(&mut self, shared: &Arc<Shared>) {
-        self.merges_due = None;
-        while let Some(task) = self.store.next_merge() {
-            let lane = if task.large { Lane::LargeMerge } else { Lane::SmallMerge };
-            let (large, epoch, owner) = (task.large, self.epoch, Arc::clone(shared));
-            let inputs = task.inputs.iter().map(|input| input.id).collect();
-            let started = shared.background.run(lane, move || {
-                let began = Instant::now();
-                let result = guarded(|| task.run());
-                let index = &owner.identity.name;
-                tracing::debug!(%index, large, took = ?began.elapsed(), "merged");
-                owner.tell(Event::Merged(FinishedMerge { epoch, inputs, large, result }));
-            });
-            if let Err(error) = started {
-                tracing::debug!(%error, "no merge could be started");
-                return;
-            }
-        }
-        self.merges_due = self.store.large_merges_wait();
-    }
-
-    fn finish_merge(&mut self, shared: &Arc<Shared>, finished: FinishedMerge) {
-        if finished.epoch != self.epoch {
-            return;
-        }
-        match guarded(|| self.store.finish_merge(finished)) {
-            Ok(()) => {
-                self.publishing.note_layout();
-                self.flushing.note_layout();
-                self.start_merges(shared);
-            }
-            Err(error) => {
-                // Its inputs stay as they are; the next publication tries again.
-                tracing::warn!(index = %shared.identity.name, %error, "a merge failed");
-            }
-        }
     }
 
     /// The state in memory cannot be trusted any more: goes back to the last commit and the

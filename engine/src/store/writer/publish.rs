@@ -10,8 +10,10 @@ use crate::index::Positions;
 use crate::position::{Checkpoint, Generation, SeqNo};
 use crate::snapshot::SnapshotParts;
 use crate::store::builder::guarded;
+use crate::store::merge::backlog;
+use crate::store::segment::LiveSegment;
 use crate::store::settings::RefreshInterval;
-use crate::store::shared::{Identity, Shared};
+use crate::store::shared::{Identity, Shared, ShownSegment};
 use crate::store::state::Store;
 use crate::store::translog::Translog;
 
@@ -146,6 +148,16 @@ pub(super) fn parts(
     })
 }
 
+/// The finished segments as they are shown.
+pub(super) fn shown(store: &Store) -> Arc<[ShownSegment]> {
+    let one = |segment: &LiveSegment| ShownSegment {
+        number: segment.number.unwrap_or_default(),
+        reader: Arc::clone(segment.reader()),
+        files: Arc::clone(&segment.files),
+    };
+    store.segments.iter().map(one).collect()
+}
+
 impl Writer {
     /// Publishes if there is anything to; a failure goes back to the last commit.
     pub(super) fn publish_or_recover(&mut self, shared: &Arc<Shared>) -> Result<()> {
@@ -165,6 +177,9 @@ impl Writer {
         let store = &mut self.store;
         let parts = parts(&shared.identity, store, next, self.applied, self.next_seq_no)?;
         self.swap(shared, parts)?;
+        shared.view.lock().segments = shown(&self.store);
+        // Before the writes are answered: whoever writes next is to know.
+        shared.pressure.set(backlog(&self.store.segments));
         self.share.set(0);
         shared.recent.lock().forget();
         let publishing = &mut self.publishing;
@@ -189,7 +204,9 @@ impl Writer {
     pub(super) fn renew_published(&mut self, shared: &Shared) -> Result<()> {
         let mut parts = self.publishing.parts.clone();
         parts.segments = self.store.readers()?;
-        self.swap(shared, parts)
+        self.swap(shared, parts)?;
+        shared.view.lock().segments = shown(&self.store);
+        Ok(())
     }
 
     /// The one swap that makes a state what searches see.
@@ -233,6 +250,7 @@ impl Writer {
         let stats = &mut view.stats;
         (stats.doc_count, stats.deleted_count) = (snapshot.doc_count(), snapshot.deleted_count());
         stats.segment_count = snapshot.segments().len() as u64;
+        stats.building_bytes = self.share.bytes() as u64;
         (stats.size_bytes, stats.memory_bytes) = self.sizes();
         let log = self.log.as_ref();
         stats.translog_bytes = log.map_or(0, Translog::bytes);

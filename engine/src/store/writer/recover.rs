@@ -1,7 +1,7 @@
 //! Beginnings: a new index, an index opened from its folder, and a writer that goes back to its
 //! last commit after something went wrong.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use rustc_hash::FxHashMap;
 use tantivy::index::SegmentId;
 
 use super::flush::Flushing;
-use super::publish::{Publishing, parts};
+use super::publish::{Publishing, parts, shown};
 use super::{Writer, answer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::{IndexStats, Positions};
@@ -117,6 +117,7 @@ fn open_with(
         mapping: Arc::clone(&store.mapping),
         copy_progress: commit.copy_progress.clone(),
         stats: IndexStats::default(),
+        segments: shown(&store),
     };
     let positions = Positions {
         generation,
@@ -141,6 +142,7 @@ fn open_with(
         flushing,
         share: Share::of(budget),
         merges_due: None,
+        forced: VecDeque::new(),
         failed: None,
     };
     Ok(Recovered { writer: Box::new(writer), snapshot, view, positions })
@@ -241,6 +243,7 @@ impl Writer {
             answer(reply, Err(Error::new(ErrorKind::Internal, message)));
         }
         self.fail_flush_waiters();
+        self.fail_forced();
         self.log = None;
         let home = self.home.clone();
         let Recovered { writer, snapshot, view, .. } =

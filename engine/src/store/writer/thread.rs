@@ -51,6 +51,7 @@ impl Shared {
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
         self.wake()?;
+        self.pressure.admit(self.identity.pipeline.is_none())?;
         self.queue.reserve(source_bytes(&batch))?;
         let (reply, receipt) = oneshot::channel();
         self.send(Message::Write(batch, reply))?;
@@ -106,6 +107,7 @@ impl Shared {
             if matches!(*slot, Slot::Parked(_)) {
                 *slot = Slot::Closed;
                 self.queue.close();
+                self.pressure.close();
                 return Ok(());
             }
         }
@@ -136,6 +138,7 @@ impl Writer {
                 Ok(Then::End(reply, result)) => {
                     *shared.slot.lock() = Slot::Closed;
                     shared.queue.close();
+                    shared.pressure.close();
                     Self::refuse_the_rest(shared);
                     drop(self);
                     return tell(&reply, result);
@@ -182,6 +185,7 @@ impl Writer {
                 | Message::Settings(reply)
                 | Message::Refresh(reply)
                 | Message::Flush(reply)
+                | Message::ForceMerge(_, reply)
                 | Message::Resume(reply)
                 | Message::Close { reply, .. } => tell(&reply, Err(closed())),
             }
@@ -206,6 +210,7 @@ impl Writer {
         !self.publishing.is_pending()
             && !self.publishing.has_layout()
             && self.merges_due.is_none()
+            && self.forced.is_empty()
             && !self.flushing.is_running()
             && !self.store.is_merging()
             && self.log.as_ref().is_none_or(|log| log.sync_due().is_none())

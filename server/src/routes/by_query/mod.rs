@@ -115,7 +115,8 @@ async fn run(
     };
     let progress = Progress::new(options.slices, options.rate);
     let opaque_id = super::tasks::opaque_id(headers);
-    let running = app.tasks.begin(Begin { action, description, opaque_id, progress })?;
+    let running =
+        app.tasks.begin(Begin { action, description, opaque_id, progress, cancellable: true })?;
     let task = Arc::clone(&running.task);
     let work = Arc::new(Work::new(Arc::clone(&app), Arc::clone(&task), plan));
     tokio::spawn(async move {

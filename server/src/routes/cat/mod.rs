@@ -1,6 +1,7 @@
 //! `_cat`: tables for people, and the same as JSON.
 
 mod catalog;
+mod segments;
 mod table;
 
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use egret_engine::index::IndexStats;
 use jiff::Timestamp;
 
 pub(super) use self::catalog::{aliases, aliases_all, templates, templates_all};
+pub(super) use self::segments::{segments, segments_all};
 use self::table::{Column, PARAMS, Table, size};
 use super::{cluster, targets};
 use crate::app::App;
@@ -22,8 +24,8 @@ pub(super) async fn help(call: Call) -> Result<Reply> {
     call.params.allow(&["help"])?;
     Ok(Reply::text(
         "=^.^=\n/_cat/aliases\n/_cat/aliases/{alias}\n/_cat/count\n/_cat/count/{index}\n\
-         /_cat/health\n/_cat/indices\n/_cat/indices/{index}\n/_cat/templates\n\
-         /_cat/templates/{name}\n",
+         /_cat/health\n/_cat/indices\n/_cat/indices/{index}\n/_cat/segments\n\
+         /_cat/segments/{index}\n/_cat/templates\n/_cat/templates/{name}\n",
     ))
 }
 

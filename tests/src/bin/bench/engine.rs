@@ -28,6 +28,7 @@ impl Direct {
             disk: Arc::new(FileDisk),
             folder: folder.to_owned(),
             indexing_budget_bytes: 1 << 26,
+            limits: egret_engine::Limits::default(),
         };
         let engine = Engine::open(options).unwrap();
         let index = engine.index(index).unwrap();

@@ -1,0 +1,33 @@
+//! The engine's limits, each with a name in the configuration.
+
+use std::time::Duration;
+
+/// What bounds the work on all indexes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Merges of young segments at once.
+    pub max_small_merges: usize,
+    /// Merges of large segments at once.
+    pub max_large_merges: usize,
+    /// Bytes a second that large merges may write, all together; 0: as fast as they can.
+    pub max_merge_bytes_per_second: u64,
+    /// An index's segments that wait to be merged; past it writes to it wait,
+    pub segments_before_wait: usize,
+    /// and past this are refused.
+    pub segments_before_refusal: usize,
+    /// How long a write waits at most.
+    pub max_write_wait: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_small_merges: 1,
+            max_large_merges: 1,
+            max_merge_bytes_per_second: 200 << 20,
+            segments_before_wait: 100,
+            segments_before_refusal: 300,
+            max_write_wait: Duration::from_secs(30),
+        }
+    }
+}
