@@ -49,6 +49,13 @@ pub enum Shape {
         /// Whether all terms must match, where there are several.
         all: bool,
     },
+    /// Documents with any of some terms, most of them only one: low scores can be skipped.
+    Similar {
+        /// As of [`Shape::Terms`].
+        slack: f32,
+        /// At least so many documents match, deleted ones included.
+        at_least: u64,
+    },
     /// Nothing.
     Other,
 }

@@ -7,21 +7,23 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use tantivy::Term;
-use tantivy::index::InvertedIndexReader;
+use tantivy::index::{InvertedIndexReader, SegmentId};
 use tantivy::postings::TermInfo;
-use tantivy::query::{DfaWrapper, FuzzyTermQuery};
+use tantivy::query::{Bm25Weight, DfaWrapper, FuzzyTermQuery};
 use tantivy::schema::Field;
 use tantivy::termdict::TermStreamer;
 
 use super::ast::{Fuzziness, Query};
-use super::compile::{Compiled, Compiler, invalid, union};
+use super::compile::{Compiled, Compiler, Shape, as_f32, invalid, union};
 use super::full_text::not_fuzzy;
 use super::matcher::{FuzzyMatcher, Matcher};
 use super::range::not_searchable;
+use super::similar_terms::SimilarTerms;
 use super::term_level::Target;
 use super::term_selection::{end_of_prefix, for_each_match};
 use crate::error::Result;
-use crate::mapping::field::{FieldMapping, Storage};
+use crate::mapping::field::{FieldKind, FieldMapping, Storage};
+use crate::snapshot::FieldStatistics;
 
 /// Longer terms are compared one by one: an automaton takes about 70 KB a character.
 const AUTOMATON_CHARACTERS: usize = 64;
@@ -104,7 +106,10 @@ impl Compiler<'_> {
             right.0.total_cmp(&left.0).then_with(|| left.1.term.cmp(&right.1.term))
         });
         ranked.truncate(limit);
-        let most_frequent = ranked.iter().map(|(_, found)| found.doc_freq).max().unwrap_or(0);
+        if self.scored && mapping.kind == FieldKind::Text && ranked.len() > 1 {
+            return self.summed(field, ranked, boost);
+        }
+        let most_frequent = most_frequent(&ranked);
         let found = ranked.into_iter().map(|(similarity, found)| {
             (similarity, (Term::from_field_text(field, &found.term), found.doc_freq))
         });
@@ -114,6 +119,26 @@ impl Compiler<'_> {
             })
             .collect();
         Ok(union(queries?))
+    }
+
+    /// The documents with any of some terms of a text field, the best terms first.
+    fn summed(&self, field: Field, ranked: Vec<(f32, Similar)>, boost: f32) -> Result<Compiled> {
+        self.count_clauses(ranked.len())?;
+        let doc_freq = most_frequent(&ranked);
+        let scale = self.scale(field)?;
+        let FieldStatistics { doc_count, token_count } = scale.statistics;
+        let doc_count = doc_count.max(doc_freq);
+        let average = as_f32(token_count) / as_f32(doc_count);
+        let scores = Bm25Weight::for_one_term_without_explain(doc_freq, doc_count, average);
+        let mut lists: FxHashMap<_, Vec<_>> = FxHashMap::default();
+        for (similarity, found) in ranked {
+            for (segment, info) in found.places {
+                lists.entry(segment).or_default().push((info, boost * similarity));
+            }
+        }
+        let query = SimilarTerms { field, lists: Arc::new(lists), scores };
+        let shape = Shape::Similar { slack: scale.slack, at_least: doc_freq };
+        Ok(Compiled { query: Box::new(query), shape })
     }
 
     /// The terms within the distance in any segment.
@@ -127,18 +152,21 @@ impl Compiler<'_> {
         let term = Term::from_field_text(field, fuzzy.term);
         if matcher.edits == 0 {
             let doc_freq = self.snapshot.doc_freq(&term)?;
-            return Ok(vec![Similar { term: matcher.term, distance: 0, doc_freq }]);
+            let places = Vec::new();
+            return Ok(vec![Similar { term: matcher.term, distance: 0, doc_freq, places }]);
         }
         let mut found = Found::default();
         if fuzzy.term.chars().nth(AUTOMATON_CHARACTERS).is_some() {
             let matcher = Matcher::Fuzzy(matcher.clone());
             for segment in self.snapshot.segments() {
+                found.segment = Some(segment.id());
                 found.compare(segment.reader().inverted_index(field)?.as_ref(), &matcher)?;
             }
         } else {
             let query = FuzzyTermQuery::new(term, matcher.edits, matcher.transpositions);
             let automaton = query.automaton()?;
             for segment in self.snapshot.segments() {
+                found.segment = Some(segment.id());
                 let index = segment.reader().inverted_index(field)?;
                 let firsts = match matcher.edits {
                     1 => segment.first_characters(field)?,
@@ -147,8 +175,8 @@ impl Compiler<'_> {
                 found.accepted(&index, &automaton, fuzzy.term, &firsts)?;
             }
         }
-        let near = found.0.into_iter().filter_map(|(term, doc_freq)| {
-            Some(Similar { distance: matcher.distance(&term)?, term, doc_freq })
+        let near = found.terms.into_iter().filter_map(|(term, (doc_freq, places))| {
+            Some(Similar { distance: matcher.distance(&term)?, term, doc_freq, places })
         });
         Ok(near.collect())
     }
@@ -160,18 +188,34 @@ struct Similar {
     distance: u8,
     /// How many documents have it.
     doc_freq: u64,
+    /// What it is in the segments that have it; empty for the wanted term alone.
+    places: Places,
+}
+
+/// What a term is in the segments that have it.
+type Places = Vec<(SegmentId, TermInfo)>;
+
+fn most_frequent(ranked: &[(f32, Similar)]) -> u64 {
+    ranked.iter().map(|(_, found)| found.doc_freq).max().unwrap_or(0)
 }
 
 /// Terms with how many documents have them.
 #[derive(Default)]
-struct Found(FxHashMap<String, u64>);
+struct Found {
+    terms: FxHashMap<String, (u64, Places)>,
+    /// The segment that is looked at.
+    segment: Option<SegmentId>,
+}
 
 impl Found {
     fn add(&mut self, term: &str, info: &TermInfo) {
-        if let Some(doc_freq) = self.0.get_mut(term) {
+        let Some(segment) = self.segment else { return };
+        let place = (segment, info.clone());
+        if let Some((doc_freq, places)) = self.terms.get_mut(term) {
             *doc_freq += u64::from(info.doc_freq);
+            places.push(place);
         } else {
-            self.0.insert(term.to_owned(), info.doc_freq.into());
+            self.terms.insert(term.to_owned(), (info.doc_freq.into(), vec![place]));
         }
     }
 
@@ -238,7 +282,7 @@ impl Found {
 /// 1 for the term itself, less for every edit, the more the shorter the terms are.
 fn similarity(distance: u8, found: &str, wanted: &str) -> f32 {
     let shorter = found.chars().count().min(wanted.chars().count()).max(1);
-    let shorter = super::compile::as_f32(shorter as u64);
+    let shorter = as_f32(shorter as u64);
     if distance == 0 { 1.0 } else { 1.0 - f32::from(distance) / shorter }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tantivy::query::{Scorer, Weight};
-use tantivy::{COLLECT_BLOCK_BUFFER_LEN, DocId, TERMINATED, Term};
+use tantivy::{COLLECT_BLOCK_BUFFER_LEN, DocId, TERMINATED};
 
 use super::count;
 use super::request::{SearchRequest, SortBy, TrackTotalHits};
@@ -199,14 +199,14 @@ impl<'a> Pass<'a> {
                 self.counted += at_least;
                 true
             }
-            Shape::Terms { at_least, all, .. } => {
+            Shape::Terms { at_least, .. } | Shape::Similar { at_least, .. } => {
                 let least = at_least.saturating_sub(deleted);
                 if self.counted.saturating_add(least) > self.count_limit {
                     self.counted += least;
                 } else if looks_at_all {
                     return Ok(false);
                 } else {
-                    self.count_terms(snapshot, &compiled.terms(), all)?;
+                    self.count_terms(snapshot, compiled)?;
                 }
                 true
             }
@@ -215,11 +215,19 @@ impl<'a> Pass<'a> {
     }
 
     /// Counts the documents with any or all of the terms, until there are enough.
-    fn count_terms(&mut self, snapshot: &Snapshot, terms: &[Term], all: bool) -> Result<()> {
+    fn count_terms(&mut self, snapshot: &Snapshot, compiled: &Compiled) -> Result<()> {
+        let terms = compiled.terms();
+        let weight = match compiled.shape {
+            Shape::Similar { .. } => Some(compiled.weight(snapshot, self.scored)?),
+            _ => None,
+        };
         for segment in snapshot.segments() {
             let reader = segment.reader();
-            self.counted +=
-                if all { count::with_all(reader, terms)? } else { count::with_any(reader, terms)? };
+            self.counted += match (&weight, compiled.shape) {
+                (Some(weight), _) => weight.count(reader)?.into(),
+                (None, Shape::Terms { all: true, .. }) => count::with_all(reader, &terms)?,
+                (None, _) => count::with_any(reader, &terms)?,
+            };
             if self.counted > self.count_limit || self.is_late() {
                 break;
             }
@@ -235,14 +243,14 @@ impl<'a> Pass<'a> {
             && run.post_filter.is_none()
             && self.request.min_score.is_none()
             && self.request.terminate_after.is_none()
-            && matches!(run.shape, Shape::Terms { .. })
+            && matches!(run.shape, Shape::Terms { .. } | Shape::Similar { .. })
     }
 
     /// The best of one segment by block-max WAND: only documents that may be among the best are
     /// looked at.
     fn prune(&mut self, run: &Run<'_>, place: usize, segment: &Segment) -> Result<()> {
         let slack = match run.shape {
-            Shape::Terms { slack, .. } => slack,
+            Shape::Terms { slack, .. } | Shape::Similar { slack, .. } => slack,
             _ => 1.0,
         };
         let reader = segment.reader();

@@ -26,7 +26,7 @@ pub(super) struct Address {
     pub(super) doc: DocId,
 }
 
-/// The best by score. Documents must be offered in the order of their addresses.
+/// The best by score; of equals, those with the first addresses.
 pub(super) struct ScoreTop {
     limit: usize,
     heap: BinaryHeap<Scored>,
@@ -64,16 +64,18 @@ impl ScoreTop {
     }
 
     pub(super) fn offer(&mut self, score: f32, address: Address) {
+        let offered = Scored { score, address };
         if self.heap.len() < self.limit {
-            self.heap.push(Scored { score, address });
+            self.heap.push(offered);
         } else if let Some(mut worst) = self.heap.peek_mut()
-            && score > worst.score
+            && offered < *worst
         {
-            *worst = Scored { score, address };
+            *worst = offered;
         }
     }
 
-    /// The score that a further document must exceed; `None` while any will do.
+    /// The score that a further document must exceed, or have with a lower address; `None` while any
+    /// will do.
     pub(super) fn threshold(&self) -> Option<f32> {
         if self.heap.len() < self.limit {
             return None;
