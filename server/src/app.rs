@@ -19,6 +19,7 @@ use crate::http::call::Bodies;
 use crate::http::listener::BoundedListener;
 use crate::identity::Identity;
 use crate::pools::Pools;
+use crate::progress::Replays;
 use crate::sampler;
 use crate::statistics::Statistics;
 use crate::tasks::Tasks;
@@ -119,12 +120,14 @@ struct Opened {
 
 /// Opens a data folder, made where there is none. Blocking.
 fn open(disk: &Arc<dyn Disk>, folder: &Path, config: &Config) -> Result<Opened> {
-    let engine = Engine::open(EngineOptions {
+    let options = EngineOptions {
         disk: Arc::clone(disk),
         folder: folder.to_owned(),
         indexing_budget_bytes: config.engine.indexing_budget_bytes,
         limits: config.engine.limits(),
-    })?;
+    };
+    let replays = Replays::default();
+    let engine = Engine::open_watched(options, &|progress| replays.show(progress))?;
     // After the engine, which locks the folder.
     let identity = Identity::open(disk.as_ref(), folder)?;
     // Before anything is published: answers of the states that were flushed are warm.

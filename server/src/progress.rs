@@ -1,4 +1,5 @@
-//! Progress of the first copy: a bar in a terminal, a line now and then elsewhere.
+//! Progress of the first copy, and of translogs that are replayed at the start: a bar in a terminal,
+//! a line now and then elsewhere.
 
 use std::io::IsTerminal;
 use std::sync::{Arc, Weak};
@@ -6,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use egret_cdc::status::TableState;
 use egret_cdc::{PipelineState, PipelineStatus};
+use egret_engine::store::replay::ReplayProgress;
 use indicatif::{ProgressBar, ProgressStyle};
+use parking_lot::Mutex;
 
 use crate::app::App;
 
@@ -14,6 +17,61 @@ use crate::app::App;
 const BAR_INTERVAL: Duration = Duration::from_millis(250);
 /// How often a line is written where there is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How often a line is written about a replay.
+const REPLAY_LINE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Shows how far replays of translogs are, one index after another.
+#[derive(Default)]
+pub(crate) struct Replays {
+    /// Held to show one state.
+    shown: Mutex<ShownReplay>,
+}
+
+#[derive(Default)]
+struct ShownReplay {
+    bar: Option<ProgressBar>,
+    last_line: Option<Instant>,
+}
+
+impl Replays {
+    /// Takes the next state.
+    pub(crate) fn show(&self, progress: &ReplayProgress<'_>) {
+        let mut shown = self.shown.lock();
+        if std::io::stderr().is_terminal() {
+            let bar = shown.bar.get_or_insert_with(|| replay_bar(progress.index));
+            bar.set_length(progress.total_bytes.max(progress.bytes));
+            bar.set_position(progress.bytes);
+            if progress.is_done {
+                bar.finish_and_clear();
+            }
+        }
+        let due = shown.last_line.is_none_or(|last| last.elapsed() >= REPLAY_LINE_INTERVAL);
+        if progress.is_done || due && shown.bar.is_none() {
+            let ReplayProgress { index, operations, bytes, total_bytes, .. } = *progress;
+            let a_second = rate(operations, progress.elapsed);
+            let what = if progress.is_done { "replayed" } else { "replaying" };
+            let left_bytes = total_bytes.saturating_sub(bytes);
+            tracing::info!(index, operations, a_second, left_bytes, "{what} the translog");
+            shown.last_line = Some(Instant::now());
+        }
+        if progress.is_done {
+            *shown = ShownReplay::default();
+        }
+    }
+}
+
+fn rate(operations: u64, elapsed: Duration) -> u64 {
+    let ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX).max(1);
+    operations.saturating_mul(1000) / ms
+}
+
+fn replay_bar(index: &str) -> ProgressBar {
+    let template = "{prefix} {bar:30} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left";
+    let style = ProgressStyle::with_template(template);
+    let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(0).with_style(style).with_prefix(format!("replaying {index}"))
+}
 
 /// Shows the copies of all pipelines until the app is gone.
 pub(crate) fn watch(app: &Arc<App>) {

@@ -203,7 +203,7 @@ impl Engine {
         }
         // The catalog first: where a deletion was left half-way, it is undone for certain.
         self.write(&changing, &next).map_err(|failure| failure.error)?;
-        let opened = next.indexes.get(name).map(|entry| self.open_folder(name, entry));
+        let opened = next.indexes.get(name).map(|entry| self.open_folder(name, entry, &|_| ()));
         let opened = opened.unwrap_or_else(|| Err(not_found(name)));
         let mut served = self.served.write();
         served.catalog = Arc::new(next);

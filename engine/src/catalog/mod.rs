@@ -43,6 +43,7 @@ use crate::mapping::Mapping;
 use crate::store::background::Background;
 use crate::store::budget::Budget;
 use crate::store::limits::Limits;
+use crate::store::replay::ReplayWatch;
 use crate::store::settings::IndexSettings;
 use crate::store::shared::Identity;
 use crate::store::writer::{self, Home};
@@ -109,6 +110,12 @@ impl Engine {
     /// Opens a folder, made if missing, and every index in it; replays translogs. Blocking. An
     /// index that is damaged is listed in `damaged`, and the others open.
     pub fn open(options: EngineOptions) -> Result<Self> {
+        Self::open_watched(options, &|_| ())
+    }
+
+    /// As [`Engine::open`]; `watch` is told a few times a second how far the replay of a translog
+    /// is, and when one that it heard of has ended.
+    pub fn open_watched(options: EngineOptions, watch: ReplayWatch<'_>) -> Result<Self> {
         let EngineOptions { disk, folder, indexing_budget_bytes, limits } = options;
         create_folder_durably(&*disk, &folder.join(INDEXES))?;
         let lock = disk.lock(&folder.join(LOCK)).map_err(|source| {
@@ -131,7 +138,7 @@ impl Engine {
         engine.remove_leftovers(&catalog)?;
         let mut handles = BTreeMap::new();
         for (name, entry) in &catalog.indexes {
-            let handle = engine.handle(name, entry).unwrap_or_else(|error| {
+            let handle = engine.handle(name, entry, watch).unwrap_or_else(|error| {
                 tracing::error!(index = %name, %error, "an index cannot be opened");
                 Handle::Damaged(error.to_string())
             });
@@ -176,9 +183,9 @@ impl Engine {
         Home { disk: Arc::clone(&self.disk), folder: self.folder.join(INDEXES).join(uuid) }
     }
 
-    fn handle(&self, name: &str, entry: &IndexEntry) -> Result<Handle> {
+    fn handle(&self, name: &str, entry: &IndexEntry, watch: ReplayWatch<'_>) -> Result<Handle> {
         match entry.state {
-            IndexState::Open => self.open_folder(name, entry).map(Handle::Open),
+            IndexState::Open => self.open_folder(name, entry, watch).map(Handle::Open),
             IndexState::Closed => {
                 let identity = identity(name, entry)?;
                 let mapping = writer::committed_mapping(&self.home(&identity.uuid))?;
@@ -187,9 +194,14 @@ impl Engine {
         }
     }
 
-    fn open_folder(&self, name: &str, entry: &IndexEntry) -> Result<Arc<Index>> {
+    fn open_folder(
+        &self,
+        name: &str,
+        entry: &IndexEntry,
+        watch: ReplayWatch<'_>,
+    ) -> Result<Arc<Index>> {
         let identity = identity(name, entry)?;
-        let recovered = writer::open(self.home(&entry.uuid), &identity, &self.budget)?;
+        let recovered = writer::open(self.home(&entry.uuid), &identity, &self.budget, watch)?;
         Ok(Arc::new(Index::new(identity, recovered, Arc::clone(&self.background))))
     }
 

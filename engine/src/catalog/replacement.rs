@@ -109,7 +109,7 @@ impl Engine {
         let mut opened = BTreeMap::new();
         for (name, entry) in &catalog.indexes {
             let Some(replacement) = entry.replacement.clone() else { continue };
-            match self.open_folder(name, &entry.replaced_by(replacement)) {
+            match self.open_folder(name, &entry.replaced_by(replacement), &|_| ()) {
                 Ok(index) => drop(opened.insert(name.clone(), index)),
                 Err(error) => {
                     tracing::warn!(index = %name, %error, "a replacement cannot be opened");

@@ -26,6 +26,7 @@ mod parallel;
 mod plan;
 pub(crate) mod pressure;
 mod removal;
+pub mod replay;
 pub(crate) mod segment;
 pub mod settings;
 pub(crate) mod shared;

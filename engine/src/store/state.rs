@@ -2,6 +2,7 @@
 //! schema. Knows no queue, no log and no publication.
 
 mod building;
+mod replay;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,11 +24,9 @@ use super::builder::Builder;
 use super::commit::Commit;
 use super::directory::{StoreDirectory, map};
 use super::merge::{MergeInput, MergeTask, Merged, choose, is_large};
-use super::plan::Change;
 use super::segment::{LiveSegment, Location};
 use super::source;
 use super::tombstones::Tombstones;
-use crate::document::Draft;
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::Mapping;
 use crate::mapping::schema::{self, SystemValues};
@@ -208,54 +207,6 @@ impl Store {
             self.builders.iter_mut().for_each(Builder::kill_all);
         }
         self.segments.iter_mut().try_for_each(|segment| segment.kill_up_to(up_to_lsn))
-    }
-
-    /// Puts and removes documents as a translog says.
-    pub(super) fn replay(&mut self, changes: Vec<Change>) -> Result<()> {
-        for change in changes {
-            self.replay_one(change)?;
-            self.seal_if_large()?;
-        }
-        Ok(())
-    }
-
-    /// Takes over tombstones as a translog says; the first of a file take the place of all others.
-    pub(super) fn recall(&mut self, tombstones: Vec<Change>, first: bool) -> Result<()> {
-        if first {
-            self.tombstones.clear();
-        }
-        self.replay(tombstones)
-    }
-
-    fn replay_one(&mut self, change: Change) -> Result<()> {
-        match change {
-            Change::Put { id, system, source } => {
-                let mut draft = Draft::new(Arc::clone(&self.mapping));
-                let document = draft.parse(&id, &source)?;
-                if let Some(grown) = draft.finish() {
-                    self.grow(grown)?;
-                }
-                let before = self.current(&id)?.and_then(|current| current.location);
-                self.tombstones.remove(&id);
-                let outcomes = self.put(vec![Put { before, id, document, system, source }])?;
-                outcomes.into_iter().collect()
-            }
-            Change::Delete { id, tombstone } => {
-                let before = self.current(&id)?.and_then(|current| current.location);
-                if let Some(before) = before {
-                    self.delete(before, &id);
-                }
-                if let Some(tombstone) = tombstone {
-                    self.tombstones.insert(id, tombstone);
-                }
-                Ok(())
-            }
-            Change::Tombstone { id, tombstone } => {
-                self.tombstones.insert(id, tombstone);
-                Ok(())
-            }
-            Change::Clear => self.clear(None),
-        }
     }
 
     /// How many documents of a segment are alive.

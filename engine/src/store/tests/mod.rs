@@ -7,6 +7,7 @@ mod merging;
 mod model;
 mod power;
 mod replacement;
+mod replay;
 mod spooled;
 mod storm;
 mod twice;

@@ -21,9 +21,10 @@ use crate::snapshot::Snapshot;
 use crate::store::budget::{Budget, Share};
 use crate::store::commit::{COMMIT, Commit, CommittedFile};
 use crate::store::directory::{SegmentFiles, remove_strangers};
+use crate::store::replay::{self, ReplayWatch};
 use crate::store::shared::{Event, Identity, Shared, View};
 use crate::store::state::Store;
-use crate::store::translog::{Record, Translog};
+use crate::store::translog::Translog;
 
 /// The translog's folder in the index's folder.
 pub(in crate::store) const TRANSLOG: &str = "translog";
@@ -68,7 +69,7 @@ pub(crate) fn create(
     };
     drop(store);
     commit.write(&**disk, folder)?;
-    open_with(home, identity, budget, Translogs::Made)
+    open_with(home, identity, budget, (Translogs::Made, &|_| ()))
 }
 
 /// What is to be thought of an index without a translog.
@@ -85,18 +86,23 @@ pub(crate) fn committed_mapping(home: &Home) -> Result<Mapping> {
     Mapping::from_json(&Commit::read(&*home.disk, &home.folder)?.mapping)
 }
 
-/// Opens an index under a higher term.
-pub(crate) fn open(home: Home, identity: &Identity, budget: &Arc<Budget>) -> Result<Recovered> {
-    open_with(home, identity, budget, Translogs::Expected)
+/// Opens an index under a higher term. `watch` is told how far the replay of its translog is.
+pub(crate) fn open(
+    home: Home,
+    identity: &Identity,
+    budget: &Arc<Budget>,
+    watch: ReplayWatch<'_>,
+) -> Result<Recovered> {
+    open_with(home, identity, budget, (Translogs::Expected, watch))
 }
 
 fn open_with(
     home: Home,
     identity: &Identity,
     budget: &Arc<Budget>,
-    translogs: Translogs,
+    (translogs, watch): (Translogs, ReplayWatch<'_>),
 ) -> Result<Recovered> {
-    let loaded = load(&home, identity, translogs)?;
+    let loaded = load(&home, identity, translogs, watch)?;
     let Loaded { mut store, log, commit, next_seq_no, replayed, committed, delete_stamps } = loaded;
     let mut generation = commit.generation;
     let mut number = 0;
@@ -161,7 +167,12 @@ struct Loaded {
     delete_stamps: FxHashMap<SegmentId, (u64, u32)>,
 }
 
-fn load(home: &Home, identity: &Identity, translogs: Translogs) -> Result<Loaded> {
+fn load(
+    home: &Home,
+    identity: &Identity,
+    translogs: Translogs,
+    watch: ReplayWatch<'_>,
+) -> Result<Loaded> {
     let Home { disk, folder } = home;
     // A killed process may have replaced the commit and not synced the folder: the one before it,
     // whose files are removed here as strangers, must not come back.
@@ -194,23 +205,12 @@ fn load(home: &Home, identity: &Identity, translogs: Translogs) -> Result<Loaded
             return Err(Error::new(ErrorKind::Corrupt, message));
         }
         let settings = identity.settings.load();
-        let durability = settings.durability;
         store.tombstones.keep_for(settings.gc_deletes);
-        log = Some(Translog::open(disk, &path, durability, |record| {
-            match record {
-                Record::Changes { changes, next_seq_no: after } if after > next_seq_no => {
-                    store.replay(changes)?;
-                    next_seq_no = after;
-                    replayed = true;
-                }
-                Record::Mapping(mapping) => {
-                    replayed |= store.grow_if_later(Mapping::from_json(&mapping)?)?;
-                }
-                Record::Tombstones { changes, first } => store.recall(changes, first)?,
-                Record::Changes { .. } => {}
-            }
-            Ok(())
-        })?);
+        let (durability, index) = (settings.durability, identity.name.as_str());
+        let source = replay::Source { disk, folder: &path, durability, index };
+        let outcome = replay::replay(&mut store, &source, next_seq_no, watch)?;
+        (next_seq_no, replayed) = (outcome.next_seq_no, outcome.replayed);
+        log = Some(outcome.log);
     }
     Ok(Loaded { store, log, commit, next_seq_no, replayed, committed, delete_stamps })
 }
@@ -247,7 +247,7 @@ impl Writer {
         self.log = None;
         let home = self.home.clone();
         let Recovered { writer, snapshot, view, .. } =
-            open(home, &shared.identity, self.share.budget())?;
+            open(home, &shared.identity, self.share.budget(), &|_| ())?;
         let epoch = self.epoch + 1;
         *self = *writer;
         self.epoch = epoch;
