@@ -46,6 +46,8 @@ const LARGE_MERGE_BYTES: u64 = 8 << 20;
 const DELETED_SHARE: u32 = 5;
 /// unless it is so small that its tier soon will be.
 const SMALLEST_ALONE: u32 = 1000;
+/// The same while nothing is written, when it costs nobody anything.
+const DELETED_SHARE_IDLE: u32 = 20;
 
 /// What is merged, as of the merge's beginning.
 pub(super) struct MergeTask {
@@ -74,8 +76,12 @@ pub(super) struct Merged {
 }
 
 /// The segments that should be merged next, by their places in the list. `busy` says whether a
-/// small and a large merge are running already.
-pub(super) fn choose(segments: &[LiveSegment], busy: [bool; 2]) -> Option<(Vec<usize>, bool)> {
+/// small and a large merge are running already, `idle` that nothing is written.
+pub(super) fn choose(
+    segments: &[LiveSegment],
+    busy: [bool; 2],
+    idle: bool,
+) -> Option<(Vec<usize>, bool)> {
     let candidates: Vec<Candidate> = segments
         .iter()
         .enumerate()
@@ -86,7 +92,11 @@ pub(super) fn choose(segments: &[LiveSegment], busy: [bool; 2]) -> Option<(Vec<u
         })
         .filter(|candidate| candidate.alive > 0 && candidate.bytes < LARGEST_SEGMENT_BYTES / 2)
         .collect();
-    plan(&candidates).into_iter().find_map(|chosen| {
+    let mut plans = plan(&candidates);
+    if idle {
+        plans.extend(plan_idle(&candidates));
+    }
+    plans.into_iter().find_map(|chosen| {
         let bytes: u64 = chosen.iter().map(|candidate| candidate.bytes).sum();
         let large = bytes >= LARGE_MERGE_BYTES;
         let places = chosen.iter().map(|candidate| candidate.place).collect();
@@ -140,12 +150,41 @@ fn plan(candidates: &[Candidate]) -> Vec<Vec<Candidate>> {
         });
         plans.push(fitting.collect());
     }
-    let wasteful = |candidate: &&Candidate| {
-        candidate.max_doc >= SMALLEST_ALONE
-            && candidate.max_doc - candidate.alive > candidate.max_doc / DELETED_SHARE
-    };
-    plans.extend(candidates.iter().filter(wasteful).map(|candidate| vec![*candidate]));
+    plans.extend(wasteful(candidates, DELETED_SHARE));
     plans
+}
+
+/// Segments to merge by themselves, for what they have deleted.
+fn wasteful(candidates: &[Candidate], share: u32) -> impl Iterator<Item = Vec<Candidate>> {
+    let wasteful = move |candidate: &&Candidate| {
+        candidate.max_doc >= SMALLEST_ALONE
+            && candidate.max_doc - candidate.alive > candidate.max_doc / share
+    };
+    candidates.iter().filter(wasteful).map(|candidate| vec![*candidate])
+}
+
+/// Further merges while nothing is written, that leave few segments and few deleted documents.
+///
+/// As many of the smallest are merged as can be without one that is larger than all others of
+/// them: so the segments that are left at least double in size from one to the next, and a document
+/// is in few such merges, however often writing begins and ends.
+fn plan_idle(candidates: &[Candidate]) -> Vec<Vec<Candidate>> {
+    let mut rising = candidates.to_vec();
+    rising.sort_by_key(|candidate| candidate.bytes);
+    let (mut total, mut count) = (0_u64, 0);
+    for (place, candidate) in rising.iter().enumerate() {
+        if place > 0 && candidate.bytes <= total {
+            count = place + 1;
+        }
+        total += candidate.bytes;
+        if total > LARGEST_SEGMENT_BYTES {
+            count = count.min(place);
+            break;
+        }
+    }
+    rising.truncate(count);
+    let together = (count > 1).then_some(rising);
+    together.into_iter().chain(wasteful(candidates, DELETED_SHARE_IDLE)).collect()
 }
 
 impl MergeInput {
@@ -347,5 +386,57 @@ mod tests {
         check(&[(7900, 10_000)], &[&[0]]);
         check(&[(8000, 10_000)], &[]);
         check(&[(6, 10)], &[]);
+    }
+
+    fn check_idle(segments: &[(u32, u32)], expected: &[&[u64]]) {
+        let candidates: Vec<Candidate> = segments
+            .iter()
+            .map(|&(alive, max_doc)| Candidate { place: 0, alive, max_doc, bytes: alive.into() })
+            .collect();
+        let plans: Vec<Vec<u64>> = plan_idle(&candidates)
+            .iter()
+            .map(|plan| plan.iter().map(|candidate| candidate.bytes).collect())
+            .collect();
+        assert_eq!(plans, expected, "{segments:?}");
+    }
+
+    #[test]
+    fn idle_merges_leave_sizes_that_double() {
+        check_idle(&[], &[]);
+        check_idle(&[(9, 9)], &[]);
+        check_idle(&[(9, 9), (9, 9)], &[&[9, 9]]);
+        check_idle(&[(9, 9), (8, 8)], &[]);
+        check_idle(&[(100, 100), (5, 5), (3, 3), (2, 2)], &[&[2, 3, 5]]);
+        check_idle(&[(100, 100), (7, 7), (3, 3), (1, 1)], &[]);
+        check_idle(&[(100, 100), (1, 1), (1, 1), (50, 50), (50, 50)], &[&[1, 1, 50, 50, 100]]);
+        check_idle(&[(9400, 10_000)], &[&[9400]]);
+        check_idle(&[(9600, 10_000), (4, 40)], &[]);
+        let most = u32::MAX;
+        check_idle(&[(most, most), (most, most), (most, most)], &[]);
+    }
+
+    /// Writes that come in spells, each so small, leave few segments and are merged few times.
+    #[test]
+    fn spells_of_writing_are_merged_few_times() {
+        let (mut sizes, mut merged) = (Vec::new(), 0);
+        for _ in 0..1000 {
+            sizes.push(10_u64);
+            loop {
+                let candidates: Vec<Candidate> = sizes
+                    .iter()
+                    .map(|&bytes| Candidate { place: 0, alive: 1, max_doc: 1, bytes })
+                    .collect();
+                let Some(plan) = plan_idle(&candidates).pop() else { break };
+                for candidate in &plan {
+                    let place = sizes.iter().position(|&size| size == candidate.bytes).unwrap();
+                    sizes.swap_remove(place);
+                }
+                let total = plan.iter().map(|candidate| candidate.bytes).sum();
+                merged += total;
+                sizes.push(total);
+            }
+            assert!(sizes.len() <= 10, "{sizes:?}");
+        }
+        assert!(merged <= 10 * 10_000, "{merged} bytes were merged");
     }
 }

@@ -269,11 +269,11 @@ impl Store {
         (all_new && few && self.is_pouring()).then_some(at + AFTER_POURING)
     }
 
-    /// Marks the merge that is worth doing next as running.
-    pub(super) fn next_merge(&mut self) -> Option<MergeTask> {
+    /// Marks the merge that is worth doing next as running; `idle`: nothing is written.
+    pub(super) fn next_merge(&mut self, idle: bool) -> Option<MergeTask> {
         let [small, large] = self.merging;
         let busy = [small, large || self.large_merges_wait().is_some()];
-        let (places, large) = choose(&self.segments, busy)?;
+        let (places, large) = choose(&self.segments, busy, idle)?;
         self.begin_merge(&places, large)
     }
 

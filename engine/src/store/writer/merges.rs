@@ -1,7 +1,7 @@
 //! Merges as the writer sees them: started after a publication, finished as an event.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use tantivy::index::SegmentId;
@@ -15,6 +15,9 @@ use crate::store::merge::{self, MergeTask};
 use crate::store::shared::{Event, Shared};
 use crate::store::state::FinishedMerge;
 use crate::store::throttle::Pace;
+
+/// An index that has not changed for so long is tidied up.
+const IDLE_BEFORE_TIDYING: Duration = Duration::from_secs(1);
 
 impl Writer {
     /// Merges what there is now as is asked, and answers when that is done and published.
@@ -52,7 +55,8 @@ impl Writer {
                 Step::Done => self.end_forced(shared, Ok(())),
             }
         }
-        while let Some(task) = self.store.next_merge() {
+        let idle = self.changed_at.is_none();
+        while let Some(task) = self.store.next_merge(idle) {
             self.start_merge(shared, task);
         }
         self.merges_due = self.store.large_merges_wait();
@@ -61,6 +65,11 @@ impl Writer {
             self.end_forced(shared, Ok(()));
         }
         shared.pressure.set(merge::backlog(&self.store.segments));
+    }
+
+    /// When the merges are due that wait for idleness.
+    pub(super) fn tidying_due(&self) -> Option<Instant> {
+        Some(self.changed_at? + IDLE_BEFORE_TIDYING)
     }
 
     fn start_merge(&mut self, shared: &Arc<Shared>, mut task: MergeTask) {

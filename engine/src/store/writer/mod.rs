@@ -74,6 +74,8 @@ pub(crate) struct Writer {
     merges_due: Option<Instant>,
     /// Merges that were asked for; one request at a time is done.
     forced: VecDeque<Forced>,
+    /// When documents last changed, until merges have been looked for that wait for idleness.
+    changed_at: Option<Instant>,
     /// Why it takes no writes until it is told to resume.
     failed: Option<String>,
 }
@@ -229,6 +231,7 @@ impl Writer {
         }
         if changed {
             self.publishing.note_change();
+            self.changed_at = Some(Instant::now());
         }
         Ok(applied)
     }

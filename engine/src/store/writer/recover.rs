@@ -149,6 +149,7 @@ fn open_with(
         share: Share::of(budget),
         merges_due: None,
         forced: VecDeque::new(),
+        changed_at: None,
         failed: None,
     };
     Ok(Recovered { writer: Box::new(writer), snapshot, view, positions })

@@ -198,7 +198,8 @@ impl Writer {
         let publish = self.publishing.due(interval, quiet, Instant::now());
         let flush = self.flush_due(shared);
         let sync = self.log.as_ref().and_then(Translog::sync_due);
-        let due = publish.into_iter().chain(flush).chain(sync).chain(self.merges_due).min();
+        let merges = self.merges_due.into_iter().chain(self.tidying_due());
+        let due = publish.into_iter().chain(flush).chain(sync).chain(merges).min();
         if self.is_at_rest() {
             due.map_or(parking, |due| due.min(parking))
         } else {
@@ -231,7 +232,11 @@ impl Writer {
         {
             log.sync();
         }
-        if self.merges_due.is_some_and(|due| due <= now) {
+        let idle = self.tidying_due().is_some_and(|due| due <= now);
+        if idle {
+            self.changed_at = None;
+        }
+        if idle || self.merges_due.is_some_and(|due| due <= now) {
             self.start_merges(shared);
         }
         if self.flush_due(shared).is_some_and(|due| due <= now) {
