@@ -49,11 +49,9 @@ impl Weight for SimilarTerms {
         let mut docs = BitSet::with_max_value(reader.max_doc());
         let mut scores = vec![0.0; reader.max_doc() as usize];
         lists.for_each_block(IndexRecordOption::WithFreqs, |block, scored| {
-            for (&doc, &frequency) in block.docs().iter().zip(block.freqs()) {
+            for (doc, score) in scored.all(block) {
                 docs.insert(doc);
-                if let Some(score) = scores.get_mut(doc as usize) {
-                    *score += scored.score(doc, frequency);
-                }
+                add(&mut scores, doc as usize, score);
             }
         })?;
         Ok(Box::new(Summed { docs: BitSetDocSet::from(docs), scores, boost }))
@@ -88,37 +86,69 @@ impl Weight for SimilarTerms {
     /// Documents do not come in their order.
     fn for_each_pruning(
         &self,
-        mut threshold: Score,
+        threshold: Score,
         reader: &SegmentReader,
         callback: &mut dyn FnMut(DocId, Score) -> Score,
     ) -> tantivy::Result<()> {
         let Some(lists) = self.open(reader)? else { return Ok(()) };
         let repeated = lists.repeated(reader.max_doc())?;
-        let mut sums = vec![0.0; repeated.len()];
+        let sums = vec![0.0; repeated.len()];
+        let mut pruning = Pruning { repeated, sums, threshold, callback };
         lists.for_each_block(IndexRecordOption::WithFreqs, |block, scored| {
-            let has_repeated = is_any_within(&repeated, block.docs());
-            let is_low = block.docs().len() == FULL_BLOCK && scored.best(block) <= threshold;
-            if is_low && !has_repeated {
-                return;
-            }
-            for (&doc, &frequency) in block.docs().iter().zip(block.freqs()) {
-                let place = if has_repeated { repeated.binary_search(&doc).ok() } else { None };
-                if let Some(sum) = place.and_then(|place| sums.get_mut(place)) {
-                    *sum += scored.score(doc, frequency);
-                } else if !is_low {
-                    let score = scored.score(doc, frequency);
-                    if score > threshold {
-                        threshold = callback(doc, score);
-                    }
-                }
-            }
+            pruning.take(block, scored);
         })?;
-        for (doc, sum) in repeated.into_iter().zip(sums) {
-            if sum > threshold {
-                threshold = callback(doc, sum);
+        pruning.end();
+        Ok(())
+    }
+}
+
+/// A search for the documents of a segment that score more than a threshold.
+struct Pruning<'a> {
+    /// The documents that have several of the terms, rising.
+    repeated: Vec<DocId>,
+    /// What they score by the lists so far.
+    sums: Vec<Score>,
+    threshold: Score,
+    callback: &'a mut dyn FnMut(DocId, Score) -> Score,
+}
+
+impl Pruning<'_> {
+    fn take(&mut self, block: &mut BlockSegmentPostings, scored: &Scored<'_>) {
+        let is_low = block.docs().len() == FULL_BLOCK && scored.best(block) <= self.threshold;
+        match (is_any_within(&self.repeated, block.docs()), is_low) {
+            (true, _) => self.take_mixed(block, scored),
+            (false, true) => {}
+            (false, false) => scored.all(block).for_each(|(doc, score)| self.offer(doc, score)),
+        }
+    }
+
+    /// A block some of whose documents have other terms, too.
+    fn take_mixed(&mut self, block: &BlockSegmentPostings, scored: &Scored<'_>) {
+        for (doc, score) in scored.all(block) {
+            match self.repeated.binary_search(&doc) {
+                Ok(place) => add(&mut self.sums, place, score),
+                Err(_) => self.offer(doc, score),
             }
         }
-        Ok(())
+    }
+
+    fn offer(&mut self, doc: DocId, score: Score) {
+        if score > self.threshold {
+            self.threshold = (self.callback)(doc, score);
+        }
+    }
+
+    fn end(mut self) {
+        let repeated = std::mem::take(&mut self.repeated).into_iter();
+        for (doc, sum) in repeated.zip(std::mem::take(&mut self.sums)) {
+            self.offer(doc, sum);
+        }
+    }
+}
+
+fn add(sums: &mut [Score], place: usize, score: Score) {
+    if let Some(sum) = sums.get_mut(place) {
+        *sum += score;
     }
 }
 
@@ -147,8 +177,11 @@ struct Scored<'a> {
 }
 
 impl Scored<'_> {
-    fn score(&self, doc: DocId, frequency: u32) -> Score {
-        self.scores.score(self.norms.fieldnorm_id(doc), frequency)
+    /// A block's documents with their scores.
+    fn all(&self, block: &BlockSegmentPostings) -> impl Iterator<Item = (DocId, Score)> {
+        block.docs().iter().zip(block.freqs()).map(|(&doc, &frequency)| {
+            (doc, self.scores.score(self.norms.fieldnorm_id(doc), frequency))
+        })
     }
 
     /// The best score in a block, or more.

@@ -71,18 +71,20 @@ fn check(mut random: StdRng) {
             };
             // Where there is a least score, nothing is skipped.
             let exhaustive = best(TrackTotalHits::Exact, Some(0.0));
-            let same = |pruned: Vec<(String, f32)>| {
-                let mut hits = pruned.iter().zip(&exhaustive);
-                // Terms may be added up in another order; misspelled ones always are in the same.
-                let equal = |left: &(String, f32), right: &(String, f32)| {
-                    close(left.1, right.1) && (!is_fuzzy || left.0 == right.0)
-                };
-                pruned.len() == exhaustive.len() && hits.all(|(left, right)| equal(left, right))
-            };
+            let same = |pruned: Vec<(String, f32)>| are_same(&pruned, &exhaustive, is_fuzzy);
             assert!(same(best(TrackTotalHits::Off, None)), "{query:?}");
             assert!(same(best(TrackTotalHits::UpTo(50), None)), "{query:?}");
         }
     }
+}
+
+/// Whether hits score alike, and are of the same documents where terms are added up in one order.
+fn are_same(pruned: &[(String, f32)], all: &[(String, f32)], in_one_order: bool) -> bool {
+    let mut hits = pruned.iter().zip(all);
+    let equal = |(left, right): (&(String, f32), &(String, f32))| {
+        close(left.1, right.1) && (!in_one_order || left.0 == right.0)
+    };
+    pruned.len() == all.len() && hits.all(equal)
 }
 
 /// The word, and all others that are as long.
