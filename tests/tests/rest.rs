@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use egret_tests::egret::{Egret, EgretOptions};
+use egret_tests::poll::until;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use reqwest::Method;
@@ -161,6 +162,21 @@ async fn documents_come_change_and_go() {
     assert_eq!(egret.request(Method::HEAD, "/birds", &Value::Null).await.status, 200);
     egret.delete("/birds").await.ok();
     assert_eq!(egret.request(Method::HEAD, "/birds", &Value::Null).await.status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_index_is_merged_into_few_segments() {
+    let egret = Egret::start(EgretOptions::default());
+    for n in 0..5 {
+        egret.put(&format!("/notes/_doc/{n}?refresh=true"), &json!({"n": n})).await.ok();
+    }
+    let one = async || {
+        let shown = egret.get("/notes/_segments").await.ok();
+        let segments = &shown["indices"]["notes"]["shards"]["0"][0]["segments"];
+        (segments.as_object().unwrap().len() == 1).then_some(())
+    };
+    until("the segments are one", one).await;
+    assert_eq!(egret.get("/notes/_count").await.ok()["count"], 5);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -48,6 +48,8 @@ const DELETED_SHARE: u32 = 5;
 const SMALLEST_ALONE: u32 = 1000;
 /// The same while nothing is written, when it costs nobody anything.
 const DELETED_SHARE_IDLE: u32 = 20;
+/// And so many segments are worth a merge then.
+const FEWEST_TOGETHER: usize = 3;
 
 /// What is merged, as of the merge's beginning.
 pub(super) struct MergeTask {
@@ -173,7 +175,7 @@ fn plan_idle(candidates: &[Candidate]) -> Vec<Vec<Candidate>> {
     rising.sort_by_key(|candidate| candidate.bytes);
     let (mut total, mut count) = (0_u64, 0);
     for (place, candidate) in rising.iter().enumerate() {
-        if place > 0 && candidate.bytes <= total {
+        if candidate.bytes <= total {
             count = place + 1;
         }
         total += candidate.bytes;
@@ -183,7 +185,7 @@ fn plan_idle(candidates: &[Candidate]) -> Vec<Vec<Candidate>> {
         }
     }
     rising.truncate(count);
-    let together = (count > 1).then_some(rising);
+    let together = (count >= FEWEST_TOGETHER).then_some(rising);
     together.into_iter().chain(wasteful(candidates, DELETED_SHARE_IDLE)).collect()
 }
 
@@ -404,8 +406,10 @@ mod tests {
     fn idle_merges_leave_sizes_that_double() {
         check_idle(&[], &[]);
         check_idle(&[(9, 9)], &[]);
-        check_idle(&[(9, 9), (9, 9)], &[&[9, 9]]);
-        check_idle(&[(9, 9), (8, 8)], &[]);
+        check_idle(&[(9, 9), (9, 9)], &[]);
+        check_idle(&[(9, 9), (9, 9), (9, 9)], &[&[9, 9, 9]]);
+        check_idle(&[(9, 9), (8, 8), (7, 7)], &[&[7, 8, 9]]);
+        check_idle(&[(20, 20), (8, 8), (7, 7)], &[]);
         check_idle(&[(100, 100), (5, 5), (3, 3), (2, 2)], &[&[2, 3, 5]]);
         check_idle(&[(100, 100), (7, 7), (3, 3), (1, 1)], &[]);
         check_idle(&[(100, 100), (1, 1), (1, 1), (50, 50), (50, 50)], &[&[1, 1, 50, 50, 100]]);
@@ -415,28 +419,33 @@ mod tests {
         check_idle(&[(most, most), (most, most), (most, most)], &[]);
     }
 
+    fn sized(bytes: u64) -> Candidate {
+        Candidate { place: 0, alive: 1, max_doc: 1, bytes }
+    }
+
+    /// Merges once and says how many bytes; nothing where nothing is to do.
+    fn merge_once(sizes: &mut Vec<u64>) -> Option<u64> {
+        let candidates: Vec<Candidate> = sizes.iter().copied().map(sized).collect();
+        let plan = plan_idle(&candidates).pop()?;
+        for candidate in &plan {
+            let place = sizes.iter().position(|&size| size == candidate.bytes)?;
+            sizes.swap_remove(place);
+        }
+        let total = plan.iter().map(|candidate| candidate.bytes).sum();
+        sizes.push(total);
+        Some(total)
+    }
+
     /// Writes that come in spells, each so small, leave few segments and are merged few times.
     #[test]
     fn spells_of_writing_are_merged_few_times() {
         let (mut sizes, mut merged) = (Vec::new(), 0);
         for _ in 0..1000 {
-            sizes.push(10_u64);
-            loop {
-                let candidates: Vec<Candidate> = sizes
-                    .iter()
-                    .map(|&bytes| Candidate { place: 0, alive: 1, max_doc: 1, bytes })
-                    .collect();
-                let Some(plan) = plan_idle(&candidates).pop() else { break };
-                for candidate in &plan {
-                    let place = sizes.iter().position(|&size| size == candidate.bytes).unwrap();
-                    sizes.swap_remove(place);
-                }
-                let total = plan.iter().map(|candidate| candidate.bytes).sum();
-                merged += total;
-                sizes.push(total);
-            }
-            assert!(sizes.len() <= 10, "{sizes:?}");
+            sizes.push(10);
+            merged += std::iter::from_fn(|| merge_once(&mut sizes)).sum::<u64>();
+            assert!(sizes.len() <= 12, "{sizes:?}");
         }
+        assert_eq!(sizes.iter().sum::<u64>(), 10_000);
         assert!(merged <= 10 * 10_000, "{merged} bytes were merged");
     }
 }

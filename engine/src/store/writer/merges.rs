@@ -17,7 +17,7 @@ use crate::store::state::FinishedMerge;
 use crate::store::throttle::Pace;
 
 /// An index that has not changed for so long is tidied up.
-const IDLE_BEFORE_TIDYING: Duration = Duration::from_secs(1);
+const IDLE_BEFORE_TIDYING: Duration = Duration::from_secs(if cfg!(test) { 600 } else { 1 });
 
 impl Writer {
     /// Merges what there is now as is asked, and answers when that is done and published.

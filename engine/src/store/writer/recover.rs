@@ -4,6 +4,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use egret_aof::disk::{Disk, create_folder_durably};
 use egret_aof::log::Log;
@@ -149,7 +150,7 @@ fn open_with(
         share: Share::of(budget),
         merges_due: None,
         forced: VecDeque::new(),
-        changed_at: None,
+        changed_at: Some(Instant::now()),
         failed: None,
     };
     Ok(Recovered { writer: Box::new(writer), snapshot, view, positions })

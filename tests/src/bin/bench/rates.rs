@@ -107,7 +107,9 @@ pub(crate) fn settle(port: u16) {
     let mut last = Value::Null;
     for _ in 0..600 {
         let now = client.json("GET", "/_cat/indices?format=json&bytes=b", &Value::Null);
-        calm = if now == last { calm + 1 } else { 0 };
+        let merges = client.json("GET", &format!("/{INDEX}/_stats/merge"), &Value::Null);
+        let is_merging = merges["_all"]["primaries"]["merges"]["current"] != 0;
+        calm = if now == last && !is_merging { calm + 1 } else { 0 };
         if calm >= 40 {
             return;
         }
