@@ -1,11 +1,14 @@
 //! What a pipeline is told: where the database is, which tables to follow, and its limits. Every
 //! limit has a name and a default; an unknown option is refused.
 
+mod documents;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::documents::DocumentConfig;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The configuration of one pipeline: one database, one slot, any number of tables.
@@ -26,6 +29,10 @@ pub struct PipelineConfig {
     /// Which tables: `*`, `schema.*`, `schema.table` or `table` (of `public`). A star stands for
     /// any characters but a dot; a part in double quotes is taken verbatim.
     pub tables: Vec<String>,
+    /// What the rows of single tables become. These tables are followed besides those of `tables`,
+    /// which may then be empty.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub documents: Vec<DocumentConfig>,
     /// The replication slot; `egret_<name>` where not given.
     pub slot: Option<String>,
     /// The publication; `egret_<name>` where not given. One that exists is used and adjusted.
@@ -81,6 +88,7 @@ impl Default for PipelineConfig {
             password: None,
             password_file: None,
             tables: vec!["*".to_owned()],
+            documents: Vec::new(),
             slot: None,
             publication: None,
             copy_workers: 2,
@@ -140,7 +148,8 @@ impl PipelineConfig {
                 "publication [{publication}] is empty, too long, or has a comma or white space"
             ));
         }
-        if self.tables.is_empty() {
+        documents::validate_all(&self.documents)?;
+        if self.tables.is_empty() && self.documents.is_empty() {
             return refuse("tables is empty: name tables, or `*` for all".to_owned());
         }
         let positive = [

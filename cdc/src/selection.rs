@@ -37,6 +37,16 @@ impl Selection {
         self.0.iter().any(|pattern| pattern.is_exact() && pattern.takes(schema, table))
     }
 
+    /// The one table that the only pattern names, where that is without stars.
+    pub(crate) fn exact(&self) -> Option<(String, String)> {
+        match self.0.as_slice() {
+            [Pattern { schema: Part::Exact(schema), table: Part::Exact(table), .. }] => {
+                Some((schema.clone(), table.clone()))
+            }
+            _ => None,
+        }
+    }
+
     /// Patterns without stars that take none of these tables.
     pub(crate) fn unmet<'a>(
         &'a self,
