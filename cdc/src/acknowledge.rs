@@ -302,6 +302,8 @@ mod tests {
             key: Ok(Vec::new()),
             storage: crate::storage::Storage::default(),
             membership: String::new(),
+            shape: None,
+            comments: rustc_hash::FxHashMap::default(),
         }
     }
 

@@ -1,12 +1,15 @@
 //! What the database says of its tables: which there are, their columns and types, and the key by
 //! which their rows are known.
 
+use std::sync::Arc;
+
 use rustc_hash::FxHashMap;
 use tokio_postgres::Row;
 
 use crate::connect::{Control, quote_identifier};
 use crate::document::{RowColumn, RowFormat};
 use crate::error::{Error, ErrorKind, Result};
+use crate::shape::Shape;
 use crate::storage::{self, Storage};
 use crate::types::Kind;
 use crate::types::resolve::{TypeRow, TypeRows, resolve};
@@ -38,6 +41,10 @@ pub(crate) struct Table {
     /// Its place in the publication: another one after it left and came back. Empty before it was
     /// looked up.
     pub(crate) membership: String,
+    /// What is declared of it; its columns and key are then as declared too.
+    pub(crate) shape: Option<Arc<Shape>>,
+    /// Comments on its columns.
+    pub(crate) comments: FxHashMap<String, String>,
 }
 
 /// A column as the catalog has it.
@@ -68,7 +75,8 @@ impl Table {
     pub(crate) fn row_format(&self) -> Option<RowFormat> {
         let column =
             |column: &Column| RowColumn { name: column.name.clone(), kind: column.kind.clone() };
-        RowFormat::new(self.columns.iter().map(column).collect(), self.key.as_ref().ok()?)
+        let columns = self.columns.iter().map(column).collect();
+        RowFormat::new(columns, self.key.as_ref().ok()?).map(|it| it.shaped(self.shape.as_deref()))
     }
 }
 
@@ -160,6 +168,8 @@ pub(crate) async fn tables(
             key: Err(String::new()),
             storage: Storage::default(),
             membership: String::new(),
+            shape: None,
+            comments: FxHashMap::default(),
         });
     }
     let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();

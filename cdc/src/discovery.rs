@@ -13,6 +13,7 @@ use crate::error::Result;
 use crate::position::Holds;
 use crate::publication;
 use crate::selection::Selection;
+use crate::shape;
 use crate::sink::{Indexes, Standing};
 use crate::slot::{self, Server};
 use crate::tables::{Skipped, candidates, given_up};
@@ -56,12 +57,15 @@ impl Discovery {
         written: FxHashSet<String>,
     ) -> Result<Discovered> {
         let control = &self.control;
-        let selection = Selection::parse(&self.config.tables)?;
+        let selection = Selection::of(&self.config)?;
         let takes = |schema: &str, table: &str| selection.takes(schema, table);
         // Read first: what changes after it is noticed.
         let name = self.config.publication_name();
         let fingerprints = catalog::fingerprints(control, &name, takes).await?;
-        let found = candidates(catalog::tables(control, takes).await?, &selection);
+        let mut tables = catalog::tables(control, takes).await?;
+        let documents = &self.config.documents;
+        shape::declare(control, &mut tables, documents, self.version).await?;
+        let found = candidates(tables, &selection);
         let mut skipped = found.skipped;
         let wanted: Vec<&Table> = found.tables.iter().map(|(_, table)| table).collect();
         let owned = self.config.publication.is_none();

@@ -6,6 +6,7 @@
 use bytes::Bytes;
 
 use crate::decode::Datum;
+use crate::shape::Shape;
 use crate::types::{Kind, write_json};
 
 /// The longest `_id` that an index takes, in bytes.
@@ -72,12 +73,32 @@ pub(crate) struct RowColumn {
     pub(crate) kind: Kind,
 }
 
+/// A field of a document.
+#[derive(Debug, Clone)]
+struct RowField {
+    name: String,
+    /// `"name":`.
+    label: Vec<u8>,
+}
+
+impl RowField {
+    fn new(name: &str) -> Self {
+        let mut label = serde_json::to_vec(name).unwrap_or_default();
+        label.push(b':');
+        Self { name: name.to_owned(), label }
+    }
+}
+
 /// How rows of one shape become documents.
 #[derive(Debug, Clone)]
 pub(crate) struct RowFormat {
     columns: Vec<RowColumn>,
-    /// `"name":` for each column.
-    labels: Vec<Vec<u8>>,
+    /// The field of each column; none where it is not in the document.
+    fields: Vec<Option<RowField>>,
+    /// Fields that every document ends with, without braces.
+    constants: Vec<u8>,
+    /// The column that says that its row counts as deleted.
+    soft_delete: Option<usize>,
     /// The key's columns, in the key's order.
     key: Vec<usize>,
     /// The largest document.
@@ -98,14 +119,42 @@ impl RowFormat {
     pub(crate) fn new(columns: Vec<RowColumn>, key: &[String]) -> Option<Self> {
         let at = |name: &String| columns.iter().position(|column| column.name == *name);
         let key: Option<Vec<usize>> = key.iter().map(at).collect();
-        let label = |column: &RowColumn| {
-            let mut label = serde_json::to_vec(&column.name).unwrap_or_default();
-            label.push(b':');
-            label
-        };
-        let labels = columns.iter().map(label).collect();
-        let max_bytes = usize::MAX;
-        key.filter(|key| !key.is_empty()).map(|key| Self { columns, labels, key, max_bytes })
+        let fields = columns.iter().map(|column| Some(RowField::new(&column.name))).collect();
+        let (constants, soft_delete, max_bytes) = (Vec::new(), None, usize::MAX);
+        key.filter(|key| !key.is_empty()).map(|key| Self {
+            columns,
+            fields,
+            constants,
+            soft_delete,
+            key,
+            max_bytes,
+        })
+    }
+
+    /// The same, as declared.
+    pub(crate) fn shaped(mut self, shape: Option<&Shape>) -> Self {
+        let Some(shape) = shape else { return self };
+        let field = |column: &RowColumn| shape.field(&column.name).map(RowField::new);
+        self.fields = self.columns.iter().map(field).collect();
+        let constants = serde_json::to_vec(&shape.declaration.constants).unwrap_or_default();
+        let constants = constants.strip_prefix(b"{").and_then(|it| it.strip_suffix(b"}"));
+        self.constants = constants.unwrap_or_default().to_vec();
+        let is_mark =
+            |column: &RowColumn| shape.declaration.soft_delete.as_ref() == Some(&column.name);
+        self.soft_delete = self.columns.iter().position(is_mark);
+        self
+    }
+
+    /// Whether a row counts as deleted: its column is true, or of another type and not NULL. One that
+    /// was not sent is too large to be NULL.
+    pub(crate) fn is_deleted<R: Row + ?Sized>(&self, row: &R) -> bool {
+        let Some(at) = self.soft_delete else { return false };
+        let is_bool = self.columns.get(at).is_some_and(|column| column.kind == Kind::Bool);
+        match row.value(at) {
+            Value::Null => false,
+            Value::Text(text) => !is_bool || text == b"t",
+            Value::Unchanged => true,
+        }
     }
 
     /// The same, for documents of at most so many bytes.
@@ -155,16 +204,17 @@ impl RowFormat {
         let mut source = Vec::with_capacity(256);
         let mut keep = Vec::new();
         source.push(b'{');
-        for (at, (column, label)) in self.columns.iter().zip(&self.labels).enumerate() {
+        for (at, (column, field)) in self.columns.iter().zip(&self.fields).enumerate() {
+            let Some(field) = field else { continue };
             let value = row.value(at);
             if value == Value::Unchanged {
-                keep.push(column.name.clone());
+                keep.push(field.name.clone());
                 continue;
             }
             if source.len() > 1 {
                 source.push(b',');
             }
-            source.extend_from_slice(label);
+            source.extend_from_slice(&field.label);
             let Value::Text(text) = value else {
                 source.extend_from_slice(b"null");
                 continue;
@@ -177,6 +227,12 @@ impl RowFormat {
             write_json(&column.kind, &String::from_utf8_lossy(text), &mut source).map_err(
                 |error| RowError::Value { column: column.name.clone(), reason: error.to_string() },
             )?;
+        }
+        if !self.constants.is_empty() {
+            if source.len() > 1 {
+                source.push(b',');
+            }
+            source.extend_from_slice(&self.constants);
         }
         source.push(b'}');
         if source.len() > self.max_bytes {
@@ -192,7 +248,9 @@ impl RowFormat {
         row: &R,
     ) -> serde_json::Map<String, serde_json::Value> {
         let mut left = MAX_RAW_BYTES;
+        // What is left out of documents is not kept in letters either.
         let value = |(at, column): (usize, &RowColumn)| {
+            self.fields.get(at)?.as_ref()?;
             let value = match row.value(at) {
                 Value::Text(text) => {
                     left = left.checked_sub(text.len())?;

@@ -32,6 +32,7 @@ mod publication;
 mod receipts;
 mod refused;
 mod selection;
+mod shape;
 mod sink;
 mod slot;
 pub mod status;
@@ -44,7 +45,7 @@ mod types;
 pub mod wait;
 mod watcher;
 
-pub use config::PipelineConfig;
+pub use config::{DocumentConfig, PipelineConfig};
 pub use error::{Error, ErrorKind, Result};
 pub use pipeline::{Pipeline, PipelineHandle};
 pub use status::{PipelineState, PipelineStatus};

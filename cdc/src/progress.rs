@@ -40,6 +40,9 @@ pub(crate) struct Progress {
     /// What a copy that has not ended has read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) copied: Option<Copied>,
+    /// The declaration that its documents are made by; none where there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) declared: Option<String>,
 }
 
 /// What a table's columns now mean for an index that was filled from earlier ones.
@@ -90,6 +93,7 @@ impl Progress {
             storage: Some(table.storage.remembered()),
             membership: Some(table.membership.clone()),
             copied: None,
+            declared: table.shape.as_ref().map(|shape| shape.to_text()),
         }
     }
 
@@ -107,6 +111,9 @@ impl Progress {
     pub(crate) fn drift(&self, table: &Table) -> Drift {
         if self.table != table.oid {
             return Drift::Changed("the table was dropped and made anew".to_owned());
+        }
+        if self.declared != table.shape.as_ref().map(|shape| shape.to_text()) {
+            return Drift::Changed("its declaration changed".to_owned());
         }
         if Ok(&self.key) != table.key.as_ref() {
             return Drift::Changed("its key changed".to_owned());
@@ -129,6 +136,11 @@ impl Progress {
         let grows = added.peek().is_some();
         if let Some(column) = added.find(|column| column.has_default) {
             return Drift::Changed(format!("column [{}] was added with a default", column.name));
+        }
+        // One that the publication did not name was not streamed until now.
+        let lists = table.shape.as_ref().is_some_and(|shape| shape.listed(table).is_some());
+        if grows && lists {
+            return Drift::Changed("a column was added".to_owned());
         }
         if let Some(reason) = self.storage.as_ref().and_then(|before| before.drift(&table.storage))
         {
@@ -163,6 +175,8 @@ mod tests {
             key: Ok(vec![key.to_owned()]),
             storage: Storage::default(),
             membership: "1".to_owned(),
+            shape: None,
+            comments: rustc_hash::FxHashMap::default(),
         }
     }
 

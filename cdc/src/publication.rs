@@ -5,8 +5,11 @@
 //! without a usable replica identity is never added: PostgreSQL would then refuse its updates and
 //! deletes to everyone.
 
+mod filtered;
+
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use self::filtered::Part;
 use crate::catalog::Table;
 use crate::connect::{Control, quote_identifier};
 use crate::error::{Error, ErrorKind, Result};
@@ -41,12 +44,6 @@ const MEMBERS: &str = "
     LEFT JOIN pg_catalog.pg_publication_rel r ON r.prpubid = b.oid AND r.prrelid = c.oid
     WHERE p.pubname = $1";
 
-/// Tables of a publication with a row filter or a column list, since PostgreSQL 15.
-const FILTERED: &str = "
-    SELECT r.prrelid FROM pg_catalog.pg_publication_rel r
-    JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid
-    WHERE p.pubname = $1 AND (r.prqual IS NOT NULL OR r.prattrs IS NOT NULL)";
-
 /// Makes the publication hold `tables`, as far as the role may. One that is the pipeline's own
 /// (`owned`) also loses tables that are no longer wanted.
 pub(crate) async fn ensure(
@@ -74,15 +71,14 @@ pub(crate) async fn ensure(
         return Err(Error::new(ErrorKind::Server, message));
     }
     let mut membership = Membership { members: members(control, name).await?, refused: Vec::new() };
+    if server_version >= 150_000 {
+        hold_back(control, name, owned, tables, &mut membership).await?;
+    }
     if !publication.all_tables {
         adjust(control, name, owned, tables, &mut membership).await?;
     }
-    let filtered =
-        if server_version >= 150_000 { filtered(control, name).await? } else { Vec::new() };
     for table in tables {
-        let reason = if filtered.contains(&table.oid) {
-            "the publication has a row filter or column list for it, which its copy would not have"
-        } else if table.partitioned && !publication.via_root {
+        let reason = if table.partitioned && !publication.via_root {
             "it is partitioned, and the publication lacks publish_via_partition_root"
         } else {
             continue;
@@ -92,6 +88,64 @@ pub(crate) async fn ensure(
         }
     }
     Ok(membership)
+}
+
+/// Has the publication hold back of each table what is declared, and no more.
+async fn hold_back(
+    control: &Control,
+    name: &str,
+    owned: bool,
+    tables: &[&Table],
+    membership: &mut Membership,
+) -> Result<()> {
+    let parts = filtered::read(control, name).await?;
+    let mut put = false;
+    for table in tables {
+        let (now, wanted) =
+            (parts.get(&table.oid).cloned().unwrap_or_default(), Part::wanted(table));
+        let is_member = membership.members.contains_key(&table.oid);
+        // Which rows a filter takes is not compared here, but when it is put.
+        let is_plain = wanted == Part::default();
+        if (is_plain && !is_member) || (now == wanted && !wanted.has_filter) {
+            continue;
+        }
+        let refusal = if !table.owned {
+            Some(
+                "the role does not own it, so that its part of the publication cannot be set"
+                    .into(),
+            )
+        } else if table.shape.is_none() && !owned {
+            let reason = "the publication has a row filter or column list for it, which is not \
+                          declared as a document's";
+            Some(reason.to_owned())
+        } else {
+            match filtered::put(control, name, table).await {
+                Ok(refusal) => refusal,
+                Err(error) if error.kind() == ErrorKind::Server => Some(error.to_string()),
+                Err(error) => return Err(error),
+            }
+        };
+        let Some(reason) = refusal else {
+            put = true;
+            continue;
+        };
+        // What cannot be followed must not hinder the table's writers.
+        if membership.members.remove(&table.oid).is_some() && table.owned {
+            let (name, table) = (quote_identifier(name), table.quoted());
+            let drop = format!("ALTER PUBLICATION {name} DROP TABLE {table}");
+            if let Err(error) = control.execute("removing it from the publication", &drop).await {
+                tracing::warn!(%error, table, "a table stays in the publication");
+            }
+        }
+        membership.refused.push((table.oid, reason));
+    }
+    if put {
+        membership.members = members(control, name).await?;
+        for (oid, _) in &membership.refused {
+            membership.members.remove(oid);
+        }
+    }
+    Ok(())
 }
 
 /// Adds what is missing and, from a publication of our own, removes what is not wanted.
@@ -105,7 +159,8 @@ async fn adjust(
     let quoted = quote_identifier(name);
     let mut added = false;
     for table in tables {
-        if membership.members.contains_key(&table.oid) {
+        let is_refused = membership.refused.iter().any(|(oid, _)| *oid == table.oid);
+        if is_refused || membership.members.contains_key(&table.oid) {
             continue;
         }
         if !table.owned {
@@ -157,9 +212,4 @@ async fn read(control: &Control, name: &str) -> Result<Option<Publication>> {
 async fn members(control: &Control, name: &str) -> Result<FxHashMap<u32, String>> {
     let rows = control.rows("reading the publication's tables", MEMBERS, &[&name]).await?;
     rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
-}
-
-async fn filtered(control: &Control, name: &str) -> Result<Vec<u32>> {
-    let rows = control.rows("reading the publication's filters", FILTERED, &[&name]).await?;
-    rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }

@@ -1,5 +1,6 @@
 //! Which tables a pipeline follows, and what their indexes are called.
 
+use crate::config::PipelineConfig;
 use crate::error::{Error, ErrorKind, Result};
 
 /// One entry of `tables`: a schema and a table, each exact or with stars.
@@ -24,6 +25,15 @@ impl Selection {
     /// Reads patterns: `*`, `schema.*`, `schema.table`, `table` of `public`.
     pub(crate) fn parse(texts: &[String]) -> Result<Self> {
         texts.iter().map(|text| Pattern::parse(text)).collect::<Result<_>>().map(Self)
+    }
+
+    /// What a pipeline follows: the tables of its patterns, and those that are declared.
+    pub(crate) fn of(config: &PipelineConfig) -> Result<Self> {
+        let mut patterns = Self::parse(&config.tables)?.0;
+        for document in &config.documents {
+            patterns.push(Pattern::parse(&document.table)?);
+        }
+        Ok(Self(patterns))
     }
 
     /// Whether any pattern takes this table.
@@ -129,7 +139,7 @@ fn part(text: &str) -> Option<(Part, &str)> {
 }
 
 /// Whether a name has the pattern's pieces in order, from its beginning to its end.
-fn glob(pattern: &str, name: &str) -> bool {
+pub(crate) fn glob(pattern: &str, name: &str) -> bool {
     let Some((first, pieces)) = pattern.split_once('*') else { return pattern == name };
     let Some(mut rest) = name.strip_prefix(first) else { return false };
     let mut pieces = pieces.split('*').peekable();

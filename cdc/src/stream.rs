@@ -23,6 +23,7 @@ use crate::document::{RowColumn, RowFormat};
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::Feed;
 use crate::receipts::{Handover, Outstanding};
+use crate::shape;
 use crate::transaction::{Changes, Gathering, Transaction};
 
 /// How long the end of a session may take before it is merely dropped.
@@ -246,8 +247,13 @@ impl Stream {
             table.columns.iter().find(same).map(|known| known.kind.clone())
         };
         let described: Vec<_> = relation.columns.iter().map(known).collect();
-        let same = described.len() == table.columns.len()
-            && described.iter().all(Option::is_some)
+        let shape = table.shape.clone();
+        let left_out = |name: &str| shape.as_ref().is_some_and(|shape| shape.leaves_out(name));
+        let is_known = |(column, known): (&crate::decode::RelationColumn, &Option<_>)| {
+            known.is_some() || left_out(&column.name)
+        };
+        let same = described.iter().flatten().count() == table.columns.len()
+            && relation.columns.iter().zip(&described).all(is_known)
             && table.oid == relation.id;
         // An older description may be sent again after a reconnect: only the catalog can tell.
         if !same && catalog_changed(&self.control, &table).await? {
@@ -268,7 +274,8 @@ impl Stream {
             columns.push(RowColumn { name: column.name, kind });
         }
         let key = table.key.clone().unwrap_or_default();
-        let Some(format) = RowFormat::new(columns, &key) else {
+        let Some(format) = RowFormat::new(columns, &key).map(|it| it.shaped(shape.as_deref()))
+        else {
             let message = format!("table [{}] was streamed without its key", table.title());
             self.fail(place, Error::new(ErrorKind::TableChanged, message));
             return Ok(());
@@ -349,7 +356,8 @@ impl Stream {
 /// Whether the catalog now has another table, or other columns, than the stream began with.
 async fn catalog_changed(control: &Control, table: &Table) -> Result<bool> {
     let wanted = |schema: &str, name: &str| schema == table.schema && name == table.name;
-    let tables = catalog::tables(control, wanted).await?;
+    let mut tables = catalog::tables(control, wanted).await?;
+    shape::redeclare(control, &mut tables, table).await?;
     let Some(now) = tables.first() else { return Ok(true) };
     let shape = |table: &Table| -> Vec<(String, u32)> {
         let column = |column: &catalog::Column| (column.name.clone(), column.type_oid);

@@ -1,19 +1,18 @@
 //! The tables of a pipeline and their indexes: which can be followed, how an index goes on, and which
 //! one a copy fills.
 
-use egret_engine::mapping::TOTAL_FIELDS_LIMIT;
 use egret_engine::{Checkpoint, Engine, ErrorKind as EngineErrorKind, Index, IndexDefinition, Lsn};
 use rustc_hash::FxHashMap;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use crate::catalog::Table;
 use crate::error::{Error, ErrorKind, Result};
 use crate::position::{Hold, Holds};
 use crate::progress::{CopyState, Drift, Progress};
 use crate::selection::{Selection, index_name};
+use crate::shape::mapping;
 use crate::sink::{Indexes, Standing, Target};
 use crate::slot::Server;
-use crate::types::mapping;
 
 /// A table that is not followed.
 #[derive(Debug, Clone)]
@@ -47,7 +46,8 @@ pub(crate) fn candidates(tables: Vec<Table>, selection: &Selection) -> Candidate
             found.skipped.push(Skipped { title, reason: reason.clone() });
             continue;
         }
-        let index = index_name(&table.schema, &table.name);
+        let declared = table.shape.as_ref().and_then(|shape| shape.declaration.index.clone());
+        let index = declared.unwrap_or_else(|| index_name(&table.schema, &table.name));
         if let Some(other) = taken.get(&index) {
             let reason = format!("its index [{index}] already belongs to [{other}]");
             found.skipped.push(Skipped { title, reason });
@@ -126,7 +126,7 @@ impl Indexes for Engine {
             return Ok(Target { sink: begun, replaces: serves, resumes: Some(progress) });
         }
         if serves {
-            let sink = self.create_replacement(name, &properties(table))?;
+            let sink = self.create_replacement(name, &mapping(table), settings(table))?;
             return Ok(Target { sink, replaces: true, resumes: None });
         }
         // What was never filled is nobody's loss.
@@ -184,7 +184,7 @@ fn check(
         Drift::Changed(reason) => return Ok(Err(reason)),
         Drift::None => {}
         Drift::Grown => {
-            if let Err(error) = index.put_mapping(&properties(table)) {
+            if let Err(error) = index.put_mapping(&mapping(table)) {
                 return Ok(Err(error.to_string()));
             }
             remember_columns(index, table, &progress)?;
@@ -213,35 +213,16 @@ fn remember_columns(index: &Index, table: &Table, progress: &Progress) -> Result
 /// What the index of a table is made from.
 fn definition(pipeline: &str, table: &Table) -> IndexDefinition {
     IndexDefinition {
-        mappings: properties(table),
+        mappings: mapping(table),
+        settings: settings(table).cloned().map_or(Value::Null, Value::Object),
         pipeline: Some(pipeline.to_owned()),
         ..IndexDefinition::default()
     }
 }
 
-/// The mapping of a table. The columns of one that is wider than an index can be are mapped in their
-/// order, as far as they go; the others are in `_source` alone.
-fn properties(table: &Table) -> Value {
-    // The root is a field itself.
-    let mut left = TOTAL_FIELDS_LIMIT - 1;
-    let mut properties = Map::new();
-    for column in &table.columns {
-        let mapping = mapping(&column.kind);
-        match left.checked_sub(fields_of(&mapping)) {
-            Some(less) => left = less,
-            None => {
-                return json!({ "dynamic": false, "properties": properties });
-            }
-        }
-        properties.insert(column.name.clone(), mapping);
-    }
-    json!({ "properties": properties })
-}
-
-/// How many fields a column's mapping makes: itself, and what is below or beside it.
-fn fields_of(mapping: &Value) -> usize {
-    let below = ["properties", "fields"].iter().filter_map(|name| mapping.get(name)?.as_object());
-    1 + below.flat_map(Map::values).map(fields_of).sum::<usize>()
+/// The settings that are declared.
+fn settings(table: &Table) -> Option<&Map<String, Value>> {
+    table.shape.as_ref().map(|shape| &shape.declaration.settings)
 }
 
 /// An error for a task that was given up.

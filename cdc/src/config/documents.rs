@@ -171,10 +171,8 @@ fn check_filter(filter: &str) -> Result<(), &'static str> {
     while let Some(sign) = signs.next() {
         match sign {
             // Doubled quotes end and begin a text again, which comes to the same.
-            '\'' | '"' => {
-                if !signs.any(|end| end == sign) {
-                    return Err("has a quote without an end");
-                }
+            '\'' | '"' if !signs.any(|end| end == sign) => {
+                return Err("has a quote without an end");
             }
             '(' => depth += 1,
             ')' => depth = depth.checked_sub(1).ok_or("has a parenthesis without a beginning")?,

@@ -339,6 +339,9 @@ impl Gathered {
             let message = format!("a copied row has {found} values, and {columns} were asked for");
             return Err(Error::new(ErrorKind::Protocol, message));
         }
+        if job.format.is_deleted(row) {
+            return Ok(());
+        }
         let id = job.format.id(row);
         let document = id.clone().and_then(|id| Ok((id, job.format.document(row)?.source)));
         match document {

@@ -70,10 +70,15 @@ impl Range {
             table.columns.iter().map(|column| quote_identifier(&column.name)).collect();
         let (columns, holder, first) = (columns.join(", "), &self.holder.name, self.first_block);
         let end = self.end_block.map(|end| format!(" AND ctid < '({end},0)'")).unwrap_or_default();
-        let filter = match (first, end.as_str()) {
-            (0, "") => String::new(),
-            _ => format!(" WHERE ctid >= '({first},0)'{end}"),
+        let blocks = match (first, end.as_str()) {
+            (0, "") => None,
+            _ => Some(format!("ctid >= '({first},0)'{end}")),
         };
+        let rows = table.shape.as_ref().and_then(|shape| shape.filter());
+        let both: Vec<String> =
+            blocks.into_iter().chain(rows.map(|rows| format!("({rows})"))).collect();
+        let filter = if both.is_empty() { String::new() } else { " WHERE ".to_owned() };
+        let filter = filter + &both.join(" AND ");
         format!("COPY (SELECT {columns} FROM ONLY {holder}{filter}) TO STDOUT")
     }
 

@@ -49,6 +49,7 @@ impl Changes {
     pub(crate) fn insert(&mut self, format: &RowFormat, new: &Tuple) {
         self.rows += 1;
         match format.id(&new[..]) {
+            Ok(id) if format.is_deleted(&new[..]) => self.vanish(id, None),
             Ok(id) => self.put(format, id, None, new),
             Err(error) => self.refuse(format, None, new, &error),
         }
@@ -73,6 +74,9 @@ impl Changes {
         match format.id(&new[..]) {
             Ok(id) => {
                 let moved = old_id.filter(|old| *old != id);
+                if format.is_deleted(&new[..]) {
+                    return self.vanish(id, moved);
+                }
                 self.put(format, id, moved, &new);
             }
             Err(error) => {
@@ -91,6 +95,13 @@ impl Changes {
             self.forgive(&id);
             self.remove(Some(id));
         }
+    }
+
+    /// A row that counts as deleted.
+    fn vanish(&mut self, id: String, moved: Option<String>) {
+        self.remove(moved);
+        self.forgive(&id);
+        self.remove(Some(id));
     }
 
     /// All rows removed: what the transaction did to the table before no longer matters.

@@ -15,6 +15,7 @@
 //!    "aliases": {"<alias>": {"filter": {…}, "index_routing": "…", "search_routing": "…",
 //!                            "is_write_index": true, "is_hidden": true}, …},
 //!    "replacement": {"uuid": "…", "created_ms": …}}, …},      where one is being filled
+//!                                                               (with "settings" where others)
 //!  "component_templates": {"<name>": {…}, …},   as their API shows them
 //!  "index_templates": {"<name>": {…}, …},
 //!  "legacy_templates": {"<name>": {…}, …}}}
@@ -123,7 +124,7 @@ fn upgrade(first: First) -> Catalog {
     let mut indexes: BTreeMap<String, IndexEntry> = first.indexes.into_iter().map(entry).collect();
     for FirstEntry { name, uuid, created_ms, .. } in first.replacements {
         if let Some(entry) = indexes.get_mut(&name) {
-            entry.replacement = Some(Replacement { uuid, created_ms });
+            entry.replacement = Some(Replacement { uuid, created_ms, settings: None });
         }
     }
     Catalog { indexes, ..Catalog::default() }

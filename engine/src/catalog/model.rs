@@ -52,6 +52,9 @@ pub struct Replacement {
     pub uuid: String,
     /// Milliseconds since 1970 when it was made.
     pub created_ms: i64,
+    /// Its settings, where they are to be others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<Value>,
 }
 
 /// Whether an index takes reads and writes.

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::change::{laid_over, new_uuid};
 use super::model::{Catalog, IndexEntry, IndexState, Replacement};
@@ -15,23 +15,36 @@ use super::{Engine, Handle, format, identity, not_found};
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::Index;
 use crate::mapping::Mapping;
+use crate::store::settings::{IndexSettings, SettingsUpdate};
 use crate::store::writer;
 
 impl Engine {
-    /// Creates an empty index beside the one of this name, with that one's settings and pipeline and
-    /// another mapping, which templates are laid over as at a creation. Nobody finds it by name
+    /// Creates an empty index beside the one of this name, with that one's pipeline, another
+    /// mapping, which templates are laid over as at a creation, and that one's settings, over
+    /// which others are laid. Nobody finds it by name
     /// before [`Engine::swap_in_replacement`]. One begun earlier is removed. The index to replace may
     /// be damaged. Blocking.
-    pub fn create_replacement(&self, name: &str, mappings: &Value) -> Result<Arc<Index>> {
+    pub fn create_replacement(
+        &self,
+        name: &str,
+        mappings: &Value,
+        settings: Option<&Map<String, Value>>,
+    ) -> Result<Arc<Index>> {
         let changing = self.changing.lock();
         let mut next = self.next()?;
         let named = |error: Error| error.with_index(name);
         let templates = next.layers_for(name).map_err(named)?.mappings;
         let entry = next.indexes.get_mut(name).ok_or_else(|| not_found(name))?;
+        let laid_over_them = |settings: &Map<String, Value>| {
+            let own = IndexSettings::from_json(&entry.settings)?;
+            let change = Value::Object(settings.clone());
+            Ok(own.updated(&change, SettingsUpdate::default())?.given())
+        };
+        let settings = settings.map(laid_over_them).transpose().map_err(named)?;
         let mappings = laid_over(templates, mappings, entry.pipeline.is_some());
         let mapping = Mapping::from_json(&mappings).map_err(named)?;
         let created_ms = jiff::Timestamp::now().as_millisecond();
-        let replacement = Replacement { uuid: new_uuid(), created_ms };
+        let replacement = Replacement { uuid: new_uuid(), created_ms, settings };
         let earlier = entry.replacement.replace(replacement.clone());
         let identity = identity(name, &entry.replaced_by(replacement)).map_err(named)?;
         let recovered =
@@ -123,8 +136,9 @@ impl Engine {
 impl IndexEntry {
     /// This entry with another folder.
     fn replaced_by(&self, replacement: Replacement) -> Self {
-        let Replacement { uuid, created_ms } = replacement;
+        let Replacement { uuid, created_ms, settings } = replacement;
         let state = IndexState::Open;
-        Self { uuid, created_ms, state, replacement: None, ..self.clone() }
+        let settings = settings.unwrap_or_else(|| self.settings.clone());
+        Self { uuid, created_ms, state, settings, replacement: None, ..self.clone() }
     }
 }

@@ -179,6 +179,11 @@ impl Following {
         self.index(index).mapping().to_json()
     }
 
+    /// The settings of an index.
+    pub(crate) fn settings(&self, index: &str) -> Value {
+        self.index(index).settings()
+    }
+
     /// What the status says of a table.
     pub(crate) fn table(&self, title: &str) -> Option<TableStatus> {
         self.pipeline().status().tables.into_iter().find(|table| table.table == title)

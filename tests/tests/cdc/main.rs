@@ -15,5 +15,6 @@ mod resumed;
 mod rewrites;
 mod rows;
 mod schema;
+mod shapes;
 mod slots;
 mod types;
