@@ -6,6 +6,7 @@ use std::sync::Arc;
 use egret_aof::check::Check;
 
 use crate::dead_letters;
+use crate::kept;
 use crate::position::{self, Position};
 
 /// Verifies the position and the dead letters of a pipeline. A repair removes a damaged position, so
@@ -25,4 +26,5 @@ pub fn check(check: &mut Check<'_>, folder: &Path) {
         });
     }
     dead_letters::check(check, folder);
+    kept::check(check, folder);
 }

@@ -17,6 +17,8 @@
 //! cut in any places; they were never acknowledged and are cut from the first that cannot be read.
 //! When opened, the file is rewritten to its open letters.
 
+mod listing;
+
 use std::collections::hash_map::Entry;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,11 +30,15 @@ use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub use self::listing::LetterFilter;
 use crate::document::MAX_RAW_BYTES;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The longest reason that a letter keeps, in bytes; a longer one is cut.
 const MAX_REASON_BYTES: usize = 4 << 10;
+
+/// Rows that may wait to be read again by themselves.
+const MAX_MISSING: usize = 10_000;
 
 /// The list's name in the pipeline's folder.
 const FILE: &str = "dead_letters.jsonl";
@@ -72,6 +78,8 @@ pub(crate) struct DeadLetters {
     count: usize,
     limit: usize,
     dirty: bool,
+    /// Rows whose change needs an older document that there is not: they are to be read again.
+    missing: Vec<(String, String)>,
     /// Whether there was a sync that no line says yet.
     unsaid: bool,
     /// Whether a write or a sync has failed: the file must not be used any more.
@@ -101,7 +109,8 @@ impl DeadLetters {
         let file = disk.open_append(&path)?;
         let (disk, folder) = (Arc::clone(disk), folder.to_owned());
         let (dirty, unsaid, broken) = (false, false, false);
-        Ok(Self { disk, folder, file, open, count, limit, dirty, unsaid, broken })
+        let missing = Vec::new();
+        Ok(Self { disk, folder, file, open, count, limit, dirty, missing, unsaid, broken })
     }
 
     /// After a failure: goes on with a new file of what can still be read. What is not in it was
@@ -123,6 +132,26 @@ impl DeadLetters {
         self.open.get(table).is_some_and(|letters| !letters.is_empty())
     }
 
+    /// Fails where more are open than may be: somebody must look. They are listed all the same, since
+    /// the index has taken note of their transactions, which do not come again.
+    pub(crate) fn check_limit(&self) -> Result<()> {
+        if self.count <= self.limit {
+            return Ok(());
+        }
+        let message = format!(
+            "{} dead letters are open, more than max_dead_letters [{}]; mend the mapping or the rows \
+             and retry them, purge them, or raise the limit, and restart the pipeline",
+            self.count, self.limit
+        );
+        Err(Error::new(ErrorKind::Refused, message))
+    }
+
+    /// Changes what is said of a row that is listed, where nothing newer is.
+    pub(crate) fn renew(&mut self, letter: Letter) -> Result<()> {
+        let known = self.open.get(&letter.table).and_then(|of_table| of_table.get(&letter.id));
+        if known.is_some() { self.add(letter) } else { Ok(()) }
+    }
+
     /// Lists a row. Durable after the next `sync`.
     pub(crate) fn add(&mut self, mut letter: Letter) -> Result<()> {
         let of_table = self.open.entry(letter.table.clone()).or_default();
@@ -132,14 +161,6 @@ impl DeadLetters {
                 known.insert(letter.lsn);
             }
             Entry::Vacant(place) => {
-                if self.count >= self.limit {
-                    let message = format!(
-                        "{} dead letters are open, the limit max_dead_letters; mend the mapping or \
-                         the rows, or raise it",
-                        self.count
-                    );
-                    return Err(Error::new(ErrorKind::Refused, message));
-                }
                 place.insert(letter.lsn);
                 self.count += 1;
             }
@@ -153,6 +174,30 @@ impl DeadLetters {
         let end = (0..=MAX_REASON_BYTES.min(letter.reason.len())).rev().find(fits);
         letter.reason.truncate(end.unwrap_or_default());
         self.write(&Line::Letter(letter))
+    }
+
+    /// Notes that a row is to be read again. Past a limit it stays a letter to be retried by hand.
+    pub(crate) fn miss(&mut self, table: &str, id: &str) {
+        if self.missing.len() < MAX_MISSING {
+            self.missing.push((table.to_owned(), id.to_owned()));
+        }
+    }
+
+    /// Rows to read again, at most so many, of tables that are followed.
+    pub(crate) fn take_missing(
+        &mut self,
+        limit: usize,
+        is_followed: impl Fn(&str) -> bool,
+    ) -> Vec<(String, String)> {
+        let mut taken = Vec::new();
+        self.missing.retain(|(table, id)| {
+            let takes = taken.len() < limit && is_followed(table);
+            if takes {
+                taken.push((table.clone(), id.clone()));
+            }
+            !takes
+        });
+        taken
     }
 
     /// Says that a row was written or removed as it should be.
@@ -318,8 +363,11 @@ mod tests {
         assert_eq!(letters.count(), 1);
         letters.add(letter("c", 7)).unwrap();
         letters.add(letter("d", 8)).unwrap();
-        let error = letters.add(letter("e", 8)).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Refused);
+        letters.renew(letter("x", 8)).unwrap();
+        letters.check_limit().unwrap();
+        letters.add(letter("e", 8)).unwrap();
+        let error = letters.check_limit().unwrap_err();
+        assert_eq!((error.kind(), letters.count()), (ErrorKind::Refused, 3));
     }
 
     #[test]

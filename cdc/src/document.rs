@@ -199,6 +199,26 @@ impl RowFormat {
         }
     }
 
+    /// The texts of the key's columns that an `_id` was made of; none where it is no `_id` of these.
+    pub(crate) fn key_parts(&self, id: &str) -> Option<Vec<String>> {
+        if id.is_empty() {
+            return None;
+        }
+        if self.key.len() == 1 {
+            return Some(vec![id.to_owned()]);
+        }
+        let mut parts = vec![String::new()];
+        let mut signs = id.chars();
+        while let Some(sign) = signs.next() {
+            match sign {
+                ',' => parts.push(String::new()),
+                '\\' => parts.last_mut()?.push(signs.next()?),
+                sign => parts.last_mut()?.push(sign),
+            }
+        }
+        (parts.len() == self.key.len()).then_some(parts)
+    }
+
     /// The document of a row.
     pub(crate) fn document<R: Row + ?Sized>(&self, row: &R) -> Result<Document, RowError> {
         let mut source = Vec::with_capacity(256);
@@ -361,6 +381,7 @@ mod tests {
                 format.id(&row[..]).unwrap()
             };
             prop_assert_eq!(first == second, id(&first) == id(&second));
+            prop_assert_eq!(format.key_parts(&id(&first)), Some(first));
         }
     }
 }

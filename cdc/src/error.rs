@@ -31,6 +31,10 @@ pub enum ErrorKind {
     Corrupt,
     /// The pipeline was asked to stop.
     Stopped,
+    /// Something named is not there.
+    NotFound,
+    /// What is asked for does not fit what the pipeline is doing.
+    Conflict,
 }
 
 /// A failure of change capture.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use egret_engine::Lsn;
 use egret_engine::index::Positions;
+use rustc_hash::FxHashMap;
 use tokio::sync::watch;
 
 use crate::catalog::Table;
@@ -32,6 +33,8 @@ pub(crate) struct Feed {
     pub(crate) truncation: Option<Truncation>,
     /// What an interrupted copy has read of the table, where the log is applied to that alone.
     pub(crate) resumes: Option<Progress>,
+    /// Rows that are being read again, each with the beginning of the last commit that changed it.
+    pub(crate) watched: Option<FxHashMap<String, Lsn>>,
 }
 
 /// A table's rows vanished while they were copied. Where that was a truncation, the log says so, and
@@ -67,6 +70,7 @@ impl Feed {
             submitted,
             truncation: None,
             resumes: None,
+            watched: None,
         }
     }
 

@@ -15,7 +15,7 @@ use crate::acknowledge::Acknowledgements;
 use crate::backoff::Backoff;
 use crate::connect::{Control, Session, within};
 use crate::dead_letters::DeadLetters;
-use crate::discovery::Discovery;
+use crate::discovery::{Discovered, Discovery};
 use crate::error::{Error, ErrorKind, Result};
 use crate::follower::{Follower, FollowerParts, beginning};
 use crate::pipeline::Pipeline;
@@ -49,11 +49,13 @@ struct Connected {
 impl Pipeline {
     /// Follows the database until stopped, through every failure that may pass by itself.
     pub(crate) async fn follow(&self) {
-        let mut letters = None;
         let mut backoff = Backoff::new(self.config.reconnect_max());
         loop {
             let began = Instant::now();
-            let Err(error) = self.attempt(&mut letters).await else { continue };
+            let Err(error) = self.attempt().await else { continue };
+            if self.is_interrupted() {
+                return;
+            }
             self.board.connection_failures.fetch_add(1, Ordering::Relaxed);
             if began.elapsed() > self.config.reconnect_max() {
                 backoff.reset();
@@ -63,7 +65,12 @@ impl Pipeline {
                 ErrorKind::Refused | ErrorKind::Invalid => {
                     tracing::error!(%error, pipeline = self.config.name, "change capture refuses to go on");
                     self.board.set_state(PipelineState::Refused, reason);
-                    return self.guard_source(&error.to_string()).await;
+                    let reason = error.to_string();
+                    tokio::select! {
+                        () = self.interrupted() => {}
+                        () = self.guard_source(PipelineState::Refused, &reason) => {}
+                    }
+                    return;
                 }
                 ErrorKind::ChangesLost => {
                     tracing::warn!(%error, pipeline = self.config.name, "the tables are copied again");
@@ -75,17 +82,24 @@ impl Pipeline {
                     self.board.set_state(PipelineState::Retrying, reason);
                 }
             }
-            sleep(backoff.pause()).await;
+            tokio::select! {
+                () = self.interrupted() => return,
+                () = sleep(backoff.pause()) => {}
+            }
         }
     }
 
     /// Opens what the pipeline keeps, once.
-    fn open_letters(&self) -> Result<LetterBox> {
+    pub(crate) fn open_letters(&self) -> Result<LetterBox> {
+        let mut known = self.shared.letters.lock();
+        if let Some(letters) = &*known {
+            return Ok(letters.clone());
+        }
         spool::remove_leftovers(&*self.disk, &self.folder)?;
         let letters = DeadLetters::open(&self.disk, &self.folder, self.config.max_dead_letters)?;
         self.board.dead_letters.store(letters.count() as u64, Ordering::Relaxed);
         let letters = Arc::new(Mutex::new(letters));
-        Ok(LetterBox { letters, board: Arc::clone(&self.board) })
+        Ok(known.insert(LetterBox { letters, board: Arc::clone(&self.board) }).clone())
     }
 
     /// Gives up the position and the slot, so that the next attempt copies. The file goes first: a
@@ -103,17 +117,30 @@ impl Pipeline {
     }
 
     /// One connection, from its beginning to its end.
-    async fn attempt(&self, letters: &mut Option<LetterBox>) -> Result<()> {
+    async fn attempt(&self) -> Result<()> {
+        let begun = tokio::select! {
+            () = self.interrupted() => {
+                return Err(Error::new(ErrorKind::Stopped, "there is another order"));
+            }
+            begun = Box::pin(self.begin()) => begun?,
+        };
+        let (follower, found, _watching) = begun;
+        Box::pin(follower.run(found)).await.map_err(publication_lost)
+    }
+
+    /// Connects, and finds out what is to be followed.
+    async fn begin(&self) -> Result<(Follower<'_>, Discovered, AbortOnDropHandle<()>)> {
         self.board.set_state(PipelineState::Connecting, None);
         // What was given up may still be handing over its last batch.
         self.threads.close();
         self.threads.wait().await;
         self.threads.reopen();
-        let letters = match letters {
-            Some(letters) => letters,
-            None => letters.insert(self.open_letters()?),
-        };
-        letters.letters.lock().mend()?;
+        let letters = self.open_letters()?;
+        {
+            let mut letters = letters.letters.lock();
+            letters.mend()?;
+            letters.check_limit()?;
+        }
         let Connected { control, session, server, version, file } = self.connect().await?;
         let discovery = Discovery {
             config: self.config.clone(),
@@ -132,9 +159,8 @@ impl Pipeline {
             let (file, session) = self.make_slot(&discovery.control, session, server).await?;
             (found, file, session)
         };
-        let (follower, _watching) =
-            self.follower(discovery, session, &file, letters.clone()).await?;
-        Box::pin(follower.run(found)).await.map_err(publication_lost)
+        let (follower, watching) = self.follower(discovery, session, &file, letters).await?;
+        Ok((follower, found, watching))
     }
 
     /// Connects, and finds out whether there is something to go on from.

@@ -4,6 +4,7 @@
 //! Nothing here waits for a single table: what takes long runs beside the stream and is taken note
 //! of when it ends.
 
+mod requests;
 mod syncs;
 mod tables;
 
@@ -17,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
+use self::requests::Repairs;
 use self::syncs::Patience;
 use crate::acknowledge::{Acknowledgements, Ended};
 use crate::catalog::Fingerprint;
@@ -24,8 +26,10 @@ use crate::copy::throttle::Throttle;
 use crate::discovery::{Discovered, Discovery};
 use crate::error::{Error, ErrorKind, Result};
 use crate::members::{Members, Phase};
+use crate::orders::Request;
 use crate::pipeline::Pipeline;
 use crate::receipts::LetterBox;
+use crate::repair::Read;
 use crate::status::PipelineState;
 use crate::stream::Stream;
 use crate::sync::{Handle, News};
@@ -62,6 +66,8 @@ pub(crate) struct Follower<'a> {
     wants_look: bool,
     /// Indexes that are put in the place of others.
     swaps: JoinSet<(usize, Result<()>)>,
+    /// Rows that are read again.
+    repairs: Repairs,
     looks_inactive: u32,
     next_acknowledgement: Instant,
 }
@@ -87,6 +93,9 @@ enum Wake {
     News(Option<(usize, News)>),
     Looked(Result<Discovered>),
     Swapped((usize, Result<()>)),
+    Request(Request),
+    Read(Result<Read>),
+    Written(Vec<crate::orders::Retried>),
     Due,
 }
 
@@ -120,6 +129,7 @@ impl<'a> Follower<'a> {
             looking: JoinSet::new(),
             wants_look: false,
             swaps: JoinSet::new(),
+            repairs: Repairs::default(),
             looks_inactive: 0,
             next_acknowledgement: Instant::now(),
         }
@@ -149,6 +159,7 @@ impl<'a> Follower<'a> {
                 since_look = 0;
                 self.look().await?;
                 self.acknowledge_if_due()?;
+                self.write_again();
             }
             if !self.syncs.is_empty() && self.stream.is_between_transactions() {
                 self.take_over().await?;
@@ -164,6 +175,9 @@ impl<'a> Follower<'a> {
                 Wake::News(Some((number, news))) => self.news(number, news),
                 Wake::Looked(found) => self.discovered(found?, false).await?,
                 Wake::Swapped((place, swapped)) => self.swapped(place, swapped),
+                Wake::Request(request) => self.request(request)?,
+                Wake::Read(read) => self.read_again(read),
+                Wake::Written(retried) => self.written_again(retried),
                 Wake::News(None) | Wake::Due => {}
             }
         }
@@ -176,12 +190,20 @@ impl<'a> Follower<'a> {
             self.members.due().map_or(next_acknowledgement, |due| due.min(next_acknowledgement));
         Ok(tokio::select! {
             biased;
+            () = self.pipeline.interrupted() => return Err(stopped()),
             event = self.stream.client.recv() => Wake::Event(event?),
             report = self.reports.recv() => Wake::Report(report),
             ended = self.acknowledgements.ended() => Wake::Acknowledged(ended?),
             news = self.news.recv() => Wake::News(news),
             Some(looked) = self.looking.join_next() => Wake::Looked(looked.map_err(given_up)?),
             Some(swapped) = self.swaps.join_next() => Wake::Swapped(swapped.map_err(given_up)?),
+            request = self.pipeline.next_request() => Wake::Request(request),
+            Some(read) = self.repairs.reading.join_next() => {
+                Wake::Read(read.map_err(given_up).and_then(|read| read))
+            }
+            Some(written) = self.repairs.writing.join_next() => {
+                Wake::Written(written.unwrap_or_default())
+            }
             () = sleep_until(due) => Wake::Due,
         })
     }
@@ -204,6 +226,9 @@ impl<'a> Follower<'a> {
 
     /// Takes note of everything that has happened, and begins what is due.
     async fn look(&mut self) -> Result<()> {
+        if self.pipeline.is_interrupted() {
+            return Err(stopped());
+        }
         self.stream.advance_all();
         self.stream.outstanding.settle_ready()?;
         while let Ok((number, news)) = self.news.try_recv() {
@@ -220,6 +245,7 @@ impl<'a> Follower<'a> {
             self.left(place, feed, &error);
         }
         self.end_failed_syncs()?;
+        self.look_at_requests()?;
         if self.members.due().is_some_and(|due| due <= Instant::now()) {
             self.wants_look = true;
         }
@@ -300,6 +326,10 @@ impl<'a> Follower<'a> {
             self.pipeline.board.set_state(state, None);
         }
     }
+}
+
+fn stopped() -> Error {
+    Error::new(ErrorKind::Stopped, "the pipeline was told to stand still or to begin anew")
 }
 
 /// Where a stream begins: behind everything that the joined indexes hold.

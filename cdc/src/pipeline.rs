@@ -1,25 +1,35 @@
 //! A pipeline: the task that copies and follows one database, and the handle to it.
 
+mod operations;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use egret_aof::disk::Disk;
 use egret_engine::{Engine, Index, Lsn};
-use tokio::sync::watch;
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use self::operations::RetrySummary;
 use crate::config::PipelineConfig;
 use crate::connect::Source;
 use crate::error::Result;
+use crate::kept::Kept;
+use crate::orders::{Order, Request};
+use crate::receipts::LetterBox;
 use crate::sink::Indexes;
 use crate::status::{PipelineState, PipelineStatus, StatusBoard};
 use crate::wait::{LsnToken, WaitOutcome, wait_for_positions};
 
 /// How often a waiting reader says what it waits for.
 const DEMAND_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Requests that may wait to be taken note of.
+const MAX_REQUESTS: usize = 16;
 
 /// What a pipeline is made from.
 #[derive(Debug)]
@@ -34,7 +44,24 @@ pub struct Pipeline {
     pub(crate) threads: TaskTracker,
     /// The position that a reader last waited for.
     pub(crate) demand: watch::Sender<Lsn>,
+    /// What the handle says.
+    pub(crate) shared: Arc<Shared>,
+    requests: tokio::sync::Mutex<mpsc::Receiver<Request>>,
     stop: CancellationToken,
+}
+
+/// What a pipeline and its handle share.
+pub(crate) struct Shared {
+    pub(crate) config: PipelineConfig,
+    pub(crate) source: Source,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) folder: PathBuf,
+    pub(crate) orders: watch::Sender<Order>,
+    /// The number of the order that is being followed.
+    pub(crate) obeyed: watch::Sender<u64>,
+    /// Open once the pipeline has begun. Held to copy the handle out.
+    pub(crate) letters: Mutex<Option<LetterBox>>,
+    pub(crate) requests: mpsc::Sender<Request>,
 }
 
 /// A running pipeline. Dropping the handle stops it.
@@ -44,6 +71,7 @@ pub struct PipelineHandle {
     engine: Arc<Engine>,
     board: Arc<StatusBoard>,
     demand: watch::Sender<Lsn>,
+    shared: Arc<Shared>,
     stop: CancellationToken,
     ended: watch::Receiver<bool>,
 }
@@ -65,18 +93,44 @@ impl Pipeline {
         let stop = CancellationToken::new();
         let (ending, ended) = watch::channel(false);
         let demand = watch::Sender::new(Lsn::default());
+        let (send_request, requests) = mpsc::channel(MAX_REQUESTS);
+        let paused = Kept::load(&*disk, &folder)?.paused;
+        let shared = Arc::new(Shared {
+            config: config.clone(),
+            source: source.clone(),
+            disk: Arc::clone(&disk),
+            folder: folder.clone(),
+            orders: watch::Sender::new(Order { paused, number: 1 }),
+            obeyed: watch::Sender::new(0),
+            letters: Mutex::new(None),
+            requests: send_request,
+        });
         let handle = PipelineHandle {
             name: config.name.clone(),
             engine: Arc::clone(&engine),
             board: Arc::clone(&board),
             demand: demand.clone(),
+            shared: Arc::clone(&shared),
             stop: stop.clone(),
             ended,
         };
         let name = format!("cdc-{}", config.name);
         let threads = TaskTracker::new();
-        let pipeline =
-            Self { config, source, indexes: engine, disk, folder, board, threads, demand, stop };
+        let requests = tokio::sync::Mutex::new(requests);
+        let indexes = engine;
+        let pipeline = Self {
+            config,
+            source,
+            indexes,
+            disk,
+            folder,
+            board,
+            threads,
+            demand,
+            shared,
+            requests,
+            stop,
+        };
         let runtime = tokio::runtime::Handle::current();
         // A thread of its own, since handing batches to the engine may block.
         std::thread::Builder::new().name(name).spawn(move || {
@@ -89,7 +143,7 @@ impl Pipeline {
     async fn run(self) {
         tokio::select! {
             () = self.stop.cancelled() => {}
-            () = Box::pin(self.follow()) => {}
+            () = Box::pin(self.obey()) => {}
         }
         // A copy that was given up may still be handing over its last batch.
         self.threads.close();
@@ -97,6 +151,72 @@ impl Pipeline {
         if self.board.state() != PipelineState::Refused {
             self.board.set_state(PipelineState::Stopped, None);
         }
+    }
+}
+
+impl Pipeline {
+    /// Does what it is told, one order after the other.
+    async fn obey(&self) {
+        loop {
+            // What was given up may still be handing over its last batch.
+            self.threads.close();
+            self.threads.wait().await;
+            self.threads.reopen();
+            let order = *self.shared.orders.borrow();
+            if order.paused {
+                self.board.set_state(PipelineState::Paused, None);
+            }
+            self.shared.obeyed.send_replace(order.number);
+            if order.paused {
+                self.stand_still().await;
+            } else {
+                self.follow().await;
+            }
+            self.interrupted().await;
+        }
+    }
+
+    async fn stand_still(&self) {
+        if let Err(error) = self.open_letters() {
+            tracing::warn!(%error, pipeline = self.config.name, "the dead letters cannot be read");
+        }
+        tokio::select! {
+            () = self.interrupted() => {}
+            () = self.guard_source(PipelineState::Paused, "it is paused") => {}
+        }
+    }
+
+    /// Waits for another order than the one that is being followed.
+    pub(crate) async fn interrupted(&self) {
+        let mut orders = self.shared.orders.subscribe();
+        let obeyed = *self.shared.obeyed.borrow();
+        // The sender lives as long as this.
+        let _ = orders.wait_for(|order| order.number != obeyed).await;
+    }
+
+    /// Whether there is another order.
+    pub(crate) fn is_interrupted(&self) -> bool {
+        self.shared.orders.borrow().number != *self.shared.obeyed.borrow()
+    }
+
+    /// Waits for a request; for ever where nobody asks any more.
+    pub(crate) async fn next_request(&self) -> Request {
+        let mut requests = self.requests.lock().await;
+        match requests.recv().await {
+            Some(request) => request,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// A request that waits, if there is one.
+    pub(crate) fn try_next_request(&self) -> Option<Request> {
+        self.requests.try_lock().ok()?.try_recv().ok()
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("folder", &self.folder).finish_non_exhaustive()
     }
 }
 

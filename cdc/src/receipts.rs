@@ -34,7 +34,8 @@ impl LetterBox {
         self.letters.lock().sync()
     }
 
-    fn work(&self, work: impl FnOnce(&mut DeadLetters) -> Result<()>) -> Result<()> {
+    /// Works on the letters, and counts them.
+    pub(crate) fn work<T>(&self, work: impl FnOnce(&mut DeadLetters) -> Result<T>) -> Result<T> {
         let mut letters = self.letters.lock();
         let result = work(&mut letters);
         self.board.dead_letters.store(letters.count() as u64, Ordering::Relaxed);
@@ -242,7 +243,10 @@ impl Outstanding {
             return Ok(());
         }
         let letters = LetterBox::clone(&self.letters);
-        letters.work(|letters| done.list(outcome, letters))
+        letters.work(|letters| {
+            done.list(outcome, letters)?;
+            letters.check_limit()
+        })
     }
 }
 
@@ -325,6 +329,9 @@ impl Listing<'_> {
     ) -> Result<()> {
         match (error, id) {
             (Some(error), id) => {
+                if let (egret_engine::ErrorKind::DocumentMissing, Some(id)) = (error.kind(), id) {
+                    self.letters.miss(&self.table, id);
+                }
                 self.reject(id.unwrap_or_default().to_owned(), error.to_string(), values(source));
                 Ok(())
             }
@@ -387,7 +394,7 @@ impl Written {
 }
 
 /// The values that a letter keeps; none where they are too many.
-fn values(source: Option<&Bytes>) -> Map<String, Value> {
+pub(crate) fn values(source: Option<&Bytes>) -> Map<String, Value> {
     let fits = |source: &&Bytes| source.len() <= MAX_RAW_BYTES;
     let read = |source: &Bytes| serde_json::from_slice(source).ok();
     source.filter(fits).and_then(read).unwrap_or_default()

@@ -1,4 +1,4 @@
-//! What a pipeline that refuses to go on still does: it keeps its slot from filling the database's
+//! What a pipeline that refuses to go on, or is paused, still does: it keeps its slot from filling the database's
 //! disk, since nobody acknowledges anything any more.
 
 use tokio::time::sleep;
@@ -14,10 +14,10 @@ use crate::watcher::check_retained;
 impl Pipeline {
     /// Looks at the slot until it is gone, and drops it once it makes the database keep more log
     /// than it may. The pipeline's file stays: after a restart it says that changes are lost.
-    pub(crate) async fn guard_source(&self, reason: &str) {
+    pub(crate) async fn guard_source(&self, state: PipelineState, reason: &str) {
         loop {
             sleep(self.config.watch_interval()).await;
-            match self.relieve_source(reason).await {
+            match self.relieve_source(state, reason).await {
                 Ok(true) => return,
                 Ok(false) => {}
                 Err(error) => {
@@ -28,10 +28,14 @@ impl Pipeline {
     }
 
     /// Whether nothing is left to look at.
-    async fn relieve_source(&self, reason: &str) -> Result<bool> {
+    async fn relieve_source(&self, state: PipelineState, reason: &str) -> Result<bool> {
         let control = self.source.control().await?;
         let name = self.config.slot_name();
         let (_, Some(slot)) = slot::read(&control, &name).await? else { return Ok(true) };
+        if slot.active && state == PipelineState::Paused {
+            // Our own session may be just ending.
+            return Ok(false);
+        }
         if !self.owns(&control, &slot).await? {
             return Ok(true);
         }
@@ -42,7 +46,7 @@ impl Pipeline {
         tracing::warn!(%error, pipeline = self.config.name, "the slot is dropped");
         let reason =
             format!("{reason}; {error}: it is dropped, and the tables must be copied again");
-        self.board.set_state(PipelineState::Refused, Some(reason));
+        self.board.set_state(state, Some(reason));
         Ok(true)
     }
 

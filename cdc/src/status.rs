@@ -30,6 +30,9 @@ pub enum PipelineState {
     Resnapshot,
     /// Stopped by itself, because going on could skip or mix changes; `reason` says what to do.
     Refused,
+    /// Standing still on request, until it is resumed. Its slot keeps the log, up to
+    /// `max_retained_wal_bytes`.
+    Paused,
     /// Stopped on request.
     Stopped,
 }

@@ -297,6 +297,9 @@ impl Stream {
         let was_spooled = changes.iter().any(|(_, changes)| changes.spool.is_some());
         for (place, changes) in changes {
             let Some(Some(feed)) = self.feeds.get_mut(place) else { continue };
+            if let Some(watched) = &mut feed.watched {
+                changes.note(watched, begin);
+            }
             let truncation = feed.truncation.take_if(|_| changes.truncated);
             let max_rejected = self.gathering.max_refused;
             let spooled = changes.spool.map(OpSpool::finish).transpose()?;

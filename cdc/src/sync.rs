@@ -207,7 +207,8 @@ impl Sync {
         telling: &Telling,
     ) -> Result<Vec<(Synced, Lsn)>> {
         // The session keeps the snapshot while it lives.
-        let (snapshot, _session) = self.snapshot(control).await?;
+        let name = self.slot_name("copy");
+        let (snapshot, _session) = snapshot(&self.source, control, &name, self.server).await?;
         let lsn = snapshot.checkpoint.lsn;
         let mut jobs = Vec::new();
         for task in tasks {
@@ -278,28 +279,8 @@ impl Sync {
         Ok((beginning.await.map_err(given_up)??, format))
     }
 
-    /// Makes a temporary slot on a session of its own, for its snapshot.
-    async fn snapshot(&self, control: &Control) -> Result<(Snapshot, ReplicationClient)> {
-        let name = self.slot_name("copy");
-        slot::drop_slot(control, &name).await?;
-        let mut session = self.source.replication(Session::new(&name)).await?;
-        let create =
-            format!("CREATE_REPLICATION_SLOT {name} TEMPORARY LOGICAL pgoutput EXPORT_SNAPSHOT");
-        let row = first_row(session.simple_query(&create).await?);
-        let column = |at: usize| row.get(at).cloned().flatten();
-        let (Some(lsn), Some(snapshot)) = (column(1), column(2)) else {
-            let message = format!("making slot [{name}] gave no position or no snapshot");
-            return Err(Error::new(ErrorKind::Protocol, message));
-        };
-        let Server { system_identifier, timeline, .. } = self.server;
-        let checkpoint = Checkpoint { system_identifier, timeline, lsn: slot::lsn(&lsn)? };
-        Ok((Snapshot { name: snapshot, checkpoint }, session))
-    }
-
     fn slot_name(&self, what: &str) -> String {
-        let mut name = self.config.slot_name();
-        name.truncate(MAX_NAME_BYTES - SUFFIX_BYTES);
-        format!("{name}_{what}{}", self.number)
+        temporary_slot(&self.config, &format!("{what}{}", self.number))
     }
 
     /// Reads the log from where the pipeline's own slot stands until the stream takes over.
@@ -356,6 +337,35 @@ impl Sync {
         let gathering = Arc::clone(&self.gathering);
         Ok(Stream::new(client, control, position, outstanding, gathering))
     }
+}
+
+/// The name of a slot that lives as long as its session.
+pub(crate) fn temporary_slot(config: &PipelineConfig, what: &str) -> String {
+    let mut name = config.slot_name();
+    name.truncate(MAX_NAME_BYTES - SUFFIX_BYTES);
+    format!("{name}_{what}")
+}
+
+/// Makes a temporary slot on a session of its own, for its snapshot, which lives as long.
+pub(crate) async fn snapshot(
+    source: &Source,
+    control: &Control,
+    slot: &str,
+    server: Server,
+) -> Result<(Snapshot, ReplicationClient)> {
+    slot::drop_slot(control, slot).await?;
+    let mut session = source.replication(Session::new(slot)).await?;
+    let create =
+        format!("CREATE_REPLICATION_SLOT {slot} TEMPORARY LOGICAL pgoutput EXPORT_SNAPSHOT");
+    let row = first_row(session.simple_query(&create).await?);
+    let column = |at: usize| row.get(at).cloned().flatten();
+    let (Some(lsn), Some(snapshot)) = (column(1), column(2)) else {
+        let message = format!("making slot [{slot}] gave no position or no snapshot");
+        return Err(Error::new(ErrorKind::Protocol, message));
+    };
+    let Server { system_identifier, timeline, .. } = server;
+    let checkpoint = Checkpoint { system_identifier, timeline, lsn: slot::lsn(&lsn)? };
+    Ok((Snapshot { name: snapshot, checkpoint }, session))
 }
 
 impl Telling {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use egret_aof::disk::{Disk, FileDisk};
-use egret_cdc::{Pipeline, PipelineHandle};
+use egret_cdc::PipelineHandle;
 use egret_engine::{Engine, EngineOptions};
 use egret_metrics::Metrics;
 use egret_results::SystemClock;
@@ -18,6 +18,7 @@ use crate::error::{Error, Kind, Result};
 use crate::http::call::Bodies;
 use crate::http::listener::BoundedListener;
 use crate::identity::Identity;
+use crate::pipelines::Pipelines;
 use crate::pools::Pools;
 use crate::progress::Replays;
 use crate::sampler;
@@ -31,7 +32,7 @@ pub struct App {
     pub(crate) engine: Arc<Engine>,
     pub(crate) cache: Option<Cache>,
     pub(crate) metrics: Option<Metrics>,
-    pub(crate) pipelines: Vec<PipelineHandle>,
+    pub(crate) pipelines: Arc<Pipelines>,
     pub(crate) identity: Identity,
     pub(crate) pools: Pools,
     pub(crate) tasks: Arc<Tasks>,
@@ -57,10 +58,7 @@ impl App {
             Error::new(Kind::Internal, "opening the data folder failed").with_source(error)
         })??;
         let Opened { engine, identity, cache, metrics } = opened;
-        let mut pipelines = Vec::new();
-        for pipeline in &config.pipelines {
-            pipelines.push(follow(pipeline, &engine, &disk, &folder)?);
-        }
+        let pipelines = Pipelines::start(&config, Arc::clone(&engine), disk, &folder)?;
         let app = Arc::new(Self {
             pools: Pools::new(&config.pools),
             tasks: Tasks::new(&config.tasks),
@@ -72,7 +70,7 @@ impl App {
             engine,
             cache,
             metrics,
-            pipelines,
+            pipelines: Arc::new(pipelines),
             identity,
         });
         if app.metrics.is_some() {
@@ -82,15 +80,13 @@ impl App {
     }
 
     /// The pipeline of this name.
-    pub(crate) fn pipeline(&self, name: &str) -> Option<&PipelineHandle> {
-        self.pipelines.iter().find(|pipeline| pipeline.name() == name)
+    pub(crate) fn pipeline(&self, name: &str) -> Option<Arc<PipelineHandle>> {
+        self.pipelines.get(name)
     }
 
     /// Stops following, makes everything durable and closes the indexes.
     pub async fn stop(self: &Arc<Self>) -> Result<()> {
-        for pipeline in &self.pipelines {
-            pipeline.stop().await;
-        }
+        self.pipelines.stop().await;
         let app = Arc::clone(self);
         let close = move || {
             let closed = app.engine.close();
@@ -151,20 +147,6 @@ fn open(disk: &Arc<dyn Disk>, folder: &Path, config: &Config) -> Result<Opened> 
     };
     let metrics = config.metrics.enabled.then(open_metrics).transpose()?;
     Ok(Opened { engine: Arc::new(engine), identity, cache, metrics })
-}
-
-fn follow(
-    config: &egret_cdc::PipelineConfig,
-    engine: &Arc<Engine>,
-    disk: &Arc<dyn Disk>,
-    folder: &Path,
-) -> Result<PipelineHandle> {
-    let folder = folder.join("pipelines").join(&config.name);
-    let started = Pipeline::start(config.clone(), Arc::clone(engine), Arc::clone(disk), folder);
-    started.map_err(|error| {
-        let reason = format!("pipeline [{}]: {error}", config.name);
-        Error::new(Kind::Configuration, reason).with_source(error)
-    })
 }
 
 /// Runs `egret serve` until it is told to stop.

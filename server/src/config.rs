@@ -21,6 +21,8 @@ pub const DEFAULT_FILE: &str = include_str!("../egret.default.toml");
 pub struct Config {
     /// The folder of everything that Egret keeps.
     pub data: PathBuf,
+    /// Pipelines that may be declared in all.
+    pub max_pipelines: usize,
     /// Requests and what they may weigh.
     pub http: HttpConfig,
     /// How much happens at once.
@@ -195,6 +197,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             data: PathBuf::from("egret-data"),
+            max_pipelines: 64,
             http: HttpConfig::default(),
             pools: PoolsConfig::default(),
             engine: EngineConfig::default(),
@@ -360,6 +363,9 @@ impl Config {
             ("metrics.interval_seconds", usize::from(self.metrics.interval_seconds > 0)),
         ];
         let refuse = |reason: String| Err(Error::new(Kind::Configuration, reason));
+        if self.pipelines.len() > self.max_pipelines {
+            return refuse(format!("more than max_pipelines [{}] pipelines", self.max_pipelines));
+        }
         for (name, value) in positive {
             if value == 0 {
                 return refuse(format!("{name} must be above 0"));

@@ -38,6 +38,8 @@ pub enum Kind {
     ContextMissing,
     /// The request contradicts the state of a pipeline, as an LSN of another system.
     Conflict,
+    /// What is asked for does not fit what a pipeline is, or is doing.
+    State,
     /// A deadline passed.
     Timeout,
     /// Egret is not ready for it.
@@ -159,6 +161,20 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         let cause = self.0.cause.as_ref().map(|cause| cause as &dyn std::error::Error);
         cause.or_else(|| self.0.source.as_deref().map(|source| source as _))
+    }
+}
+
+impl From<egret_cdc::Error> for Error {
+    fn from(error: egret_cdc::Error) -> Self {
+        use egret_cdc::ErrorKind as Cdc;
+        let kind = match error.kind() {
+            Cdc::Invalid => Kind::Argument,
+            Cdc::NotFound => Kind::NotFound,
+            Cdc::Conflict | Cdc::Refused => Kind::State,
+            Cdc::Io | Cdc::Corrupt => Kind::Internal,
+            _ => Kind::Unavailable,
+        };
+        Self::new(kind, error.to_string()).with_source(error)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Progress of the first copy, and of translogs that are replayed at the start: a bar in a terminal,
 //! a line now and then elsewhere.
 
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -75,19 +76,20 @@ fn replay_bar(index: &str) -> ProgressBar {
 
 /// Shows the copies of all pipelines until the app is gone.
 pub(crate) fn watch(app: &Arc<App>) {
-    for at in 0..app.pipelines.len() {
-        tokio::spawn(watch_one(Arc::downgrade(app), at));
-    }
+    tokio::spawn(watch_all(Arc::downgrade(app)));
 }
 
-async fn watch_one(app: Weak<App>, at: usize) {
+async fn watch_all(app: Weak<App>) {
     let mut ticks = tokio::time::interval(BAR_INTERVAL);
-    let mut shown = Shown::default();
+    let mut shown: BTreeMap<String, Shown> = BTreeMap::new();
     loop {
         ticks.tick().await;
         let Some(app) = app.upgrade() else { return };
-        let Some(pipeline) = app.pipelines.get(at) else { return };
-        shown.update(&pipeline.status());
+        let pipelines = app.pipelines.all();
+        shown.retain(|name, _| pipelines.iter().any(|pipeline| pipeline.name() == name));
+        for pipeline in pipelines {
+            shown.entry(pipeline.name().to_owned()).or_default().update(&pipeline.status());
+        }
     }
 }
 

@@ -80,7 +80,7 @@ fn sample(app: &App, metrics: &Metrics, time: i64, searches: &Snapshot, before: 
     samples.count("write_failures_total", &[], read(&statistics.write_failures));
     samples.count("cache_hits_total", &[], read(&statistics.cache_hits));
     samples.count("cache_misses_total", &[], read(&statistics.cache_misses));
-    for pipeline in &app.pipelines {
+    for pipeline in app.pipelines.all() {
         let status = pipeline.status();
         let labels = [("pipeline", status.name.as_str())];
         if let Some(bytes) = status.lag.bytes {

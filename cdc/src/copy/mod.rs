@@ -9,7 +9,7 @@
 //! as far as the snapshot shows it; the log brings the truncation, which empties the index too.
 
 mod ranges;
-mod text;
+pub(crate) mod text;
 pub(crate) mod throttle;
 
 use std::sync::Arc;
@@ -391,7 +391,7 @@ impl Gathered {
 }
 
 /// Makes a session read in the snapshot.
-async fn import(control: &Control, snapshot: &str) -> Result<()> {
+pub(crate) async fn import(control: &Control, snapshot: &str) -> Result<()> {
     let begin = format!(
         "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY; \
          SET TRANSACTION SNAPSHOT {}",

@@ -10,13 +10,13 @@ use crate::document::{Row, Value};
 /// Splits what the server sends into lines. A piece is nearly always one line, but nothing promises
 /// that.
 #[derive(Debug, Default)]
-pub(super) struct Lines {
+pub(crate) struct Lines {
     begun: BytesMut,
 }
 
 impl Lines {
     /// Takes a piece, and calls back with every line that it completes.
-    pub(super) fn feed<E>(
+    pub(crate) fn feed<E>(
         &mut self,
         mut piece: Bytes,
         mut each: impl FnMut(&[u8]) -> Result<(), E>,
@@ -37,21 +37,21 @@ impl Lines {
     }
 
     /// Whether the last line was whole.
-    pub(super) fn is_whole(&self) -> bool {
+    pub(crate) fn is_whole(&self) -> bool {
         self.begun.is_empty()
     }
 }
 
 /// A line taken apart; kept from line to line for its memory.
 #[derive(Debug, Default)]
-pub(super) struct CopyRow {
+pub(crate) struct CopyRow {
     text: Vec<u8>,
     values: Vec<Option<Range<usize>>>,
 }
 
 impl CopyRow {
     /// Takes a line apart, and says how many values it has.
-    pub(super) fn parse(&mut self, line: &[u8]) -> usize {
+    pub(crate) fn parse(&mut self, line: &[u8]) -> usize {
         self.text.clear();
         self.values.clear();
         for field in line.split(|&byte| byte == b'\t') {

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use egret_engine::Lsn;
 use egret_engine::batch::{Condition, OpSpool, Patch, WriteOp};
+use rustc_hash::FxHashMap;
 use serde_json::{Map, Value};
 
 use super::Gathering;
@@ -109,6 +111,35 @@ impl Changes {
         self.rows += 1;
         *self = Self { rows: self.rows, truncated: true, ..Self::default() };
         self.push(WriteOp::Clear, 0);
+    }
+
+    /// Notes which of some rows are changed, by a commit that begins at `begin`. Of what is on disk
+    /// nothing is known: it may be any.
+    pub(crate) fn note(&self, rows: &mut FxHashMap<String, Lsn>, begin: Lsn) {
+        if self.spool.is_some() || self.truncated {
+            for last in rows.values_mut() {
+                *last = begin;
+            }
+        }
+        let mut touch = |id: &str| {
+            if let Some(last) = rows.get_mut(id) {
+                *last = begin;
+            }
+        };
+        for id in self.refused.keys() {
+            touch(id);
+        }
+        for op in &self.ops {
+            let (id, before) = match op {
+                WriteOp::Upsert { id, .. } | WriteOp::Delete { id, .. } => (id, None),
+                WriteOp::Patch { id, previous_id, .. } => (id, previous_id.as_ref()),
+                WriteOp::Clear => continue,
+            };
+            touch(id);
+            if let Some(id) = before {
+                touch(id);
+            }
+        }
     }
 
     /// Writes the operations in memory to disk.

@@ -26,6 +26,7 @@ fn classify(kind: Kind) -> (StatusCode, &'static str) {
         Kind::NotFound => (StatusCode::NOT_FOUND, "resource_not_found_exception"),
         Kind::ContextMissing => (StatusCode::NOT_FOUND, "search_context_missing_exception"),
         Kind::Conflict => (StatusCode::CONFLICT, "position_conflict_exception"),
+        Kind::State => (StatusCode::CONFLICT, "illegal_state_exception"),
         Kind::Timeout => (StatusCode::GATEWAY_TIMEOUT, "timeout_exception"),
         Kind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable_exception"),
         Kind::Engine(kind) => classify_engine(kind),

@@ -25,7 +25,7 @@ pub(super) async fn ready(State(app): State<Arc<App>>, call: Call) -> Result<Rep
     for (index, reason) in app.engine.damaged() {
         reasons.push(json!({"index": index, "state": "damaged", "reason": reason}));
     }
-    for pipeline in &app.pipelines {
+    for pipeline in app.pipelines.all() {
         let status = pipeline.status();
         if status.state != PipelineState::Streaming {
             reasons.push(json!({

@@ -131,9 +131,22 @@ pub(super) async fn delete(
     let (names, uuids): (Vec<String>, Vec<String>) =
         entries.into_iter().map(|(name, entry)| (name, entry.uuid)).unzip();
     let engine = Arc::clone(&app.engine);
-    app.pools.manage.run(move || Ok(engine.delete_indexes(&names)?)).await?;
+    let (orphans, names): (Vec<String>, Vec<String>) =
+        names.into_iter().partition(|name| is_orphan(&app, name));
+    let delete = move || {
+        engine.delete_indexes(&names)?;
+        orphans.iter().try_for_each(|name| Ok(engine.delete_index(name, true)?))
+    };
+    app.pools.manage.run(delete).await?;
     purge(&app, uuids.iter().filter_map(|uuid| uuid_of(uuid)));
     Ok(Reply::ok(&json!({"acknowledged": true})))
+}
+
+/// Whether an index has followed a pipeline that was dropped.
+fn is_orphan(app: &App, name: &str) -> bool {
+    let index = app.engine.index(name).ok();
+    let pipeline = index.as_ref().and_then(|index| index.pipeline());
+    pipeline.is_some_and(|pipeline| app.pipelines.get(pipeline).is_none())
 }
 
 /// Refuses patterns where the configuration wants names.

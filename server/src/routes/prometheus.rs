@@ -113,7 +113,8 @@ fn indexes(app: &App, page: &mut Page) {
 }
 
 fn pipelines(app: &App, page: &mut Page) {
-    let all: Vec<_> = app.pipelines.iter().map(egret_cdc::PipelineHandle::status).collect();
+    let all = app.pipelines.all();
+    let all: Vec<_> = all.iter().map(|pipeline| pipeline.status()).collect();
     page.head("egret_cdc_lag_bytes", "gauge", "Bytes of log that are not visible yet.");
     for status in &all {
         if let Some(bytes) = status.lag.bytes {

@@ -179,6 +179,12 @@ impl Following {
         self.index(index).mapping().to_json()
     }
 
+    /// Adds to the mapping of an index.
+    pub(crate) fn put_mapping(&self, index: &str, addition: &Value) {
+        let index = self.index(index);
+        block_in_place(|| index.put_mapping(addition)).unwrap();
+    }
+
     /// The settings of an index.
     pub(crate) fn settings(&self, index: &str) -> Value {
         self.index(index).settings()

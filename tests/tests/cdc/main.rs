@@ -3,7 +3,10 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod api;
 mod beside;
+mod control;
+mod dead_letters;
 mod following;
 mod histories;
 mod large;

@@ -1,0 +1,325 @@
+//! What is asked of a pipeline that follows its log: to copy a table again, to read rows again.
+//!
+//! Rows are read again beside the stream, at a position that it has not reached yet when they are
+//! asked for. Once it is past it they are written, but for those that it changed from there on: these
+//! it has brought itself. A letter is closed only when its document is durable, since nothing brings
+//! the row once more.
+
+use std::sync::Arc;
+
+use egret_engine::Lsn;
+use egret_engine::batch::{Batch, BatchOutcome, Condition, WriteOp};
+use egret_engine::index::Receipt;
+use rustc_hash::FxHashMap;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+
+use super::Follower;
+use crate::dead_letters::{DeadLetters, Letter};
+use crate::error::{Error, ErrorKind, Result};
+use crate::members::Phase;
+use crate::orders::{Request, Retried, RetryOutcome};
+use crate::receipts::{LetterBox, values};
+use crate::repair::{self, Found, Read, ReadRow, Reading};
+use crate::sink::Sink;
+use crate::sync::temporary_slot;
+use crate::tables::given_up;
+use crate::transaction::RefusedRow;
+
+/// Rows whose older document is missing that are read again at a time.
+const MISSING_ROWS: usize = 500;
+
+/// Rows that are being read again: one round at a time.
+#[derive(Default)]
+pub(super) struct Repairs {
+    pub(super) reading: JoinSet<Result<Read>>,
+    /// What was read at a position that the stream has not reached.
+    ready: Option<Read>,
+    pub(super) writing: JoinSet<Vec<Retried>>,
+    done: Vec<Retried>,
+    reply: Option<oneshot::Sender<Result<Vec<Retried>>>>,
+}
+
+impl Follower<'_> {
+    /// Takes note of requests and of what they have come to, also while the stream never pauses.
+    pub(super) fn look_at_requests(&mut self) -> Result<()> {
+        while let Some(request) = self.pipeline.try_next_request() {
+            self.request(request)?;
+        }
+        self.read_missing();
+        while let Some(read) = self.repairs.reading.try_join_next() {
+            self.read_again(read.map_err(given_up).and_then(|read| read));
+        }
+        while let Some(written) = self.repairs.writing.try_join_next() {
+            self.written_again(written.unwrap_or_default());
+        }
+        Ok(())
+    }
+
+    /// A row that comes back, from a soft delete or from outside of its filter, may come without the
+    /// values that did not change and are stored out of line. No document has them: it is read again.
+    fn read_missing(&mut self) {
+        if self.repairs.reply.is_some() {
+            return;
+        }
+        let Self { members, letters, .. } = self;
+        let is_followed =
+            |table: &str| members.iter().any(|it| it.title == table && it.is_joined());
+        let missing = letters.letters.lock().take_missing(MISSING_ROWS, is_followed);
+        if !missing.is_empty() {
+            self.retry(missing, oneshot::channel().0);
+        }
+    }
+
+    pub(super) fn request(&mut self, request: Request) -> Result<()> {
+        match request {
+            Request::Copy { table, reply } => {
+                // Who asked may be gone.
+                let _ = reply.send(self.copy_again(&table));
+                self.members.show(&self.pipeline.board);
+                self.begin_to_sync()
+            }
+            Request::Retry { letters, reply } => {
+                self.retry(letters, reply);
+                Ok(())
+            }
+        }
+    }
+
+    fn copy_again(&mut self, title: &str) -> Result<()> {
+        let conflict = |message: String| Err(Error::new(ErrorKind::Conflict, message));
+        let Some((place, member)) = self.members.iter_mut().find(|(_, it)| it.title == title)
+        else {
+            let message = format!("table [{title}] is not followed by this pipeline");
+            return Err(Error::new(ErrorKind::NotFound, message));
+        };
+        let reason = member.reason.as_deref().unwrap_or("it waits for its turn");
+        match member.phase {
+            Phase::Streaming => {}
+            Phase::Swapping | Phase::Syncing { .. } => {
+                return conflict(format!("table [{title}] is being copied already"));
+            }
+            Phase::Refused => {
+                return conflict(format!("table [{title}] is not followed: {reason}"));
+            }
+            Phase::Waiting(_) | Phase::Stale(_) | Phase::Judging => {
+                return conflict(format!("table [{title}] is about to be copied: {reason}"));
+            }
+        }
+        (member.phase, member.held) = (Phase::Waiting(None), None);
+        member.reason = Some("a copy was asked for".to_owned());
+        self.stream.leave(place);
+        Ok(())
+    }
+
+    fn retry(
+        &mut self,
+        letters: Vec<(String, String)>,
+        reply: oneshot::Sender<Result<Vec<Retried>>>,
+    ) {
+        if self.repairs.reply.is_some() {
+            let message = "rows are being read again already";
+            let _ = reply.send(Err(Error::new(ErrorKind::Conflict, message)));
+            return;
+        }
+        let mut by_table: FxHashMap<String, Vec<String>> = FxHashMap::default();
+        for (table, id) in letters {
+            by_table.entry(table).or_default().push(id);
+        }
+        let mut readings = Vec::new();
+        for (title, ids) in by_table {
+            match self.reading(&title, &ids) {
+                Ok(reading) => readings.push(reading),
+                Err(reason) => {
+                    let failed = |id| retried(&title, id, RetryOutcome::Failed, Some(reason));
+                    self.repairs.done.extend(ids.into_iter().map(failed));
+                }
+            }
+        }
+        self.repairs.reply = Some(reply);
+        if !readings.is_empty() {
+            let slot = temporary_slot(&self.pipeline.config, "again");
+            let (source, server) = (self.pipeline.source.clone(), self.discovery.server);
+            self.repairs.reading.spawn(repair::read(source, slot, server, readings));
+        }
+        self.answer_retry();
+    }
+
+    /// Rows of a table to read; from now on it is noted which of them are changed.
+    fn reading(&mut self, title: &str, ids: &[String]) -> Result<Reading, &'static str> {
+        let known = self.members.iter_mut().find(|(_, member)| member.title == title);
+        let (place, member) = known.ok_or("its table is not followed any more")?;
+        let joined = if member.is_joined() { self.stream.feeds.get_mut(place) } else { None };
+        let feed = joined.and_then(Option::as_mut).ok_or("its table is not followed now")?;
+        let table = Arc::clone(&feed.table);
+        let format = table.row_format().ok_or("its table has no key")?;
+        let format = format.with_max_bytes(self.pipeline.config.max_document_bytes);
+        feed.watched = Some(ids.iter().map(|id| (id.clone(), Lsn::default())).collect());
+        Ok(Reading { place, table, format, ids: ids.to_vec() })
+    }
+
+    pub(super) fn read_again(&mut self, read: Result<Read>) {
+        match read {
+            Ok(read) => self.repairs.ready = Some(read),
+            Err(error) => {
+                self.stream.feeds.iter_mut().flatten().for_each(|feed| feed.watched = None);
+                self.repairs.done.clear();
+                if let Some(reply) = self.repairs.reply.take() {
+                    let _ = reply.send(Err(error.context("reading rows again")));
+                }
+            }
+        }
+        self.write_again();
+    }
+
+    /// Writes what was read, once the stream has passed its position.
+    pub(super) fn write_again(&mut self) {
+        let reached = |read: &mut Read| read.lsn <= self.stream.position.lsn;
+        if !self.stream.is_between_transactions() {
+            return;
+        }
+        let Some(Read { lsn, rows }) = self.repairs.ready.take_if(reached) else { return };
+        let mut by_place: FxHashMap<usize, Vec<ReadRow>> = FxHashMap::default();
+        for row in rows {
+            by_place.entry(row.place).or_default().push(row);
+        }
+        for (place, rows) in by_place {
+            let title = self.members.get_mut(place).map(|member| member.title.clone());
+            let feed = self.stream.feeds.get_mut(place).and_then(Option::as_mut);
+            let watched =
+                feed.and_then(|feed| Some((feed.watched.take()?, Arc::clone(&feed.sink))));
+            let (Some(title), Some((watched, sink))) = (title, watched) else {
+                let left = "its table left the stream meanwhile";
+                let failed = |row: ReadRow| retried("", row.id, RetryOutcome::Failed, Some(left));
+                self.repairs.done.extend(rows.into_iter().map(failed));
+                continue;
+            };
+            let mut writing = Writing { title, lsn, ..Writing::default() };
+            for row in rows {
+                let changed = watched.get(&row.id).is_none_or(|last| *last >= lsn);
+                writing.take(row, changed);
+            }
+            let batch = Batch {
+                ops: std::mem::take(&mut writing.ops),
+                row_lsn: Some(lsn),
+                ..Batch::default()
+            };
+            // Before anything that the stream brings from here on.
+            let receipt = sink.submit(batch).map_err(|error| error.to_string());
+            let letters = self.letters.clone();
+            self.repairs.writing.spawn(writing.finish(sink, receipt, letters));
+        }
+        self.answer_retry();
+    }
+
+    pub(super) fn written_again(&mut self, retried: Vec<Retried>) {
+        self.repairs.done.extend(retried);
+        self.answer_retry();
+    }
+
+    /// Answers once everything is done.
+    fn answer_retry(&mut self) {
+        let Repairs { reading, ready, writing, done, reply } = &mut self.repairs;
+        if !reading.is_empty() || ready.is_some() || !writing.is_empty() {
+            return;
+        }
+        if let Some(reply) = reply.take() {
+            let _ = reply.send(Ok(std::mem::take(done)));
+        }
+    }
+}
+
+fn retried(table: &str, id: String, outcome: RetryOutcome, reason: Option<&str>) -> Retried {
+    Retried { table: table.to_owned(), id, outcome, reason: reason.map(str::to_owned) }
+}
+
+/// Rows of one table on their way into its index.
+#[derive(Default)]
+struct Writing {
+    title: String,
+    lsn: Lsn,
+    ops: Vec<WriteOp>,
+    /// Of each operation its id, its document, and what it comes to.
+    written: Vec<(String, Option<bytes::Bytes>, RetryOutcome)>,
+    refused: Vec<RefusedRow>,
+    done: Vec<Retried>,
+}
+
+impl Writing {
+    fn take(&mut self, row: ReadRow, changed: bool) {
+        let ReadRow { id, found, .. } = row;
+        if changed {
+            self.done.push(retried(&self.title, id, RetryOutcome::Changed, None));
+            return;
+        }
+        let condition = Condition::None;
+        match found {
+            Found::Document(source) => {
+                self.written.push((id.clone(), Some(source.clone()), RetryOutcome::Indexed));
+                self.ops.push(WriteOp::Upsert { id, source, condition });
+            }
+            Found::Nothing => {
+                self.written.push((id.clone(), None, RetryOutcome::Gone));
+                self.ops.push(WriteOp::Delete { id, condition });
+            }
+            Found::Refused(row) => {
+                self.done.push(retried(&self.title, id, RetryOutcome::Failed, Some(&row.reason)));
+                self.refused.push(row);
+            }
+            Found::Unreadable(reason) => {
+                self.done.push(retried(&self.title, id, RetryOutcome::Failed, Some(&reason)));
+            }
+        }
+    }
+
+    /// Waits for the index, makes it durable, and only then settles the letters.
+    async fn finish(
+        mut self,
+        sink: Arc<dyn Sink>,
+        receipt: Result<Receipt, String>,
+        letters: LetterBox,
+    ) -> Vec<Retried> {
+        let answer = match receipt {
+            Ok(receipt) => match receipt.await {
+                Ok(answer) => answer.map_err(|error| error.to_string()),
+                Err(_) => Err("the index closed without an answer".to_owned()),
+            },
+            Err(error) => Err(error),
+        };
+        let settle = move || {
+            let settled = answer.and_then(|outcome| {
+                sink.flush().map_err(|error| error.to_string())?;
+                letters
+                    .work(|letters| self.settle(outcome, letters))
+                    .map_err(|error| error.to_string())
+            });
+            let reason = settled.err();
+            for (id, ..) in self.written {
+                let failed = RetryOutcome::Failed;
+                self.done.push(retried(&self.title, id, failed, reason.as_deref()));
+            }
+            self.done
+        };
+        // Only a stopping program does not run it: nobody waits for the answer then.
+        tokio::task::spawn_blocking(settle).await.unwrap_or_default()
+    }
+
+    /// Closes the letters of what was written, and renews those of what still cannot be.
+    fn settle(&mut self, outcome: BatchOutcome, letters: &mut DeadLetters) -> Result<()> {
+        let (table, lsn) = (&self.title, self.lsn);
+        for (result, (id, source, good)) in outcome.ops.into_iter().zip(self.written.drain(..)) {
+            let outcome = if result.is_ok() { good } else { RetryOutcome::Failed };
+            let reason = result.err().map(|error| error.to_string());
+            self.done.push(retried(table, id.clone(), outcome, reason.as_deref()));
+            let (table, values) = (table.clone(), values(source.as_ref()));
+            match reason {
+                None => letters.close(&table, &id, lsn)?,
+                Some(reason) => letters.renew(Letter { table, id, lsn, reason, values })?,
+            }
+        }
+        for RefusedRow { id, reason, raw } in self.refused.drain(..) {
+            letters.renew(Letter { table: table.clone(), id, lsn, reason, values: raw })?;
+        }
+        letters.sync()
+    }
+}

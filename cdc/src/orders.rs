@@ -1,0 +1,72 @@
+//! What a pipeline is told while it runs: to stand still, to go on, to begin anew; and what the one
+//! that follows its log is asked to do.
+
+use egret_engine::Lsn;
+use serde::Serialize;
+use tokio::sync::oneshot;
+
+use crate::error::Result;
+
+/// What it is to do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Order {
+    /// To stand still.
+    pub(crate) paused: bool,
+    /// Rises with each order.
+    pub(crate) number: u64,
+}
+
+/// What a pipeline that follows its log is asked to do.
+pub(crate) enum Request {
+    /// To copy a table again, beside the index that searches see.
+    Copy {
+        /// As `schema.table`.
+        table: String,
+        reply: oneshot::Sender<Result<()>>,
+    },
+    /// To read rows again whose letters are open, by table and `_id`.
+    Retry { letters: Vec<(String, String)>, reply: oneshot::Sender<Result<Vec<Retried>>> },
+}
+
+/// What became of a row that was read again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Retried {
+    /// The table, as `schema.table`.
+    pub table: String,
+    /// The row's `_id`.
+    pub id: String,
+    /// What became of it.
+    pub outcome: RetryOutcome,
+    /// Why, where it is still not indexed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// What became of a row that was read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RetryOutcome {
+    /// It is indexed, and its letter closed.
+    Indexed,
+    /// There is no such row any more: its letter is closed.
+    Gone,
+    /// It was changed meanwhile: the log has the last word.
+    Changed,
+    /// It cannot be indexed still.
+    Failed,
+}
+
+/// An open dead letter.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct DeadLetter {
+    /// The table, as `schema.table`.
+    pub table: String,
+    /// The row's `_id`; empty where it has none.
+    pub id: String,
+    /// The position of its transaction, or of the copy.
+    pub lsn: Lsn,
+    /// What is wrong.
+    pub reason: String,
+    /// Its values as they came, where they are not too large.
+    pub values: serde_json::Map<String, serde_json::Value>,
+}

@@ -1,0 +1,196 @@
+//! Rows that could not be indexed: listed, retried, purged, and what becomes of the pipeline where they
+//! are too many.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use egret_cdc::{LetterFilter, PipelineState};
+use egret_tests::postgres::Database;
+use serde_json::json;
+use tokio::task::block_in_place;
+use tokio_postgres::Client;
+
+use crate::following::Following;
+
+const NOTES: &str = "SELECT id::text, to_json(notes)::text FROM notes";
+
+fn of(table: &str, id: &str) -> LetterFilter {
+    LetterFilter { table: Some(table.to_owned()), id: Some(id.to_owned()) }
+}
+
+/// Notes whose codes must be numbers for the index, and are text in the database.
+async fn notes(change: impl FnOnce(&mut egret_cdc::PipelineConfig)) -> Following {
+    let database = Database::create().await;
+    database
+        .execute(
+            "CREATE TABLE notes (id int PRIMARY KEY, code text, body text);
+             ALTER TABLE notes ALTER COLUMN body SET STORAGE EXTERNAL;
+             INSERT INTO notes SELECT n, CASE WHEN n % 10 = 0 THEN 'x' || n ELSE n::text END,
+                 repeat('la', 2000) FROM generate_series(1, 100) AS n",
+        )
+        .await;
+    let declared = json!({"table": "notes",
+        "mappings": {"properties": {"code": {"type": "integer"}}}});
+    Following::follow(database, |config| {
+        config.documents = vec![serde_json::from_value(declared).unwrap()];
+        change(config);
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn letters_are_listed_retried_and_closed() {
+    let following = notes(|_| {}).await;
+    following.streams().await;
+    following.lists(10).await;
+    let pipeline = following.pipeline();
+    let page = |filter: &LetterFilter, from, size| {
+        let (count, page) = block_in_place(|| pipeline.dead_letters(filter, from, size)).unwrap();
+        let ids: Vec<String> = page.iter().map(|letter| letter.id.clone()).collect();
+        (count, ids.join(","))
+    };
+    let all = LetterFilter::default();
+    assert_eq!(page(&all, 0, 3), (10, "10,100,20".to_owned()));
+    assert_eq!(page(&all, 9, 3), (10, "90".to_owned()));
+    assert_eq!(page(&of("public.notes", "20"), 0, 3), (1, "20".to_owned()));
+    assert_eq!(page(&of("public.other", "20"), 0, 3).0, 0);
+    let (_, letters) =
+        block_in_place(|| pipeline.dead_letters(&of("public.notes", "20"), 0, 1)).unwrap();
+    assert!(letters[0].reason.contains("code"), "{:?}", letters[0]);
+    assert_eq!(letters[0].values["code"], "x20");
+
+    // Nothing has changed: nothing is indexed, and the letters stay.
+    let summary = pipeline.retry(&all).await.unwrap();
+    assert_eq!((summary.retried, summary.failed, summary.failures.len()), (10, 10, 10));
+    following.lists(10).await;
+    // After a change of the mapping the rows are indexed as they are.
+    let lenient = json!({"properties": {"code": {"type": "integer", "ignore_malformed": true}}});
+    following.put_mapping("notes", &lenient);
+    let summary = pipeline.retry(&of("public.notes", "20")).await.unwrap();
+    assert_eq!((summary.retried, summary.indexed), (1, 1));
+    following.lists(9).await;
+    let summary = pipeline.retry(&all).await.unwrap();
+    assert_eq!((summary.retried, summary.indexed, summary.failed), (9, 9, 0), "{summary:?}");
+    following.lists(0).await;
+    following.shows(&["notes"]).await;
+    following.equals("notes", NOTES).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn later_changes_close_letters_and_purged_ones_are_forgotten() {
+    let mut following = notes(|_| {}).await;
+    following.streams().await;
+    following.lists(10).await;
+    let changes =
+        "BEGIN; UPDATE notes SET code = '7' WHERE id = 10; DELETE FROM notes WHERE id = 20; COMMIT";
+    following.execute(changes, &["notes"]).await;
+    following.lists(8).await;
+    let purge =
+        |filter: &LetterFilter| block_in_place(|| following.pipeline().purge(filter)).unwrap();
+    assert_eq!(purge(&of("public.notes", "30")), 1);
+    assert_eq!(purge(&of("public.notes", "30")), 0);
+    following.stop().await;
+    following.resume();
+    following.streams().await;
+    following.lists(7).await;
+    let purged = block_in_place(|| following.pipeline().purge(&LetterFilter::default())).unwrap();
+    assert_eq!(purged, 7);
+    following.lists(0).await;
+    let good = format!("{NOTES} WHERE code !~ 'x'");
+    following.equals("notes", &good).await;
+}
+
+/// Mends, breaks and removes the notes that had letters, until told to end; how many changes.
+async fn change_until(writer: Client, ended: Arc<AtomicBool>) -> u64 {
+    let mut turn = 0;
+    while !ended.load(Ordering::Relaxed) {
+        let id = turn % 10 * 10 + 10;
+        let code = ["'bad'", "'12'", "'34'"][usize::try_from(turn % 3).unwrap()];
+        let statement = if turn % 7 == 6 {
+            format!("DELETE FROM notes WHERE id = {id}")
+        } else {
+            format!(
+                "INSERT INTO notes VALUES ({id}, {code}, 'turn {turn}')
+                 ON CONFLICT (id) DO UPDATE SET code = {code}, body = 'turn {turn}'"
+            )
+        };
+        writer.batch_execute(&statement).await.unwrap();
+        turn += 1;
+    }
+    turn
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retries_under_load_never_bring_back_an_older_row() {
+    let following = notes(|_| {}).await;
+    following.streams().await;
+    following.lists(10).await;
+    let writer = following.database.connect().await;
+    let ended = Arc::new(AtomicBool::new(false));
+    let writing = tokio::spawn(change_until(writer, Arc::clone(&ended)));
+    let mut retried = 0;
+    for _ in 0..20 {
+        retried += following.pipeline().retry(&LetterFilter::default()).await.unwrap().retried;
+    }
+    ended.store(true, Ordering::Relaxed);
+    assert!(writing.await.unwrap() > 20 && retried > 0);
+    following.shows(&["notes"]).await;
+    let bad = "SELECT count(*) FROM notes WHERE code !~ '^[0-9]+$'";
+    let bad: i64 = following.database.client().query_one(bad, &[]).await.unwrap().get(0);
+    following.lists(u64::try_from(bad).unwrap()).await;
+    following.equals("notes", &format!("{NOTES} WHERE code ~ '^[0-9]+$'")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_many_letters_stop_the_pipeline_until_somebody_has_looked() {
+    let following = notes(|config| config.max_dead_letters = 11).await;
+    following.streams().await;
+    following.lists(10).await;
+    following.execute("UPDATE notes SET code = 'bad' WHERE id = 1", &["notes"]).await;
+    following.lists(11).await;
+    following.database.execute("UPDATE notes SET code = 'bad' WHERE id = 2").await;
+    following.reaches(PipelineState::Refused).await;
+    let reason = following.pipeline().status().reason.unwrap();
+    assert!(reason.contains("max_dead_letters"), "{reason}");
+    following.lists(12).await;
+    following.pipeline().restart().await.unwrap();
+    following.reaches(PipelineState::Refused).await;
+    // Nothing is lost by going on once there is room again.
+    let purged = block_in_place(|| following.pipeline().purge(&of("public.notes", "10"))).unwrap();
+    assert_eq!(purged, 1);
+    following.pipeline().restart().await.unwrap();
+    following.streams().await;
+    following.shows(&["notes"]).await;
+    following.lists(11).await;
+    assert!(following.document("notes", "2").is_none());
+    following.execute("UPDATE notes SET code = '1', body = 'new'", &["notes"]).await;
+    following.lists(0).await;
+    following.equals("notes", NOTES).await;
+}
+
+/// Values that are stored out of line and did not change are not in the log.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_come_back_are_read_whole() {
+    let database = Database::create().await;
+    database
+        .execute(
+            "CREATE TABLE notes (id int PRIMARY KEY, gone bool, body text);
+             ALTER TABLE notes ALTER COLUMN body SET STORAGE EXTERNAL;
+             INSERT INTO notes SELECT n, n % 2 = 0, repeat('la', 3000) FROM generate_series(1, 40) AS n",
+        )
+        .await;
+    let following = Following::follow(database, |config| {
+        let declared = json!({"table": "notes", "soft_delete": "gone", "exclude": ["gone"]});
+        config.documents = vec![serde_json::from_value(declared).unwrap()];
+    });
+    following.streams().await;
+    let notes = "SELECT id::text, json_build_object('id', id, 'body', body)::text FROM notes
+                 WHERE gone IS NOT TRUE";
+    following.equals("notes", notes).await;
+    following.execute("UPDATE notes SET gone = NOT gone", &["notes"]).await;
+    following
+        .comes_to("the rows are read again", |status| {
+            status.dead_letters == 0 && following.count("notes") == 20
+        })
+        .await;
+    following.equals("notes", notes).await;
+}
