@@ -112,6 +112,25 @@ impl Index {
         Self { shared: Shared::new(identity, recovered, background) }
     }
 
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// The newest state of a document in whatever serves this index by now.
+    #[cfg(test)]
+    pub(crate) fn serving_document(&self, id: &str) -> Option<StoredDocument> {
+        Self { shared: self.serving() }.document(id).ok()?
+    }
+
+    /// What serves this index by now: a rebuild may have put another folder in its place.
+    fn serving(&self) -> Arc<Shared> {
+        let mut serving = Arc::clone(&self.shared);
+        while let Some(other) = serving.queue.moved() {
+            serving = other;
+        }
+        serving
+    }
+
     /// Ends the writer.
     pub(crate) fn close(&self, flush: bool) -> Result<()> {
         self.named(self.shared.close(flush))
@@ -158,8 +177,9 @@ impl Index {
 
     /// Goes on under other settings. Blocking.
     pub(crate) fn set_settings(&self, settings: IndexSettings) -> Result<()> {
-        self.shared.identity.settings.store(Arc::new(settings));
-        self.named(self.shared.ask(Message::Settings))
+        let serving = self.serving();
+        serving.identity.settings.store(Arc::new(settings));
+        self.named(serving.ask(Message::Settings))
     }
 
     /// Its mapping now.
@@ -171,7 +191,7 @@ impl Index {
     /// Returns when the mapping is durable. Blocking.
     pub fn put_mapping(&self, addition: &Value) -> Result<()> {
         let addition = addition.clone();
-        self.named(self.shared.ask(|reply| Message::PutMapping(addition, reply)))
+        self.named(self.shared.put_mapping(addition))
     }
 
     /// Hands a batch to the writer, which applies batches in the order of these calls. Waits while
@@ -206,18 +226,23 @@ impl Index {
 
     /// Publishes what was applied before this call. Blocking.
     pub fn refresh(&self) -> Result<()> {
-        self.named(self.shared.ask(Message::Refresh))
+        self.named(self.serving().ask(Message::Refresh))
     }
 
     /// Makes durable what was applied before this call; publishes it too. Blocking.
     pub fn flush(&self) -> Result<()> {
+        self.named(self.serving().ask(Message::Flush))
+    }
+
+    /// As [`Self::flush`], of this folder whether or not it serves the index.
+    pub(crate) fn flush_folder(&self) -> Result<()> {
         self.named(self.shared.ask(Message::Flush))
     }
 
     /// Merges the segments that there are now, as is asked; publishes the outcome. Returns when that
     /// is done. Blocking, for as long as the merges take.
     pub fn force_merge(&self, how: ForceMerge) -> Result<()> {
-        self.named(self.shared.ask(|reply| Message::ForceMerge(how, reply)))
+        self.named(self.serving().ask(|reply| Message::ForceMerge(how, reply)))
     }
 
     /// The published state.

@@ -73,6 +73,7 @@ impl App {
             pipelines: Arc::new(pipelines),
             identity,
         });
+        crate::kept::watch(&app);
         if app.metrics.is_some() {
             sampler::start(&app)?;
         }

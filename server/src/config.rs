@@ -102,6 +102,8 @@ pub struct EngineConfig {
     pub segments_before_refusal: usize,
     /// How long a write waits for merges at most.
     pub max_write_wait_ms: u64,
+    /// How long the folder from before a rebuild is kept, unless the request says otherwise.
+    pub keep_rebuilt_ms: u64,
     /// Deleting or closing indexes by a pattern or `_all` is refused
     /// (`action.destructive_requires_name`).
     pub destructive_requires_name: bool,
@@ -250,6 +252,7 @@ impl Default for EngineConfig {
             segments_before_wait: limits.segments_before_wait,
             segments_before_refusal: limits.segments_before_refusal,
             max_write_wait_ms: 30_000,
+            keep_rebuilt_ms: 3_600_000,
             destructive_requires_name: false,
         }
     }

@@ -15,6 +15,7 @@ pub mod dialect;
 pub mod error;
 mod http;
 mod identity;
+mod kept;
 mod pipelines;
 mod pools;
 mod progress;

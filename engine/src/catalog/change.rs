@@ -8,7 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use parking_lot::MutexGuard;
 use serde_json::Value;
 
-use super::model::{Catalog, IndexEntry, IndexState, Replacement};
+use super::model::{Catalog, IndexEntry, IndexState};
 use super::template::merge_mappings;
 use super::{Engine, Handle, alias, damaged, format, identity, name, not_found};
 use crate::error::{Error, ErrorKind, Result};
@@ -64,7 +64,7 @@ impl Engine {
         next.indexes.insert(name.to_owned(), entry);
         alias::check(&next)?;
         let home = self.home(&identity.uuid);
-        let recovered = writer::create(home, &identity, mapping, &self.budget)?;
+        let recovered = writer::create(home, &identity, mapping, &self.budget, 0)?;
         self.write(&changing, &next).map_err(|failure| failure.error)?;
         let index = Arc::new(Index::new(identity, recovered, Arc::clone(&self.background)));
         let mut served = self.served.write();
@@ -109,22 +109,31 @@ impl Engine {
             }
             return Err(error);
         }
-        let (before, mut gone, mut replacements) = {
+        let (before, mut gone, others) = {
             let mut served = self.served.write();
             let before = std::mem::replace(&mut served.catalog, Arc::new(next));
             let gone: Vec<_> = removed.iter().map(|it| served.handles.remove(it)).collect();
-            let replacements: Vec<_> =
-                removed.iter().map(|it| served.replacements.remove(it)).collect();
-            (before, gone.into_iter(), replacements.into_iter())
+            let mut others: Vec<Arc<Index>> = Vec::new();
+            for name in removed {
+                others.extend(served.replacements.remove(name));
+                others.extend(served.kept.remove(name));
+            }
+            (before, gone.into_iter(), others)
         };
         for name in removed {
-            let (handle, replacement) = (gone.next().flatten(), replacements.next().flatten());
+            let handle = gone.next().flatten();
             let Some(entry) = before.indexes.get(name) else { continue };
-            if let Some(Replacement { uuid, .. }) = &entry.replacement {
-                self.remove_index(replacement.as_deref(), uuid);
-            }
             let running = handle.as_ref().and_then(Handle::running);
             self.remove_index(running.map(|index| &**index), &entry.uuid);
+            // Beside it, what could not be opened.
+            let beside = entry.replacement.as_ref().map(|replacement| &replacement.uuid);
+            let beside = beside.into_iter().chain(entry.kept.as_ref().map(|kept| &kept.uuid));
+            for uuid in beside.filter(|uuid| others.iter().all(|other| other.uuid() != *uuid)) {
+                self.remove_index(None, uuid);
+            }
+        }
+        for other in others {
+            self.remove_index(Some(&other), other.uuid());
         }
         Ok(())
     }
@@ -152,6 +161,7 @@ impl Engine {
                 let handle = served.handles.insert(name.clone(), damaged);
                 gone.extend(handle.as_ref().and_then(Handle::running).cloned());
                 gone.extend(served.replacements.remove(name));
+                gone.extend(served.kept.remove(name));
             }
         }
         for index in gone {
@@ -167,6 +177,14 @@ impl Engine {
         let changing = self.changing.lock();
         let mut next = self.next()?;
         alias::refuse_followed(&next, name)?;
+        if self.replacement(name).is_some() {
+            let message = format!("index [{name}] is being rebuilt");
+            return Err(Error::new(ErrorKind::InvalidArgument, message).with_index(name));
+        }
+        if next.indexes.get(name).is_some_and(|entry| entry.kept.is_some()) {
+            self.drop_kept_folder(&changing, name)?;
+            next = self.next()?;
+        }
         let entry = next.indexes.get_mut(name).ok_or_else(|| not_found(name))?;
         if entry.state == IndexState::Closed {
             return Ok(());
@@ -283,6 +301,7 @@ fn entry_of(
         settings: layers.settings.given(),
         aliases: layers.aliases,
         replacement: None,
+        kept: None,
     };
     Ok((entry, mapping))
 }

@@ -75,7 +75,9 @@ impl DataFolder {
         let replacements = catalog.indexes.values().filter_map(|entry| entry.replacement.as_ref());
         let replacements = replacements.map(|replacement| replacement.uuid.as_str());
         let entries = catalog.indexes.values().map(|entry| entry.uuid.as_str());
-        let named: HashSet<&str> = entries.chain(replacements).collect();
+        let kept = catalog.indexes.values().filter_map(|entry| entry.kept.as_ref());
+        let kept = kept.map(|kept| kept.uuid.as_str());
+        let named: HashSet<&str> = entries.chain(replacements).chain(kept).collect();
         for name in self.disk.list(&folder).unwrap_or_default() {
             if !named.contains(name.as_str()) {
                 check.harmless("folder", &folder.join(name), "belongs to no index");
@@ -97,6 +99,15 @@ impl DataFolder {
                 disk.remove_folder(&folder)
             });
         }
+        if let Some(kept) = &entry.kept {
+            check.begin(format!("index [{name}] from before its rebuild"));
+            let mark = check.mark();
+            let folder = self.folder.join(INDEXES).join(&kept.uuid);
+            check_index(check, &folder, &kept.uuid, followed);
+            check.settle(mark, "it is dropped: the rebuild cannot be rolled back", |_| {
+                self.change(|catalog| forget_kept(catalog, name))
+            });
+        }
         let Some(replacement) = &entry.replacement else { return };
         check.begin(format!("replacement of index [{name}]"));
         let mark = check.mark();
@@ -116,6 +127,12 @@ impl DataFolder {
         change(&mut catalog);
         format::replace(&*self.disk, &self.folder, &catalog, &catalog)
             .map_err(|failure| io::Error::other(failure.error))
+    }
+}
+
+fn forget_kept(catalog: &mut Catalog, name: &str) {
+    if let Some(entry) = catalog.indexes.get_mut(name) {
+        entry.kept = None;
     }
 }
 

@@ -118,8 +118,10 @@ fn upgrade(first: First) -> Catalog {
     let entry = |entry: FirstEntry| {
         let FirstEntry { name, uuid, pipeline, created_ms, settings } = entry;
         let (state, aliases) = (IndexState::Open, BTreeMap::new());
-        let replacement = None;
-        (name, IndexEntry { uuid, pipeline, created_ms, state, settings, aliases, replacement })
+        let (replacement, kept) = (None, None);
+        let entry =
+            IndexEntry { uuid, pipeline, created_ms, state, settings, aliases, replacement, kept };
+        (name, entry)
     };
     let mut indexes: BTreeMap<String, IndexEntry> = first.indexes.into_iter().map(entry).collect();
     for FirstEntry { name, uuid, created_ms, .. } in first.replacements {

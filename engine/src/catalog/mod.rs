@@ -20,6 +20,7 @@ mod format;
 mod model;
 mod name;
 pub mod pattern;
+mod rebuild;
 mod replacement;
 pub mod resolve;
 mod template;
@@ -35,7 +36,8 @@ use egret_aof::disk::{Disk, create_folder_durably};
 use parking_lot::{Mutex, RwLock};
 
 pub use self::alias::{Alias, AliasAction};
-pub use self::model::{Catalog, IndexEntry, IndexState, Replacement};
+pub use self::model::{Catalog, IndexEntry, IndexState, Kept, Replacement};
+pub use self::rebuild::{Rebuild, keep_until_ms};
 pub use self::template::{ComponentTemplate, IndexTemplate, LegacyTemplate, Template};
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::Index;
@@ -84,6 +86,8 @@ struct Served {
     handles: BTreeMap<String, Handle>,
     /// Indexes that are filled to take the place of the one of their name.
     replacements: BTreeMap<String, Arc<Index>>,
+    /// What indexes were before they were rebuilt; these get every change still.
+    kept: BTreeMap<String, Arc<Index>>,
     /// The engine has been closed: nothing changes any more.
     ended: bool,
 }
@@ -146,7 +150,9 @@ impl Engine {
         }
         let replacements = engine.open_replacements(&catalog);
         let catalog = Arc::new(catalog);
-        *engine.served.write() = Served { catalog, handles, replacements, ended: false };
+        let kept = BTreeMap::new();
+        *engine.served.write() = Served { catalog, handles, replacements, kept, ended: false };
+        engine.open_kept()?;
         Ok(engine)
     }
 
@@ -169,6 +175,7 @@ impl Engine {
         let named: HashSet<&str> = entries()
             .map(|entry| entry.uuid.as_str())
             .chain(replacements.map(|replacement| replacement.uuid.as_str()))
+            .chain(entries().filter_map(|entry| Some(entry.kept.as_ref()?.uuid.as_str())))
             .collect();
         for name in self.disk.list(&folder)? {
             if !named.contains(name.as_str()) {
@@ -264,7 +271,9 @@ impl Engine {
         {
             let mut served = self.served.write();
             served.ended = true;
+            // After those that hand on their changes to them.
             indexes.extend(served.replacements.values().cloned());
+            indexes.extend(served.kept.values().cloned());
         }
         let results: Vec<Result<()>> = indexes.iter().map(|index| index.close(flush)).collect();
         results.into_iter().collect()

@@ -42,6 +42,21 @@ pub struct IndexEntry {
     /// The folder that is being filled to take the place of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replacement: Option<Replacement>,
+    /// The folder from before its last rebuild, as long as it can be gone back to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<Kept>,
+}
+
+/// A folder that an index had before, which still gets every change.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kept {
+    /// The folder.
+    pub uuid: String,
+    /// Milliseconds since 1970 when it was made.
+    pub created_ms: i64,
+    /// Milliseconds since 1970 when it goes.
+    pub until_ms: i64,
 }
 
 /// A second folder of an index, which is to become its only one.

@@ -46,9 +46,9 @@ impl Engine {
         let created_ms = jiff::Timestamp::now().as_millisecond();
         let replacement = Replacement { uuid: new_uuid(), created_ms, settings };
         let earlier = entry.replacement.replace(replacement.clone());
-        let identity = identity(name, &entry.replaced_by(replacement)).map_err(named)?;
+        let identity = identity(name, &entry.replaced_by(&replacement)).map_err(named)?;
         let recovered =
-            writer::create(self.home(&identity.uuid), &identity, mapping, &self.budget)?;
+            writer::create(self.home(&identity.uuid), &identity, mapping, &self.budget, 0)?;
         self.write(&changing, &next).map_err(|failure| failure.error)?;
         let index = Arc::new(Index::new(identity, recovered, Arc::clone(&self.background)));
         let handle = {
@@ -80,7 +80,7 @@ impl Engine {
             return Err(Error::new(ErrorKind::InvalidArgument, message).with_index(name));
         };
         let old = entry.uuid.clone();
-        *entry = entry.replaced_by(replacement);
+        *entry = entry.replaced_by(&replacement);
         if let Err(format::Failure { error, in_doubt }) = self.write(&changing, &next) {
             if in_doubt {
                 self.abandon(&BTreeSet::from([name.to_owned()]));
@@ -121,7 +121,7 @@ impl Engine {
     pub(super) fn open_replacements(&self, catalog: &Catalog) -> BTreeMap<String, Arc<Index>> {
         let mut opened = BTreeMap::new();
         for (name, entry) in &catalog.indexes {
-            let Some(replacement) = entry.replacement.clone() else { continue };
+            let Some(replacement) = &entry.replacement else { continue };
             match self.open_folder(name, &entry.replaced_by(replacement), &|_| ()) {
                 Ok(index) => drop(opened.insert(name.clone(), index)),
                 Err(error) => {
@@ -135,10 +135,14 @@ impl Engine {
 
 impl IndexEntry {
     /// This entry with another folder.
-    fn replaced_by(&self, replacement: Replacement) -> Self {
-        let Replacement { uuid, created_ms, settings } = replacement;
-        let state = IndexState::Open;
-        let settings = settings.unwrap_or_else(|| self.settings.clone());
-        Self { uuid, created_ms, state, settings, replacement: None, ..self.clone() }
+    fn replaced_by(&self, replacement: &Replacement) -> Self {
+        let settings = replacement.settings.clone().unwrap_or_else(|| self.settings.clone());
+        Self { settings, ..self.in_folder(&replacement.uuid, replacement.created_ms) }
+    }
+
+    /// This entry of an open index with another folder and no more of them.
+    pub(super) fn in_folder(&self, uuid: &str, created_ms: i64) -> Self {
+        let (uuid, state) = (uuid.to_owned(), IndexState::Open);
+        Self { uuid, created_ms, state, replacement: None, kept: None, ..self.clone() }
     }
 }

@@ -22,6 +22,7 @@ pub(crate) mod forced;
 pub mod limits;
 mod merge;
 pub(crate) mod merge_counts;
+pub(crate) mod mirror;
 mod parallel;
 mod plan;
 pub(crate) mod pressure;

@@ -15,6 +15,7 @@ use super::background::Background;
 use super::directory::SegmentFiles;
 use super::forced::ForceMerge;
 use super::merge_counts::MergeCounts;
+use super::mirror::Mirroring;
 use super::pressure::Pressure;
 use super::settings::IndexSettings;
 use super::state::FinishedMerge;
@@ -110,6 +111,7 @@ pub(crate) enum Message {
     Refresh(Sender<Result<()>>),
     Flush(Sender<Result<()>>),
     ForceMerge(ForceMerge, Sender<Result<()>>),
+    Mirroring(Mirroring),
     /// After a failure in a followed index: go on from the last commit.
     Resume(Sender<Result<()>>),
     /// End; with a flush or without one.
@@ -131,45 +133,110 @@ pub(crate) struct Queue {
     pub(super) receiver: Receiver<Message>,
     /// Bounded by what may be under way: one flush and two merges.
     pub(super) events: (Sender<Event>, Receiver<Event>),
-    /// Bytes of sources in the queue, `None` once it is closed. Guards the number; waiters sleep on
-    /// `room`.
-    bytes: Mutex<Option<usize>>,
-    room: Condvar,
+    /// What batches must pass. Guards only that; waiters sleep on `passable`.
+    gate: Mutex<Gate>,
+    passable: Condvar,
+}
+
+/// Where batches go that are handed to an index.
+struct Gate {
+    door: Door,
+    /// Bytes of sources in the queue.
+    bytes: usize,
+    /// Batches that have passed and are not in the queue yet.
+    passing: usize,
+}
+
+enum Door {
+    Open,
+    /// They wait: another index may be about to take this one's place.
+    Shut,
+    /// To the index that has taken its place.
+    Moved(Arc<Shared>),
+    Closed,
 }
 
 impl Queue {
     pub(super) fn new() -> Self {
         let (sender, receiver) = bounded(QUEUE_BATCHES);
-        let (bytes, room) = (Mutex::new(Some(0)), Condvar::new());
-        Self { sender, receiver, events: unbounded(), bytes, room }
+        let gate = Mutex::new(Gate { door: Door::Open, bytes: 0, passing: 0 });
+        Self { sender, receiver, events: unbounded(), gate, passable: Condvar::new() }
     }
 
-    /// Waits for room for a batch's bytes.
-    pub(super) fn reserve(&self, bytes: usize) -> Result<()> {
-        let mut queued = self.bytes.lock();
+    /// Waits for room for a batch's bytes; [`Queue::passed`] must follow. An index is returned that
+    /// has taken this one's place: the batch belongs there.
+    pub(super) fn reserve(&self, bytes: usize) -> Result<Option<Arc<Shared>>> {
+        let mut gate = self.gate.lock();
         loop {
-            match &mut *queued {
-                None => return Err(closed()),
-                Some(queued) if *queued == 0 || *queued + bytes <= QUEUE_BYTES => {
-                    *queued += bytes;
-                    return Ok(());
+            match &gate.door {
+                Door::Closed => return Err(closed()),
+                Door::Moved(to) => return Ok(Some(Arc::clone(to))),
+                Door::Open if gate.bytes == 0 || gate.bytes + bytes <= QUEUE_BYTES => {
+                    gate.bytes += bytes;
+                    gate.passing += 1;
+                    return Ok(None);
                 }
-                Some(_) => self.room.wait(&mut queued),
+                Door::Open | Door::Shut => self.passable.wait(&mut gate),
             }
         }
     }
 
-    pub(super) fn release(&self, bytes: usize) {
-        if let Some(queued) = &mut *self.bytes.lock() {
-            *queued = queued.saturating_sub(bytes);
-        }
-        self.room.notify_all();
+    /// A batch that was reserved for is in the queue, or will not be.
+    pub(super) fn passed(&self) {
+        self.gate.lock().passing -= 1;
+        self.passable.notify_all();
     }
 
-    /// Nobody waits for room any more.
+    pub(super) fn release(&self, bytes: usize) {
+        let mut gate = self.gate.lock();
+        gate.bytes = gate.bytes.saturating_sub(bytes);
+        drop(gate);
+        self.passable.notify_all();
+    }
+
+    /// Lets no more batches pass; afterwards all that have are in the queue.
+    pub(crate) fn shut(&self) {
+        let mut gate = self.gate.lock();
+        if matches!(gate.door, Door::Open) {
+            gate.door = Door::Shut;
+        }
+        while gate.passing > 0 {
+            self.passable.wait(&mut gate);
+        }
+    }
+
+    /// Lets batches pass again.
+    pub(crate) fn open(&self) {
+        let mut gate = self.gate.lock();
+        if !matches!(gate.door, Door::Closed) {
+            gate.door = Door::Open;
+        }
+        drop(gate);
+        self.passable.notify_all();
+    }
+
+    /// Sends batches to another index from here on.
+    pub(crate) fn move_to(&self, other: &Arc<Shared>) {
+        self.gate.lock().door = Door::Moved(Arc::clone(other));
+        self.passable.notify_all();
+    }
+
+    /// Where batches go by now, if another index has taken this one's place.
+    pub(crate) fn moved(&self) -> Option<Arc<Shared>> {
+        match &self.gate.lock().door {
+            Door::Moved(to) => Some(Arc::clone(to)),
+            _ => None,
+        }
+    }
+
+    /// Nobody waits any more.
     pub(super) fn close(&self) {
-        *self.bytes.lock() = None;
-        self.room.notify_all();
+        let mut gate = self.gate.lock();
+        if !matches!(gate.door, Door::Moved(_)) {
+            gate.door = Door::Closed;
+        }
+        drop(gate);
+        self.passable.notify_all();
     }
 
     pub(super) fn send(&self, message: Message) -> Result<()> {

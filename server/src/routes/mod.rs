@@ -23,6 +23,7 @@ mod msearch;
 mod page;
 mod pit;
 mod prometheus;
+mod rebuild;
 mod resolve;
 mod root;
 mod scroll;
@@ -140,6 +141,7 @@ fn indexes() -> Router<Arc<App>> {
         .route("/_flush", get(maintenance::flush_all).post(maintenance::flush_all))
         .route("/_forcemerge", post(maintenance::force_merge_all))
         .route("/{index}/_forcemerge", post(maintenance::force_merge))
+        .route("/{index}/_rebuild", get(rebuild::status).post(rebuild::rebuild))
         .route("/_segments", get(segments::all))
         .route("/{index}/_segments", get(segments::of))
         .route("/_stats", get(stats::all))

@@ -6,6 +6,7 @@ mod growth;
 mod merging;
 mod model;
 mod power;
+mod rebuild;
 mod replacement;
 mod replay;
 mod spooled;

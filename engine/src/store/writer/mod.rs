@@ -7,6 +7,7 @@
 
 mod flush;
 mod merges;
+mod mirror;
 mod publish;
 mod recover;
 mod spooled;
@@ -32,6 +33,7 @@ use self::thread::Then;
 use super::budget::Share;
 use super::builder::guarded;
 use super::forced::Forced;
+use super::mirror::Mirror;
 use super::plan::{AppliedBatch, Change, Circumstances, apply};
 use super::shared::{Event, Message, Shared, source_bytes};
 use super::state::Store;
@@ -76,6 +78,10 @@ pub(crate) struct Writer {
     forced: VecDeque<Forced>,
     /// When documents last changed, until merges have been looked for that wait for idleness.
     changed_at: Option<Instant>,
+    /// Another index that gets every change.
+    mirror: Option<Mirror>,
+    /// Why that ended of itself.
+    mirror_lost: Option<String>,
     /// Why it takes no writes until it is told to resume.
     failed: Option<String>,
 }
@@ -100,6 +106,7 @@ impl Writer {
             }
             Message::Flush(reply) => self.flush_for(shared, reply),
             Message::ForceMerge(how, reply) => self.force_merge(shared, how, reply),
+            Message::Mirroring(asked) => self.handle_mirroring(shared, asked),
             Message::Resume(reply) => {
                 let result = if self.failed.is_some() { self.reset(shared) } else { Ok(()) };
                 tell(&reply, result);
@@ -248,6 +255,8 @@ impl Writer {
                 remember(&mut recent, &applied.changes);
             }
         }
+        let changed: Vec<&AppliedBatch> = done.iter().map(|(_, applied, _)| applied).collect();
+        self.hand_on(shared, &changed);
         self.advanced(shared);
         // Whoever has an answer finds it in the positions.
         self.show(shared);
@@ -304,6 +313,7 @@ impl Writer {
         if merged == *self.store.mapping {
             return Ok(false);
         }
+        self.hand_on_mapping(addition)?;
         self.store.grow(merged)?;
         shared.view.lock().mapping = Arc::clone(&self.store.mapping);
         if let Some(log) = &mut self.log {
@@ -321,7 +331,11 @@ impl Writer {
     /// already sent follow one that is lost.
     fn fail(&mut self, shared: &Arc<Shared>, why: &str) {
         tracing::error!(index = %shared.identity.name, why, "the writer goes back to its last commit");
+        let mirrored = self.mirror.is_some();
         let result = self.reset(shared);
+        if mirrored {
+            (self.mirror, self.mirror_lost) = (None, Some(why.to_owned()));
+        }
         if let Err(error) = result {
             self.failed = Some(format!("{why}; then: {error}"));
         } else if shared.identity.pipeline.is_some() {

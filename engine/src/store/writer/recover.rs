@@ -45,12 +45,13 @@ pub(crate) struct Recovered {
     pub(crate) positions: Positions,
 }
 
-/// Makes the folder of a new index.
+/// Makes the folder of a new index, whose first term comes after this one.
 pub(crate) fn create(
     home: Home,
     identity: &Identity,
     mapping: Mapping,
     budget: &Arc<Budget>,
+    term: u64,
 ) -> Result<Recovered> {
     let Home { disk, folder } = &home;
     create_folder_durably(&**disk, folder)?;
@@ -58,8 +59,8 @@ pub(crate) fn create(
     let meta = store.meta(&FxHashMap::default())?;
     let commit = Commit {
         index_uuid: identity.uuid.clone(),
-        term: 0,
-        generation: Generation { term: 1, number: 0 },
+        term,
+        generation: Generation { term: term + 1, number: 0 },
         next_seq_no: SeqNo(0),
         next_delete_stamp: 1,
         checkpoint: None,
@@ -151,6 +152,8 @@ fn open_with(
         merges_due: None,
         forced: VecDeque::new(),
         changed_at: Some(Instant::now()),
+        mirror: None,
+        mirror_lost: None,
         failed: None,
     };
     Ok(Recovered { writer: Box::new(writer), snapshot, view, positions })

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, select};
+use serde_json::Value;
 use tokio::sync::oneshot;
 
 use super::{Writer, tell};
@@ -50,12 +51,35 @@ impl Shared {
             let message = "spooled operations are for an index that follows a pipeline";
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
-        self.wake()?;
-        self.pressure.admit(self.identity.pipeline.is_none())?;
-        self.queue.reserve(source_bytes(&batch))?;
+        let to = self.enter(Some(source_bytes(&batch)))?;
         let (reply, receipt) = oneshot::channel();
-        self.send(Message::Write(batch, reply))?;
+        let sent = to.send(Message::Write(batch, reply));
+        to.queue.passed();
+        sent?;
         Ok(receipt)
+    }
+
+    /// The index that batches go to by now, with room for one of so many bytes; `Queue::passed` must
+    /// follow.
+    fn enter(self: &Arc<Self>, bytes: Option<usize>) -> Result<Arc<Self>> {
+        let mut to = Arc::clone(self);
+        loop {
+            if bytes.is_some() {
+                to.pressure.admit(to.identity.pipeline.is_none())?;
+            }
+            match to.queue.reserve(bytes.unwrap_or_default())? {
+                Some(moved) => to = moved,
+                None => return Ok(to),
+            }
+        }
+    }
+
+    /// Adds to the mapping, of the folder that batches go to.
+    pub(crate) fn put_mapping(self: &Arc<Self>, addition: Value) -> Result<()> {
+        let to = self.enter(None)?;
+        let result = to.ask(|reply| Message::PutMapping(addition, reply));
+        to.queue.passed();
+        result
     }
 
     /// Sends a message that is answered, and waits.
@@ -181,6 +205,7 @@ impl Writer {
                     super::answer(reply, Err(closed()));
                 }
                 Message::Advance(_) => {}
+                Message::Mirroring(asked) => asked.refuse(),
                 Message::PutMapping(_, reply)
                 | Message::Settings(reply)
                 | Message::Refresh(reply)
