@@ -18,10 +18,14 @@ bench: ## Measure against tantivy called directly (ARGS="--docs 100000": see --h
 	cargo build --release --locked --package egret-server --bin egret
 	cargo run --release --locked --package egret-tests --bin egret-bench -- $(ARGS)
 
-chaos: ## Kill egret in RUNS=100 more runs of the campaign, from SEED=1
+chaos: ## Kill egret, PostgreSQL and the network in RUNS=100 more runs, from SEED=1
 	@scripts/ensure-postgres.sh
 	CHAOS_SEED=$(or $(SEED),1) CHAOS_RUNS=$(or $(RUNS),100) \
 		cargo test --package egret-tests --locked --test chaos -- --nocapture
+
+versions: ## Test change capture on other PostgreSQLs (VERSIONS="14 16 17 18", FILTER=names)
+	@scripts/ensure-postgres.sh
+	FILTER="$(FILTER)" scripts/test-versions.sh $(VERSIONS)
 
 powercut: ## Cut the power in RUNS=1000 more runs of each campaign, from SEED=1
 	@scripts/ensure-postgres.sh
@@ -32,4 +36,4 @@ faults: ## Let the disk fail in RUNS=1000 more lives of an index, from SEED=1
 	FAULT_SEED=$(or $(SEED),1) FAULT_RUNS=$(or $(RUNS),1000) \
 		cargo test --package egret-engine --locked store::tests:: -- --nocapture
 
-.PHONY: help demo test bench chaos powercut faults
+.PHONY: help demo test bench chaos versions powercut faults

@@ -82,7 +82,10 @@ impl Table {
 
 const TABLES: &str = "
     SELECT c.oid, n.nspname::text, c.relname::text, c.relkind = 'p', c.relreplident::text,
-           greatest(c.reltuples, 0)::int8, pg_has_role(c.relowner, 'USAGE')
+           greatest(c.reltuples, 0)::int8, pg_has_role(c.relowner, 'USAGE'),
+           c.relreplident = 'f' AND current_setting('server_version_num')::int4 >= 180000
+             AND EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid
+                         AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated <> '')
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence = 'p'
       AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%'
@@ -156,7 +159,7 @@ pub(crate) async fn tables(
         if !wanted(&schema, &name) {
             continue;
         }
-        identities.push(first_byte(&row, 4)?);
+        identities.push((first_byte(&row, 4)?, row.try_get::<_, bool>(7)?));
         tables.push(Table {
             oid: row.try_get(0)?,
             schema,
@@ -176,9 +179,14 @@ pub(crate) async fn tables(
     let mut columns = columns(control, &oids).await?;
     let keys = keys(control, &oids).await?;
     let mut storages = storage::read(control, &oids).await?;
-    for (table, identity) in tables.iter_mut().zip(identities) {
+    for (table, (identity, is_hindered)) in tables.iter_mut().zip(identities) {
         table.columns = columns.remove(&table.oid).unwrap_or_default();
         table.key = choose_key(identity, keys.get(&table.oid));
+        if is_hindered {
+            table.key = Err("its replica identity is FULL and has generated columns: published, \
+                             the database would refuse its updates (choose DEFAULT, or USING INDEX)"
+                .to_owned());
+        }
         table.storage = storages.remove(&table.oid).unwrap_or_default();
         let identity = char::from(identity).to_string();
         if let Some(part) = table.storage.foreign_identity(&identity) {

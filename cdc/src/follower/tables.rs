@@ -14,6 +14,10 @@ use crate::members::Phase;
 use crate::sink::{Indexes, Sink, Standing};
 use crate::sync::Synced;
 
+/// Older servers stream a partition that is attached later only over a new session, where they had
+/// met it before.
+const FIRST_TO_NOTICE_PARTITIONS: u32 = 150_000;
+
 impl Follower<'_> {
     /// A table has left the stream. The log from what its index holds is kept until it is back.
     pub(super) fn left(&mut self, place: usize, feed: Option<Feed>, error: &Error) {
@@ -90,13 +94,19 @@ impl Follower<'_> {
     ) -> Result<Result<(), String>> {
         let confirmed = self.acknowledgements.confirmed();
         let pause = self.pipeline.config.reconnect_max();
+        let forgets = self.discovery.version < FIRST_TO_NOTICE_PARTITIONS;
         let Some(member) = self.members.get_mut(place) else { return Ok(Ok(())) };
         member.table = Arc::clone(&found.table);
         if member.is_joined() {
             if let Some(Some(feed)) = self.stream.feeds.get_mut(place) {
                 feed.table = found.table;
             }
+            let parts_changed = forgets && member.table.partitioned;
             return Ok(match found.standing {
+                Ok(Standing::Copy(reason)) if parts_changed => {
+                    let message = format!("the stream is begun anew: [{}]: {reason}", member.title);
+                    return Err(Error::new(ErrorKind::Unavailable, message));
+                }
                 Ok(Standing::Copy(reason) | Standing::Refused(reason)) => Err(reason),
                 Ok(Standing::Current { .. }) | Err(_) => Ok(()),
             });

@@ -170,8 +170,9 @@ async fn generated_columns_are_left_out_of_copy_and_stream() {
     let following = Following::start(
         "CREATE TABLE birds (id int PRIMARY KEY, a int, twice int GENERATED ALWAYS AS (a * 2) STORED,
                              b text);
-         ALTER TABLE birds REPLICA IDENTITY FULL;
          INSERT INTO birds (id, a, b) VALUES (1, 1, 'x'), (2, 2, 'y');
+         CREATE TABLE whole (LIKE birds INCLUDING ALL); ALTER TABLE whole REPLICA IDENTITY FULL;
+         INSERT INTO whole (id, a, b) VALUES (1, 1, 'x');
          CREATE TABLE by_generated (a int, id int GENERATED ALWAYS AS (a + 1) STORED PRIMARY KEY)",
     )
     .await;
@@ -191,4 +192,14 @@ async fn generated_columns_are_left_out_of_copy_and_stream() {
         .await;
     let state = following.table("public.birds").unwrap().state;
     assert_eq!(state, TableState::Streaming);
+    // Whole rows in the log would have to have them, says PostgreSQL 18, and refuse the update.
+    following.database.execute("UPDATE whole SET a = 7").await;
+    let version = "SELECT current_setting('server_version_num')::int4";
+    let row = following.database.client().query_one(version, &[]).await.unwrap();
+    if row.get::<_, i32>(0) >= 180_000 {
+        let reason = following.skips("public.whole").await;
+        assert!(reason.contains("generated columns"), "{reason}");
+    } else {
+        following.equals("whole", &without.replace("birds", "whole")).await;
+    }
 }
