@@ -305,6 +305,10 @@ impl<'a> Follower<'a> {
             for (number, _ended) in std::mem::take(&mut self.syncs) {
                 self.sync_failed(number, Error::new(ErrorKind::Server, message.clone()))?;
             }
+            // Nothing more is kept: that is the point.
+            for (_, member) in self.members.iter_mut().filter(|(_, member)| !member.is_written()) {
+                member.held = None;
+            }
         }
         self.looks_inactive = if report.slot_active { 0 } else { self.looks_inactive + 1 };
         if self.looks_inactive > LOOKS_UNTIL_DEAD {

@@ -117,10 +117,20 @@ impl Member {
         self.held = held;
     }
 
+    /// The log that an interrupted copy needs to go on: kept for one more attempt.
+    pub(crate) fn keep_once(&mut self) -> Option<Held> {
+        self.held.take().filter(|_| self.failures == 0)
+    }
+
     /// It is not what it was, and is looked at again. The log is kept for it.
     pub(crate) fn change(&mut self, reason: String, held: Option<Held>) {
         self.phase = Phase::Stale(Instant::now() + PAUSE_AFTER_CHANGE);
         (self.reason, self.held) = (Some(reason), held);
+    }
+
+    /// Whether it failed since it was last well.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failures > 0
     }
 
     /// Whether its index failed again soon after it had come back.

@@ -148,7 +148,8 @@ impl Follower<'_> {
             }
             News::Failed { error, .. } => {
                 tracing::warn!(%error, table = member.title, "a table is not brought to the stream");
-                member.fail(error.to_string(), None, pause);
+                let held = member.keep_once();
+                member.fail(error.to_string(), held, pause);
             }
             News::Caught => {}
         }
@@ -259,7 +260,8 @@ impl Follower<'_> {
         for (_, member) in self.members.iter_mut() {
             if matches!(member.phase, Phase::Syncing { number: own, .. } if own == number) {
                 tracing::warn!(%error, table = member.title, "a table is not brought to the stream");
-                member.fail(error.to_string(), None, pause);
+                let held = member.keep_once();
+                member.fail(error.to_string(), held, pause);
             }
         }
         self.members.show(&self.pipeline.board);

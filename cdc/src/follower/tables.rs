@@ -132,7 +132,11 @@ impl Follower<'_> {
             }
             Ok(Standing::Copy(reason)) => {
                 tracing::info!(table = member.title, reason, "a table is to be copied");
-                (member.held, member.reason) = (None, Some(reason));
+                // After a failure the log stays for the attempt that follows at once.
+                if !member.has_failed() {
+                    member.held = None;
+                }
+                member.reason = Some(reason);
                 member.phase = Phase::Waiting(None);
             }
             Ok(Standing::Refused(reason)) => {
