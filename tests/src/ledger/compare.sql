@@ -6,8 +6,16 @@ SELECT index, hit->>'_id' AS key, hit->'_source' AS source, hit->'fields' AS fie
   FROM pages, jsonb_array_elements(answer->'hits'->'hits') AS hit;
 
 CREATE OR REPLACE TEMPORARY VIEW differences AS
-WITH expected AS (
-    SELECT 'accounts _source' AS side, id::text AS key, md5(accounts::text) AS sum FROM accounts
+WITH known AS (
+    SELECT ARRAY['id', 'balance', 'changes', 'kind', 'note', 'weight', 'serial', 'active', 'at',
+                 'payload'] AS known
+), expected AS (
+    SELECT 'accounts _source' AS side, id::text AS key, md5(ROW(id, balance, changes, kind, note, weight, serial, active, at, payload)::text)
+           AS sum FROM accounts
+    UNION ALL
+    -- Columns that were added meanwhile.
+    SELECT 'accounts others', id::text, md5(jsonb_strip_nulls(to_jsonb(accounts) - known)::text)
+      FROM accounts, known
     UNION ALL
     SELECT 'accounts columns', id::text,
            md5(ROW(id, balance, changes, kind, weight, serial, active,
@@ -24,6 +32,9 @@ WITH expected AS (
                    (source->>'serial')::bigint, (source->>'active')::boolean,
                    (source->>'at')::timestamptz, source->>'payload')::text) AS sum
       FROM hits WHERE index = 'accounts'
+    UNION ALL
+    SELECT 'accounts others', key, md5(jsonb_strip_nulls(source - known)::text)
+      FROM hits, known WHERE index = 'accounts'
     UNION ALL
     SELECT 'accounts columns', key,
            md5(ROW((fields#>>'{id,0}')::int, (fields#>>'{balance,0}')::bigint,

@@ -10,7 +10,10 @@ use rand::{Rng, SeedableRng};
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
-use crate::postgres::Database;
+use crate::postgres::{Database, connect};
+
+/// Deadlocks are part of the load.
+const SETTING: &str = "SET deadlock_timeout = '20ms'";
 
 /// The first id that the load itself gives out.
 const NEW_IDS: i32 = 1_000_001;
@@ -48,11 +51,17 @@ impl Load {
     /// Begins; the accounts' first ids are 1 to `accounts`.
     pub async fn start(database: &Database, accounts: u32, seed: u64, tasks: u64) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let mut running = Vec::new();
+        let (mut running, url) = (Vec::new(), database.url());
         for task in 0..tasks {
             let client = database.connect().await;
             let random = StdRng::seed_from_u64(seed.wrapping_mul(31).wrapping_add(task));
-            running.push(tokio::spawn(work(client, random, accounts, Arc::clone(&stop))));
+            running.push(tokio::spawn(work(
+                url.clone(),
+                client,
+                random,
+                accounts,
+                Arc::clone(&stop),
+            )));
         }
         Self { stop, tasks: running }
     }
@@ -70,9 +79,16 @@ impl Load {
     }
 }
 
-async fn work(client: Client, mut random: StdRng, accounts: u32, stop: Arc<AtomicBool>) -> Counts {
+async fn work(
+    url: String,
+    mut client: Client,
+    mut random: StdRng,
+    accounts: u32,
+    stop: Arc<AtomicBool>,
+) -> Counts {
     let mut counts = Counts::default();
-    client.batch_execute("SET deadlock_timeout = '20ms'").await.unwrap();
+    // Where the server ends meanwhile, the next statement says so.
+    let _ = client.batch_execute(SETTING).await;
     while !stop.load(Ordering::Relaxed) {
         tokio::time::sleep(PACE).await;
         let (statements, commits) = transaction(&mut random, accounts);
@@ -80,15 +96,28 @@ async fn work(client: Client, mut random: StdRng, accounts: u32, stop: Arc<Atomi
         match client.batch_execute(&statements).await {
             Ok(()) if commits => counts.committed += 1,
             Ok(()) => counts.undone += 1,
+            // The server has ended, and with it the transaction, or after it was committed.
+            Err(error) if has_ended(&client, &error) => {
+                client = connect(&url).await;
+                let _ = client.batch_execute(SETTING).await;
+                counts.undone += 1;
+            }
             Err(error) => {
                 let code = error.code().map_or("", |code| code.code());
                 assert_eq!(code, "40P01", "{statements}: {error:?}");
-                client.batch_execute("ROLLBACK").await.unwrap();
+                // An end of the server is met at the next transaction.
+                let _ = client.batch_execute("ROLLBACK").await;
                 counts.undone += 1;
             }
         }
     }
     counts
+}
+
+/// Whether a connection is gone, or about to go.
+fn has_ended(client: &Client, error: &tokio_postgres::Error) -> bool {
+    let code = error.code().map_or("", |code| code.code());
+    client.is_closed() || error.is_closed() || code.is_empty() || code.starts_with("57P")
 }
 
 /// The statements of one transaction, and whether it ends with a commit.

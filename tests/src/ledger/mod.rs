@@ -12,9 +12,15 @@ pub use compare::compare;
 pub use load::{Load, big_transaction};
 pub use prober::Prober;
 
+use std::time::Duration;
+
 use crate::egret::{Answer, Egret, EgretOptions};
 use crate::poll;
 use crate::postgres::Database;
+
+/// How long the tables may take to be followed, under a load that goes on, on a machine that has other
+/// things to do.
+const FOLLOWED_DEADLINE: Duration = Duration::from_secs(300);
 
 /// The tables that are followed.
 pub const TABLES: &str = "public.accounts,public.journal";
@@ -49,7 +55,12 @@ pub async fn create(database: &Database, size: Size) {
 
 /// Options to follow the tables with a copy in many small steps.
 pub fn following(database: &Database) -> EgretOptions {
-    EgretOptions::following(database.url(), TABLES)
+    following_at(&database.url())
+}
+
+/// The same, for a database that is reached by another URL.
+pub fn following_at(url: &str) -> EgretOptions {
+    EgretOptions::following(url, TABLES)
         .with("copy_workers", "1")
         .with("copy_batch_bytes", "16384")
         .with("copy_range_blocks", "16")
@@ -79,13 +90,16 @@ pub fn streams(status: &serde_json::Value) -> bool {
 /// that was truncated as empty even to older snapshots, so a copy may have read nothing from the
 /// journal; the stream then brings its rows.
 pub async fn wait_until_streaming(database: &Database, egret: &Egret) {
-    poll::until("the tables are followed", async || {
+    poll::until_deadline("the tables are followed", FOLLOWED_DEADLINE, async || {
         status(egret).await.filter(streams).map(|_| ())
     })
     .await;
     let lsn = database.flush_lsn().await;
     for index in ["accounts", "journal"] {
-        let path = format!("/{index}/_search?size=0&wait_for_lsn={lsn}&wait_for_timeout=60s");
-        egret.get(&path).await.ok();
+        let path = format!("/{index}/_search?size=0&wait_for_lsn={lsn}&wait_for_timeout=10s");
+        poll::until_deadline("the stream has caught up", FOLLOWED_DEADLINE, async || {
+            (egret.get(&path).await.status == 200).then_some(())
+        })
+        .await;
     }
 }
