@@ -337,8 +337,7 @@ impl Engine {
 
     fn open_kept_folder(&self, name: &str, entry: &IndexEntry, kept: &Kept) -> Result<Arc<Index>> {
         let current = self.index(name)?;
-        let entry = entry.in_folder(&kept.uuid, kept.created_ms);
-        let old = self.open_folder(name, &entry, &|_| ())?;
+        let old = self.open_folder(name, &entry.in_folder(&kept.uuid, kept.created_ms), &|_| ())?;
         if current.snapshot().max_seq_no() != old.snapshot().max_seq_no() {
             old.close(false)?;
             let message = "a crash has left it with other changes";

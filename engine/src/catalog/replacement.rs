@@ -136,8 +136,9 @@ impl Engine {
 impl IndexEntry {
     /// This entry with another folder.
     fn replaced_by(&self, replacement: &Replacement) -> Self {
-        let settings = replacement.settings.clone().unwrap_or_else(|| self.settings.clone());
-        Self { settings, ..self.in_folder(&replacement.uuid, replacement.created_ms) }
+        let Replacement { uuid, created_ms, settings } = replacement;
+        let settings = settings.clone().unwrap_or_else(|| self.settings.clone());
+        Self { settings, ..self.in_folder(uuid, *created_ms) }
     }
 
     /// This entry of an open index with another folder and no more of them.

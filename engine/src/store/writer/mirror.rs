@@ -1,6 +1,7 @@
 //! Handing changes on to another index, and taking them.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use crossbeam_channel::Sender;
 use serde_json::Value;
@@ -156,6 +157,7 @@ impl Writer {
             log.commit();
         }
         self.changes += 1;
+        self.changed_at = Some(Instant::now());
         self.flushing.note_change();
         self.publishing.note_change();
         self.share.set(self.store.building_bytes());
