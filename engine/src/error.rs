@@ -42,6 +42,17 @@ pub enum ErrorKind {
     ReadOnly,
     /// A deadline passed.
     Timeout,
+    /// It was asked to stop.
+    Cancelled,
+    /// A search would take more memory than it may.
+    CircuitBreaking {
+        /// So many bytes.
+        wanted: u64,
+        /// So many are allowed.
+        limit: u64,
+        /// Whether others have taken what it wants: it may have it later.
+        transient: bool,
+    },
     /// The index or engine is closed.
     Closed,
     /// Data on disk is damaged.
@@ -120,6 +131,9 @@ impl From<std::io::Error> for Error {
 
 impl From<tantivy::TantivyError> for Error {
     fn from(source: tantivy::TantivyError) -> Self {
+        if let Some(stop) = crate::control::stop_in(&source) {
+            return stop.into();
+        }
         Self::new(ErrorKind::Internal, source.to_string()).with_source(source)
     }
 }

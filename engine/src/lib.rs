@@ -9,6 +9,7 @@
 
 pub mod batch;
 pub mod catalog;
+mod control;
 pub mod document;
 pub mod error;
 pub mod index;
@@ -20,6 +21,7 @@ pub mod snapshot;
 pub mod store;
 
 pub use catalog::{Engine, EngineOptions};
+pub use control::{Breaker, Control};
 pub use error::{Error, ErrorKind, Result};
 pub use index::{Index, IndexDefinition};
 pub use position::{Checkpoint, Generation, Lsn, SeqNo};

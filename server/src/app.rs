@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use egret_aof::disk::{Disk, FileDisk};
 use egret_cdc::PipelineHandle;
-use egret_engine::{Engine, EngineOptions};
+use egret_engine::{Breaker, Engine, EngineOptions};
 use egret_metrics::Metrics;
 use egret_results::SystemClock;
 use tokio::net::TcpListener;
@@ -35,6 +35,8 @@ pub struct App {
     pub(crate) pipelines: Arc<Pipelines>,
     pub(crate) identity: Identity,
     pub(crate) pools: Pools,
+    /// The memory of searches.
+    pub(crate) breaker: Arc<Breaker>,
     pub(crate) tasks: Arc<Tasks>,
     pub(crate) contexts: Arc<Contexts>,
     pub(crate) bodies: Arc<Bodies>,
@@ -61,6 +63,10 @@ impl App {
         let pipelines = Pipelines::start(&config, Arc::clone(&engine), disk, &folder)?;
         let app = Arc::new(Self {
             pools: Pools::new(&config.pools),
+            breaker: Breaker::new(
+                config.search.max_memory_bytes as u64,
+                config.search.max_request_memory_bytes as u64,
+            ),
             tasks: Tasks::new(&config.tasks),
             contexts: Contexts::open(&config.search),
             bodies: Arc::default(),

@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use egret_engine::search::request::SearchRequest;
-use egret_engine::{Engine, Index, Snapshot};
+use egret_engine::{Control, Engine, ErrorKind, Index, Snapshot};
 use egret_results::{Canonical, Computed, Failure, NoAnswer, Outcome, ResultCache, Version};
 use uuid::Uuid;
 
@@ -17,7 +17,7 @@ use crate::app::App;
 use crate::dialect::canonical;
 use crate::dialect::response::{self, Shape};
 use crate::error::{Error, Kind, Result};
-use crate::pools::Pool;
+use crate::searches::{self, Asked};
 
 /// The server's result cache.
 pub(crate) type Cache = ResultCache<Error>;
@@ -32,6 +32,9 @@ pub(crate) struct Search {
     pub(crate) snapshots: Vec<Arc<Snapshot>>,
     pub(crate) request: SearchRequest,
     pub(crate) shape: Shape,
+    pub(crate) asked: Asked,
+    /// Whether what was found until its time was over will do (`allow_partial_search_results`).
+    pub(crate) partial: bool,
 }
 
 /// What the cache did for an answer.
@@ -94,10 +97,12 @@ pub(crate) async fn answer(
         if let Some(cache) = cache {
             cache.note_bypass();
         }
-        let computed = compute(&app.pools.search, search).await?;
-        return Ok((computed.bytes, CacheUse::Bypass));
+        let partial = search.partial;
+        let computed = compute(app, search).await?;
+        return Ok((whole(computed.bytes, partial)?, CacheUse::Bypass));
     };
-    let run = || async { compute(&app.pools.search, search).await.map_err(failure) };
+    let partial = search.partial;
+    let run = || async { compute(app, search).await.map_err(failure) };
     // Boxed: the computation makes a large future, and most answers are hits.
     let answered = Box::pin(cache.get_or_compute(&request, run)).await;
     let (bytes, outcome) = answered.map_err(|no_answer| match no_answer {
@@ -114,13 +119,27 @@ pub(crate) async fn answer(
     if let Some(counter) = counter {
         counter.fetch_add(1, Relaxed);
     }
-    Ok((bytes, cache))
+    Ok((whole(bytes, partial)?, cache))
 }
 
-/// A full queue or a stop concerns this caller alone; a wrong query everyone who asks it.
+/// Refuses what is partial where that will not do. It may come from another who asked the same and
+/// is content with it, so the answer itself is looked at, which begins so.
+fn whole(bytes: Bytes, partial: bool) -> Result<Bytes> {
+    if !partial && bytes.starts_with(response::TIMED_OUT) {
+        return Err(Error::new(Kind::Timeout, "Time exceeded"));
+    }
+    Ok(bytes)
+}
+
+/// A full queue, memory that others have or a stop concern this caller alone; a wrong query everyone
+/// who asks it.
 fn failure(error: Error) -> Failure<Error> {
     match error.kind() {
-        Kind::Rejected | Kind::Unavailable => Failure::Own(error),
+        Kind::Rejected
+        | Kind::Unavailable
+        | Kind::Engine(ErrorKind::Cancelled | ErrorKind::CircuitBreaking { transient: true, .. }) => {
+            Failure::Own(error)
+        }
         _ => Failure::Shared(error),
     }
 }
@@ -148,13 +167,17 @@ fn request(cache: &Cache, search: &Search) -> Option<egret_results::Request> {
 }
 
 /// Asks the engine, on a thread that may block.
-async fn compute(pool: &Pool, search: Search) -> Result<Computed> {
-    pool.run(move || {
+async fn compute(app: &App, search: Search) -> Result<Computed> {
+    let asked = search.asked.clone();
+    let indexes = search.indexes.clone();
+    let names: Vec<&str> = indexes.iter().map(|index| index.name()).collect();
+    let run = move |control: &Control| {
         let started = Instant::now();
         let response = egret_engine::search::search(&search.snapshots, &search.request)?;
         let bytes = response::write(&search.request, &response, search.indexes.len(), search.shape);
+        control.take(bytes.len() as u64)?;
         let storable = !response.timed_out && !response.terminated_early;
         Ok(Computed { bytes: bytes.into(), storable, cost: started.elapsed() })
-    })
-    .await
+    };
+    searches::run(app, &asked, &names, run).await
 }

@@ -117,6 +117,10 @@ pub struct SearchConfig {
     pub max_result_window: usize,
     /// The timeout of a search that names none; 0: none.
     pub default_timeout_ms: u64,
+    /// Memory for the buckets and hits of all searches at once.
+    pub max_memory_bytes: usize,
+    /// Of which one search may take so much.
+    pub max_request_memory_bytes: usize,
     /// How long `wait_for_lsn` waits unless told.
     pub wait_for_timeout_ms: u64,
     /// How long it may be told to wait.
@@ -263,6 +267,8 @@ impl Default for SearchConfig {
         Self {
             max_result_window: 10_000,
             default_timeout_ms: 0,
+            max_memory_bytes: 512 << 20,
+            max_request_memory_bytes: 256 << 20,
             wait_for_timeout_ms: 5_000,
             max_wait_for_timeout_ms: 60_000,
             max_indexes: 1_000,
@@ -360,6 +366,8 @@ impl Config {
             ("engine.segments_before_wait", self.engine.segments_before_wait),
             ("search.max_result_window", self.search.max_result_window),
             ("search.max_indexes", self.search.max_indexes),
+            ("search.max_memory_bytes", self.search.max_memory_bytes),
+            ("search.max_request_memory_bytes", self.search.max_request_memory_bytes),
             ("tasks.max_running", self.tasks.max_running),
             ("tasks.max_results", self.tasks.max_results),
             ("cache.budget_bytes", usize::from(self.cache.budget_bytes > 0)),

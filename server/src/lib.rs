@@ -21,5 +21,6 @@ mod pools;
 mod progress;
 pub mod routes;
 mod sampler;
+mod searches;
 mod statistics;
 mod tasks;

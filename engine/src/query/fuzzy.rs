@@ -21,6 +21,7 @@ use super::range::not_searchable;
 use super::similar_terms::SimilarTerms;
 use super::term_level::Target;
 use super::term_selection::{end_of_prefix, for_each_match};
+use crate::control::Ticks;
 use crate::error::Result;
 use crate::mapping::field::{FieldKind, FieldMapping, Storage};
 use crate::snapshot::FieldStatistics;
@@ -229,12 +230,15 @@ impl Found {
     }
 
     /// Adds what a walk through a dictionary finds.
-    fn walk(&mut self, mut terms: TermStreamer<'_, &DfaWrapper>) {
+    fn walk(&mut self, mut terms: TermStreamer<'_, &DfaWrapper>) -> Result<()> {
+        let mut ticks = Ticks::default();
         while terms.advance() {
+            ticks.tick()?;
             if let Ok(term) = std::str::from_utf8(terms.key()) {
                 self.add(term, terms.value());
             }
         }
+        Ok(())
     }
 
     /// Adds the terms that an automaton accepts, and perhaps others.
@@ -252,8 +256,7 @@ impl Found {
         let mut characters = wanted.chars();
         let few = (1..=FIRST_CHARACTERS).contains(&firsts.len());
         let Some(first) = characters.next().filter(|_| few) else {
-            self.walk(index.terms().search(automaton).into_stream()?);
-            return Ok(());
+            return self.walk(index.terms().search(automaton).into_stream()?);
         };
         let rest = characters.as_str();
         let beginning = first.to_string();
@@ -261,7 +264,7 @@ impl Found {
         if let Some(end) = end_of_prefix(beginning.as_bytes()) {
             same = same.lt(end);
         }
-        self.walk(same.into_stream()?);
+        self.walk(same.into_stream()?)?;
         let mut candidates = vec![rest.to_owned()];
         if let Some(second) = characters.next() {
             candidates.push(format!("{second}{first}{}", characters.as_str()));

@@ -16,6 +16,7 @@ use tantivy::schema::{Field, IndexRecordOption};
 use tantivy::{BitSet, DocId, Score, SegmentReader, TantivyError};
 
 use super::matcher::Matcher;
+use crate::control::Ticks;
 
 /// Which terms.
 #[derive(Debug, Clone)]
@@ -90,9 +91,11 @@ impl TermSelection {
         index: &InvertedIndexReader,
         visit: &mut dyn FnMut(&TermInfo) -> tantivy::Result<()>,
     ) -> tantivy::Result<()> {
+        let mut ticks = Ticks::default();
         match &self.selection {
             Selection::List(terms) => {
                 for term in terms.iter() {
+                    ticks.tick()?;
                     let info = index.terms().get(term)?;
                     info.as_ref().map_or(Ok(()), &mut *visit)?;
                 }
@@ -111,6 +114,7 @@ impl TermSelection {
                 };
                 let mut terms = range.without_keys().into_stream()?;
                 while terms.advance() {
+                    ticks.tick()?;
                     visit(terms.value())?;
                 }
             }
@@ -136,7 +140,9 @@ pub(super) fn for_each_match(
         range = range.lt(end);
     }
     let mut terms = range.into_stream()?;
+    let mut ticks = Ticks::default();
     while terms.advance() {
+        ticks.tick()?;
         let Ok(term) = std::str::from_utf8(terms.key()) else { continue };
         if matcher.matches(term) && visit(term, terms.value())?.is_break() {
             break;

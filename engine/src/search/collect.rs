@@ -15,7 +15,8 @@ use super::request::{SearchRequest, SortBy, TrackTotalHits};
 use super::response::Total;
 use super::sort_key::SortPlan;
 use super::top::{Address, Candidate, ScoreTop, SortTop, limits, merge_sorted};
-use crate::error::Result;
+use crate::control::{self, Deadline};
+use crate::error::{ErrorKind, Result};
 use crate::query::QueryLimits;
 use crate::query::compile::{Compiled, Shape, compile, compile_filter};
 use crate::snapshot::{Segment, Snapshot};
@@ -68,12 +69,18 @@ pub(super) fn collect<'a>(
         top: ScoreTop::new(if by_score { wanted } else { 0 }),
         sorted: Vec::new(),
         max_score: None,
-        deadline: request.timeout.map(|timeout| Instant::now() + timeout),
         timed_out: false,
         terminated_early: false,
     };
+    let deadline = request.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    let _deadline = Deadline::set(deadline);
     for (ordinal, snapshot) in snapshots.iter().enumerate() {
-        pass.snapshot(ordinal, snapshot, limits)?;
+        match pass.snapshot(ordinal, snapshot, limits) {
+            // Its time was over while terms were looked for: what was found until then counts.
+            Err(error) if error.kind() == ErrorKind::Timeout => pass.timed_out = true,
+            done => done?,
+        }
+        control::go_on()?;
         if pass.timed_out {
             break;
         }
@@ -91,7 +98,6 @@ struct Pass<'a> {
     top: ScoreTop,
     sorted: Vec<Candidate>,
     max_score: Option<f32>,
-    deadline: Option<Instant>,
     timed_out: bool,
     terminated_early: bool,
 }
@@ -285,7 +291,7 @@ impl<'a> Pass<'a> {
 
     fn count_rest(&mut self, run: &Run<'_>, segment: &Segment) -> Result<()> {
         if !run.count_known && self.counted <= self.count_limit && !self.is_late() {
-            self.counted += u64::from(run.weight.count(segment.reader())?);
+            self.counted += count::matches(run.weight.as_ref(), run.shape, segment.reader())?;
         }
         Ok(())
     }
@@ -331,6 +337,7 @@ impl<'a> Pass<'a> {
         let mut block = Block::new();
         let mut blocks = 0_u32;
         loop {
+            control::go_on()?;
             let ended = block.fill(scorer.as_mut(), self.scored);
             block.retain_wanted(segment, self.request.min_score);
             self.terminate(run, &mut block);
@@ -342,7 +349,9 @@ impl<'a> Pass<'a> {
             if ended || run.left == 0 || self.is_settled(run, &sorted) {
                 break;
             }
-            if blocks.is_multiple_of(16) && self.is_late() {
+            // What aggregations do with a block may take long.
+            let often = if self.sink.is_some() { 4 } else { 16 };
+            if blocks.is_multiple_of(often) && self.is_late() {
                 break;
             }
         }
@@ -432,7 +441,8 @@ impl<'a> Pass<'a> {
     }
 
     fn is_late(&mut self) -> bool {
-        self.timed_out |= self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        // One that is to stop altogether ends the same way; what it found is not looked at.
+        self.timed_out |= control::in_time().is_err();
         self.timed_out
     }
 

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::column::{FieldColumn, require_column};
 use super::highlight::Highlighter;
 use super::request::{SearchRequest, SortValue};
@@ -9,11 +11,15 @@ use super::response::Hit;
 use super::sort_key::compare_values;
 use super::source_filter::PreparedFilter;
 use super::top::Candidate;
+use crate::control;
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::field::{FieldKind, FieldMapping};
 use crate::query::QueryLimits;
 use crate::query::matcher::Matcher;
 use crate::snapshot::{Segment, Snapshot};
+
+/// What a text or a list takes beside what is in it.
+const TEXT_BYTES: usize = 24;
 
 /// Reads what the request asks of each hit.
 pub(super) fn fetch(
@@ -26,6 +32,7 @@ pub(super) fn fetch(
     let mut highlighters: Vec<Option<Highlighter<'_>>> = snapshots.iter().map(|_| None).collect();
     let mut hits = Vec::with_capacity(candidates.len());
     for candidate in candidates {
+        control::go_on()?;
         let address = candidate.address;
         let place = snapshots.get(address.snapshot).and_then(|snapshot| {
             Some((snapshot.as_ref(), snapshot.segments().get(address.segment)?))
@@ -43,9 +50,28 @@ pub(super) fn fetch(
             hit.highlight = highlighter.highlight(&segment.source(address.doc)?);
             *slot = Some(highlighter);
         }
+        control::take(bytes_of(&hit))?;
         hits.push(hit);
     }
     Ok(hits)
+}
+
+/// About how many bytes a hit takes.
+fn bytes_of(hit: &Hit) -> usize {
+    let value = |value: &SortValue| match value {
+        SortValue::Text(text) => text.len() + size_of::<SortValue>(),
+        _ => size_of::<SortValue>(),
+    };
+    let fields = hit.fields.iter().map(|(name, values)| (name, values.iter().map(value).sum()));
+    let fragments = |texts: &Vec<String>| texts.iter().map(|text| text.len() + TEXT_BYTES).sum();
+    let fragments = hit.highlight.iter().map(|(name, texts)| (name, fragments(texts)));
+    let named = fields.chain(fragments).map(|(name, bytes): (_, usize)| name.len() + bytes);
+    size_of::<Hit>()
+        + hit.index.len()
+        + hit.id.len()
+        + hit.source.as_ref().map_or(0, Bytes::len)
+        + hit.sort.iter().map(value).sum::<usize>()
+        + named.map(|bytes| bytes + 2 * TEXT_BYTES).sum::<usize>()
 }
 
 fn hit(

@@ -18,6 +18,8 @@ mod source_filter;
 mod top;
 
 #[cfg(test)]
+mod control_tests;
+#[cfg(test)]
 mod dates;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -68,7 +70,9 @@ impl Default for SearchLimits {
 }
 
 /// Answers a request over the snapshots of one or several indexes (each scored by its own
-/// statistics, as Elasticsearch scores shards). Blocking: call it from a thread that may block.
+/// statistics, as Elasticsearch scores shards). Blocking: call it from a thread that may block, and
+/// through [`crate::Control::run`] where it may have to stop early or is to be held to a limit of
+/// memory.
 pub fn search(
     snapshots: &[Arc<Snapshot>],
     request: &SearchRequest,
@@ -107,7 +111,7 @@ pub fn count(snapshots: &[Arc<Snapshot>], query: &Query) -> Result<u64> {
         let compiled = crate::query::compile::compile_filter(snapshot, query, &limits)?;
         let weight = compiled.weight(snapshot, false)?;
         for segment in snapshot.segments() {
-            total += u64::from(weight.count(segment.reader())?);
+            total += count::matches(weight.as_ref(), compiled.shape, segment.reader())?;
         }
     }
     Ok(total)

@@ -17,6 +17,9 @@ pub(crate) struct Shape {
     pub(crate) total_as_int: bool,
 }
 
+/// How an answer begins that is partial.
+pub(crate) const TIMED_OUT: &[u8] = b"\"timed_out\":true";
+
 /// Writes an answer without its `took`: `"timed_out":…` up to the closing brace.
 pub(crate) fn write(
     request: &SearchRequest,

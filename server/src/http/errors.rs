@@ -55,6 +55,10 @@ fn classify_engine(kind: ErrorKind) -> (StatusCode, &'static str) {
         ErrorKind::Forbidden => (StatusCode::FORBIDDEN, "cluster_block_exception"),
         ErrorKind::ReadOnly => (StatusCode::SERVICE_UNAVAILABLE, "cluster_block_exception"),
         ErrorKind::Timeout => (StatusCode::GATEWAY_TIMEOUT, "timeout_exception"),
+        ErrorKind::Cancelled => (StatusCode::BAD_REQUEST, "task_cancelled_exception"),
+        ErrorKind::CircuitBreaking { .. } => {
+            (StatusCode::TOO_MANY_REQUESTS, "circuit_breaking_exception")
+        }
         ErrorKind::Closed => (StatusCode::SERVICE_UNAVAILABLE, "already_closed_exception"),
         ErrorKind::Corrupt => (StatusCode::INTERNAL_SERVER_ERROR, "corrupt_index_exception"),
         ErrorKind::Io => (StatusCode::INTERNAL_SERVER_ERROR, "i_o_exception"),
@@ -73,6 +77,12 @@ pub(crate) fn to_json(error: &Error) -> Map<String, Value> {
     let mut object = Map::new();
     object.insert("type".into(), name.into());
     object.insert("reason".into(), error.reason().into());
+    if let Kind::Engine(ErrorKind::CircuitBreaking { wanted, limit, transient }) = error.kind() {
+        object.insert("bytes_wanted".into(), wanted.into());
+        object.insert("bytes_limit".into(), limit.into());
+        let durability = if transient { "TRANSIENT" } else { "PERMANENT" };
+        object.insert("durability".into(), durability.into());
+    }
     if let Some(index) = error.index() {
         if error.kind() == Kind::Engine(ErrorKind::IndexNotFound) {
             object.insert("resource.type".into(), "index_or_alias".into());
@@ -186,6 +196,12 @@ mod tests {
         let found = body(&missing.with_index("x").into());
         assert_eq!(found["error"]["root_cause"], json!([shown]));
         assert_eq!(found["status"], 404);
+        let (wanted, limit) = (9, 7);
+        let broken = ErrorKind::CircuitBreaking { wanted, limit, transient: true };
+        let shown = json!({"type": "circuit_breaking_exception", "reason": "big",
+            "bytes_wanted": 9, "bytes_limit": 7, "durability": "TRANSIENT"});
+        let found = body(&Error::new(Kind::Engine(broken), "big"));
+        assert_eq!((&found["error"]["root_cause"][0], &found["status"]), (&shown, &json!(429)));
         let query = body(&Error::new(Kind::QueryShard, "no").with_index("i"));
         assert_eq!(query["error"]["type"], "search_phase_execution_exception");
         assert_eq!(query["error"]["failed_shards"][0]["reason"]["type"], "query_shard_exception");

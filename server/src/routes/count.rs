@@ -3,16 +3,19 @@
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
+use egret_engine::Control;
 use serde_json::json;
 
 use super::freshness;
 use super::search::{SnapshotFields, TEXT, text_query};
 use super::targets::{self, Targets};
+use super::tasks::opaque_id;
 use crate::app::App;
 use crate::dialect::json::parse_object;
 use crate::dialect::search::read_count;
 use crate::error::Result;
 use crate::http::{Call, Reply};
+use crate::searches::{self, Asked};
 
 pub(super) async fn count_all(State(app): State<Arc<App>>, call: Call) -> Result<Reply> {
     run(&app, &call, "_all").await
@@ -39,8 +42,10 @@ async fn run(app: &App, call: &Call, expression: &str) -> Result<Reply> {
     }
     let query = targets.restrict(query, &snapshots)?;
     let shards = snapshots.len();
-    let count =
-        app.pools.search.run(move || Ok(egret_engine::search::count(&snapshots, &query)?)).await?;
+    let asked = Asked { opaque_id: opaque_id(&call.headers), source: call.body.clone() };
+    let names: Vec<&str> = targets.indexes.iter().map(|index| index.name()).collect();
+    let count = move |_: &Control| Ok(egret_engine::search::count(&snapshots, &query)?);
+    let count = searches::run(app, &asked, &names, count).await?;
     let reply = Reply::ok(&json!({
         "count": count,
         "_shards": {"total": shards, "successful": shards, "skipped": 0, "failed": 0},

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use serde_json::Value;
 
-use super::search::run;
+use super::search::{Ask, run};
 use super::targets;
 use crate::app::App;
 use crate::dialect::bulk::Lines;
@@ -72,7 +72,8 @@ async fn answer(app: &App, call: &Call, expression: &str) -> Result<Reply> {
     }
     let items = read(call, expression)?;
     let one = async |item: Item| {
-        let found = run(app, &item.params, &item.body, &item.expression).await;
+        let Item { expression, params, body } = &item;
+        let found = run(app, &Ask { params, headers: &call.headers, body, expression }).await;
         written(found.map(|found| found.body))
     };
     let answers: Vec<Vec<u8>> =

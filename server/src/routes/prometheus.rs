@@ -74,6 +74,10 @@ fn server(app: &App, page: &mut Page) {
     }
     let bodies = app.bodies.bytes();
     page.one("egret_http_bodies_bytes", "gauge", "Bytes of bodies in progress.", bodies);
+    let (taken, tripped) = (app.breaker.taken_bytes(), app.breaker.tripped());
+    page.one("egret_search_memory_bytes", "gauge", "Bytes of buckets and hits.", taken);
+    let help = "Searches that were refused memory.";
+    page.one("egret_search_memory_refused_total", "counter", help, tripped);
     let pools = &app.pools;
     let pools = [&pools.search, &pools.write, &pools.read, &pools.manage, &pools.merge];
     let pools = pools.map(Pool::statistics);

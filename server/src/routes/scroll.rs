@@ -5,12 +5,14 @@ use std::time::Instant;
 
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use egret_engine::Control;
 use egret_engine::search::request::{SearchRequest, Sort, SortBy, TrackTotalHits};
 use serde_json::json;
 
 use super::freshness;
 use super::pit::{alive, by_place};
-use super::search::{Found, opened};
+use super::search::{Ask, Found, opened};
+use super::tasks::opaque_id;
 use crate::app::App;
 use crate::cached_search::CacheUse;
 use crate::contexts::{self, Held, Point, Scroll};
@@ -20,15 +22,17 @@ use crate::dialect::search as dialect;
 use crate::dialect::time;
 use crate::error::{Error, Result};
 use crate::http::{Call, Params, Reply};
+use crate::searches::{self, Asked};
 
 /// Begins a scroll and gives its first page.
 pub(super) async fn begin(
     app: &App,
-    params: &Params,
+    ask: &Ask<'_>,
     point: Point,
     mut request: SearchRequest,
     started: Instant,
 ) -> Result<Found> {
+    let params = ask.params;
     check(params, &request)?;
     dialect::check(&request, app.config.search.max_result_window)?;
     let keep_alive = params.duration("scroll")?;
@@ -42,7 +46,7 @@ pub(super) async fn begin(
     };
     let checkpoints = point.checkpoints.clone();
     let mut scroll = Scroll { point, request, shown_keys, total: None, shape };
-    let rest = page(app, &mut scroll).await?;
+    let rest = page(app, &ask.asked(), &mut scroll).await?;
     let held = Held::Scroll(Arc::new(tokio::sync::Mutex::new(scroll)));
     let id = app.contexts.hold(held, keep_alive)?;
     let body = opened(Some(("_scroll_id", id)), started, &rest);
@@ -91,18 +95,20 @@ fn arrange(request: &mut SearchRequest) {
 }
 
 /// The next page, without the beginning of its JSON.
-async fn page(app: &App, scroll: &mut Scroll) -> Result<Vec<u8>> {
+async fn page(app: &App, asked: &Asked, scroll: &mut Scroll) -> Result<Vec<u8>> {
     let (snapshots, request) = (scroll.point.snapshots.clone(), scroll.request.clone());
     let (known, shown_keys, shape) = (scroll.total, scroll.shown_keys, scroll.shape);
-    let search = move || {
+    let search = move |control: &Control| {
         let mut found = egret_engine::search::search(&snapshots, &request)?;
         found.total = known.or(found.total);
         let last = found.hits.last().map(|hit| hit.sort.clone());
         found.hits.iter_mut().for_each(|hit| hit.sort.truncate(shown_keys));
         let written = response::write(&request, &found, snapshots.len(), shape);
+        control.take(written.len() as u64)?;
         Ok((written, found.total, last))
     };
-    let (written, total, last) = app.pools.search.run(search).await?;
+    let indexes: Vec<&str> = scroll.point.indexes.iter().map(|index| index.name()).collect();
+    let (written, total, last) = searches::run(app, asked, &indexes, search).await?;
     scroll.total = total;
     scroll.request.track_total_hits = TrackTotalHits::Off;
     scroll.request.aggregations.clear();
@@ -150,7 +156,8 @@ async fn go_on(app: &App, call: &Call, id: Option<String>) -> Result<Reply> {
     let mut scroll = scroll.lock().await;
     alive(app, &id, &scroll.point)?;
     scroll.shape.total_as_int = call.params.is_true("rest_total_hits_as_int")?;
-    let read = page(app, &mut scroll).await;
+    let asked = Asked { opaque_id: opaque_id(&call.headers), source: call.body.clone() };
+    let read = page(app, &asked, &mut scroll).await;
     app.statistics.searched(started.elapsed());
     let body = opened(Some(("_scroll_id", id)), started, &read?);
     let reply = Reply::raw_json(StatusCode::OK, body);

@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
+use bytes::Bytes;
 use egret_engine::mapping::{FieldKind as Kind, Mapping};
 use egret_engine::query::ast::{Operator, Query};
 use egret_engine::search::request::{SearchRequest, SourceFilter, TrackTotalHits};
@@ -13,6 +14,7 @@ use egret_engine::{Checkpoint, Snapshot};
 use serde_json::{Map, Value};
 
 use super::targets::{self, Targets};
+use super::tasks::opaque_id;
 use super::{document, freshness, pit, scroll};
 use crate::app::App;
 use crate::cached_search::{self, CacheUse, Search};
@@ -24,6 +26,7 @@ use crate::dialect::response::Shape;
 use crate::dialect::{search as dialect, sort};
 use crate::error::{Error, Result};
 use crate::http::{Call, Params, Reply};
+use crate::searches::Asked;
 use egret_engine::catalog::pattern::matches;
 
 /// Parameters of `q=`.
@@ -51,9 +54,9 @@ const KNOWN: &[&str] = &[
     "request_cache",
     "scroll",
     "search_type",
+    "allow_partial_search_results",
     // Of no consequence on one node, where every index has one shard.
     "preference",
-    "allow_partial_search_results",
     "batched_reduce_size",
     "ccs_minimize_roundtrips",
     "max_concurrent_shard_requests",
@@ -74,7 +77,8 @@ pub(super) async fn search(
 
 async fn counted(app: &Arc<App>, call: &Call, expression: &str) -> Result<Reply> {
     call.params.allow(&[KNOWN, TEXT, targets::PARAMS, freshness::PARAMS].concat())?;
-    let found = run(app, &call.params, &call.body, expression).await?;
+    let ask = Ask { params: &call.params, headers: &call.headers, body: &call.body, expression };
+    let found = run(app, &ask).await?;
     let reply = Reply::raw_json(StatusCode::OK, found.body).with("egret-cache", found.cache.name());
     Ok(freshness::mark(reply, found.checkpoints.into_iter()))
 }
@@ -87,15 +91,25 @@ pub(super) struct Found {
     pub(super) checkpoints: Vec<Option<Checkpoint>>,
 }
 
+/// A search as it is asked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ask<'a> {
+    pub(super) params: &'a Params,
+    pub(super) headers: &'a HeaderMap,
+    pub(super) body: &'a Bytes,
+    pub(super) expression: &'a str,
+}
+
+impl Ask<'_> {
+    pub(super) fn asked(&self) -> Asked {
+        Asked { opaque_id: opaque_id(self.headers), source: self.body.clone() }
+    }
+}
+
 /// Runs a search and counts it.
-pub(super) async fn run(
-    app: &App,
-    params: &Params,
-    body: &[u8],
-    expression: &str,
-) -> Result<Found> {
+pub(super) async fn run(app: &App, ask: &Ask<'_>) -> Result<Found> {
     let started = Instant::now();
-    let answer = found(app, params, body, expression, started).await;
+    let answer = found(app, ask, started).await;
     app.statistics.searched(started.elapsed());
     if answer.is_err() {
         app.statistics.search_failures.fetch_add(1, Relaxed);
@@ -103,15 +117,10 @@ pub(super) async fn run(
     answer
 }
 
-async fn found(
-    app: &App,
-    params: &Params,
-    body: &[u8],
-    expression: &str,
-    started: Instant,
-) -> Result<Found> {
+async fn found(app: &App, ask: &Ask<'_>, started: Instant) -> Result<Found> {
+    let Ask { params, expression, .. } = *ask;
     let limits = &app.config.search;
-    let mut body = parse_object(body)?;
+    let mut body = parse_object(ask.body)?;
     let held = pit::held(app, &mut body, expression)?;
     let (point, targets) = if let Some(held) = &held {
         (Point::clone(&held.point), None)
@@ -126,7 +135,7 @@ async fn found(
     };
     pit::break_ties(&mut request, held.is_some())?;
     if params.has("scroll") {
-        return scroll::begin(app, params, point, request, started).await;
+        return scroll::begin(app, ask, point, request, started).await;
     }
     let Point { indexes, snapshots, checkpoints, .. } = point;
     dialect::check(&request, limits.max_result_window)?;
@@ -139,7 +148,9 @@ async fn found(
     };
     // What is held is not what is published: its answers are nobody else's.
     let may_cache = params.boolean("request_cache")?.unwrap_or(true) && held.is_none();
-    let search = Search { indexes, snapshots, request, shape };
+    let partial = params.boolean("allow_partial_search_results")?.unwrap_or(true);
+    let asked = ask.asked();
+    let search = Search { indexes, snapshots, request, shape, asked, partial };
     let (rest, cache) = cached_search::answer(app, search, may_cache).await?;
     let id = held.map(|held| ("pit_id", held.id));
     Ok(Found { body: opened(id, started, &rest), cache, checkpoints })
@@ -219,7 +230,6 @@ fn search_type(params: &Params) -> Result<()> {
         }
     }
     params.boolean("ccs_minimize_roundtrips")?;
-    params.boolean("allow_partial_search_results")?;
     match params.filled("search_type") {
         None | Some("query_then_fetch" | "dfs_query_then_fetch") => Ok(()),
         Some(other) => Err(Error::argument(format!("No search type for [{other}]"))),

@@ -31,6 +31,8 @@ pub(crate) struct Tasks {
 #[derive(Debug, Default)]
 struct Lists {
     running: BTreeMap<u64, Arc<Task>>,
+    /// These are bounded by their pool, and nothing is kept of them.
+    searches: BTreeMap<u64, Arc<Task>>,
     ended: VecDeque<Arc<Task>>,
 }
 
@@ -52,6 +54,8 @@ pub(crate) struct Begin {
 pub(crate) struct Task {
     pub(crate) number: u64,
     pub(crate) begin: Begin,
+    /// Whether it is a search, whose answer goes to who asked alone.
+    is_search: bool,
     started: Timestamp,
     since: Instant,
     ended: watch::Sender<Option<Ended>>,
@@ -92,24 +96,35 @@ impl Tasks {
                 format!("rejected execution: [tasks.max_running] of [{limit}] tasks run already"),
             ));
         }
-        let number = self.next_number();
-        let (started, since) = (Timestamp::now(), Instant::now());
-        let task = Task { number, begin, started, since, ended: watch::Sender::new(None) };
-        let task = Arc::new(task);
-        lists.running.insert(number, Arc::clone(&task));
+        let task = self.task(begin, false);
+        lists.running.insert(task.number, Arc::clone(&task));
         Ok(Running { tasks: Arc::clone(self), task })
+    }
+
+    /// Begins a search.
+    pub(crate) fn begin_search(self: &Arc<Self>, begin: Begin) -> Running {
+        let task = self.task(begin, true);
+        self.lists.lock().searches.insert(task.number, Arc::clone(&task));
+        Running { tasks: Arc::clone(self), task }
+    }
+
+    fn task(&self, begin: Begin, is_search: bool) -> Arc<Task> {
+        let (number, ended) = (self.next_number(), watch::Sender::new(None));
+        let (started, since) = (Timestamp::now(), Instant::now());
+        Arc::new(Task { number, begin, is_search, started, since, ended })
     }
 
     /// A task that runs, or that has ended lately.
     pub(crate) fn find(&self, number: u64) -> Option<Arc<Task>> {
         let lists = self.lists.lock();
-        let running = lists.running.get(&number);
+        let running = lists.running.get(&number).or_else(|| lists.searches.get(&number));
         running.or_else(|| lists.ended.iter().find(|task| task.number == number)).cloned()
     }
 
     /// The tasks that run.
     pub(crate) fn running(&self) -> Vec<Arc<Task>> {
-        self.lists.lock().running.values().cloned().collect()
+        let lists = self.lists.lock();
+        lists.running.values().chain(lists.searches.values()).cloned().collect()
     }
 }
 
@@ -122,10 +137,14 @@ impl Running {
     fn settle(&self, result: Result<Value>) {
         let Self { tasks, task } = self;
         let mut lists = tasks.lists.lock();
-        if lists.running.remove(&task.number).is_none() {
+        let known = lists.searches.remove(&task.number).is_some();
+        if !known && lists.running.remove(&task.number).is_none() {
             return;
         }
         task.ended.send_replace(Some(Ended { result, ran: task.since.elapsed() }));
+        if task.is_search {
+            return;
+        }
         lists.ended.push_back(Arc::clone(task));
         if lists.ended.len() > tasks.limits.max_results {
             lists.ended.pop_front();
@@ -174,7 +193,7 @@ impl Task {
         shown.insert("type".into(), "transport".into());
         shown.insert("action".into(), (*action).into());
         if detailed {
-            if *cancellable {
+            if *cancellable && !self.is_search {
                 shown.insert("status".into(), progress.to_json());
             }
             shown.insert("description".into(), description.as_str().into());
@@ -215,5 +234,20 @@ mod tests {
         assert_eq!(two.wait().await.result.unwrap_err().kind(), Kind::Internal);
         assert!(tasks.find(one.number).is_none() && tasks.find(two.number).is_some());
         assert!(tasks.running().is_empty());
+        // Searches are not counted with them, nor kept.
+        let search = Progress::new(1, f64::INFINITY);
+        let search = Begin {
+            action: "s",
+            description: String::new(),
+            opaque_id: None,
+            progress: search,
+            cancellable: true,
+        };
+        let search = tasks.begin_search(search);
+        assert_eq!(tasks.running().len(), 1);
+        let (_one, _two) = (begin(&tasks).unwrap(), begin(&tasks).unwrap());
+        let number = search.task.number;
+        search.end(Ok(Value::Null));
+        assert!(tasks.find(number).is_none());
     }
 }

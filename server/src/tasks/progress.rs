@@ -73,6 +73,13 @@ impl Progress {
         self.cancelled.borrow().clone()
     }
 
+    /// Waits until it is asked to stop; gives the reason.
+    pub(crate) async fn until_cancelled(&self) -> String {
+        let mut cancelled = self.cancelled.subscribe();
+        let seen = cancelled.wait_for(Option::is_some).await.ok().and_then(|seen| seen.clone());
+        seen.unwrap_or_default()
+    }
+
     /// Pauses until a worker that has done so many documents since some time keeps to the rate.
     pub(crate) async fn throttle(&self, counts: &Counts, documents: usize, since: Instant) {
         let began = Instant::now();

@@ -6,6 +6,7 @@ use tantivy::query::{Scorer, Weight};
 use super::{
     Aggregator, BucketId, Budget, SegmentContext, Subs, child_bucket, field_of, plain_bucket,
 };
+use crate::control;
 use crate::error::Result;
 use crate::query::ast::Query;
 use crate::query::compile::compile_filter;
@@ -89,10 +90,11 @@ impl Aggregator for Filters {
     fn collect(&mut self, parent: BucketId, docs: &[DocId]) -> Result<()> {
         let mut scorers = std::mem::take(&mut self.scorers);
         let end = self.bucket(parent, scorers.len())? as usize;
-        self.counts.resize(self.counts.len().max(end), 0);
+        control::reach(&mut self.counts, end.saturating_sub(1), || 0)?;
         let mut inside: Vec<bool> = Vec::with_capacity(scorers.len());
         // Document by document: what is within must see them in order.
         for &doc in docs {
+            control::go_on()?;
             let has = |scorer: &mut Box<dyn Scorer>| contains(scorer.as_mut(), doc);
             inside.clear();
             inside.extend(scorers.iter_mut().map(has));
@@ -156,9 +158,7 @@ impl Aggregator for Missing {
     }
 
     fn collect(&mut self, parent: BucketId, docs: &[DocId]) -> Result<()> {
-        if self.counts.len() <= parent as usize {
-            self.counts.resize(parent as usize + 1, 0);
-        }
+        control::reach(&mut self.counts, parent as usize, || 0)?;
         for &doc in docs {
             if self.column.as_ref().is_some_and(|column| column.has_value(doc)) {
                 continue;

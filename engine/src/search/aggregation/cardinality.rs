@@ -6,12 +6,16 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::hyper_log_log::HashCounter;
 use super::{Aggregator, BucketId, Budget, MetricValue, SegmentContext, field_of, missing_value};
+use crate::control;
 use crate::error::Result;
 use crate::mapping::field::Storage;
 use crate::search::column::{FieldColumn, decode};
 use crate::search::request::{MetricField, SortValue};
 use crate::search::response::AggregationResult;
 use crate::snapshot::Snapshot;
+
+/// About what an ordinal takes in the set of those seen, and in a list when the segment ends.
+const SEEN_BYTES: usize = 48;
 
 /// How many different values of a field.
 pub(super) struct Cardinality {
@@ -34,17 +38,19 @@ impl Cardinality {
         }
     }
 
-    fn counter(&mut self, bucket: BucketId) -> Option<&mut HashCounter> {
+    fn insert(&mut self, bucket: BucketId, hash: u64) -> Result<()> {
         let place = bucket as usize;
-        if self.counters.len() <= place {
-            self.counters.resize_with(place + 1, HashCounter::default);
-        }
-        self.counters.get_mut(place)
-    }
-
-    fn insert(&mut self, bucket: BucketId, hash: u64) {
-        if let Some(counter) = self.counter(bucket) {
-            counter.insert(hash);
+        control::reach(&mut self.counters, place, HashCounter::default)?;
+        let Some(counter) = self.counters.get_mut(place) else { return Ok(()) };
+        let before = counter.bytes();
+        counter.insert(hash);
+        match counter.bytes().checked_sub(before) {
+            Some(0) => Ok(()),
+            Some(more) => control::take(more),
+            None => {
+                control::give_back(before - counter.bytes());
+                Ok(())
+            }
         }
     }
 
@@ -85,20 +91,22 @@ impl Aggregator for Cardinality {
     fn collect(&mut self, parent: BucketId, docs: &[DocId]) -> Result<()> {
         let Some(column) = self.column.take() else {
             if let (Some(missing), false) = (self.missing, docs.is_empty()) {
-                self.insert(parent, missing);
+                self.insert(parent, missing)?;
             }
             return Ok(());
         };
         let storage = column.storage();
         for &doc in docs {
             if storage == Storage::Text {
+                let before = self.seen.capacity();
                 self.seen.extend(column.values(doc).map(|raw| (parent, raw)));
+                control::take((self.seen.capacity() - before) * SEEN_BYTES)?;
             } else {
-                let hashes = column.values(doc).map(|raw| hash(&decode(storage, raw)));
-                hashes.for_each(|hash| self.insert(parent, hash));
+                let mut hashes = column.values(doc).map(|raw| hash(&decode(storage, raw)));
+                hashes.try_for_each(|hash| self.insert(parent, hash))?;
             }
             if let (Some(missing), false) = (self.missing, column.has_value(doc)) {
-                self.insert(parent, missing);
+                self.insert(parent, missing)?;
             }
         }
         self.column = Some(column);
@@ -116,11 +124,13 @@ impl Aggregator for Cardinality {
         // An ordinal that several buckets have seen is visited as often.
         let ordinals: Vec<u64> = seen.iter().map(|(ordinal, _)| *ordinal).collect();
         let mut buckets = seen.iter().map(|(_, bucket)| *bucket);
+        let mut result = Ok(());
         column.texts(&ordinals, |text| {
-            if let Some(bucket) = buckets.next() {
-                self.insert(bucket, xxh3_64(text.as_bytes()));
+            if let (Some(bucket), Ok(())) = (buckets.next(), &result) {
+                result = self.insert(bucket, xxh3_64(text.as_bytes()));
             }
-        })
+        })?;
+        result
     }
 
     fn result(&self, parent: BucketId, _: &mut Budget) -> Result<AggregationResult> {

@@ -7,7 +7,10 @@ use std::ops::Range;
 use rustc_hash::FxHashMap;
 use tantivy::DocId;
 
-use super::{Aggregator, BucketId, Budget, EMPTY, SegmentContext, Subs, field_of, next_bucket};
+use super::{
+    Aggregator, BUCKET_BYTES, BucketId, Budget, EMPTY, SegmentContext, Subs, field_of, next_bucket,
+};
+use crate::control;
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::date::DateFormat;
 use crate::mapping::date::calendar::Day;
@@ -160,11 +163,10 @@ impl Histogram {
 
     fn new_bucket(&mut self, parent: BucketId, place: i64) -> Result<BucketId> {
         let bucket = next_bucket(self.counts.len(), &self.limits)?;
+        control::take(BUCKET_BYTES)?;
         self.counts.push(0);
         self.buckets.insert((parent, place), bucket);
-        if self.children.len() <= parent as usize {
-            self.children.resize_with(parent as usize + 1, BTreeMap::new);
-        }
+        control::reach(&mut self.children, parent as usize, BTreeMap::new)?;
         if let Some(children) = self.children.get_mut(parent as usize) {
             children.insert(place, bucket);
         }

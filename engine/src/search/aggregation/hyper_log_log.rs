@@ -37,6 +37,14 @@ impl HashCounter {
         }
     }
 
+    /// What it takes on the heap.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Exact(hashes) => hashes.capacity() * (size_of::<u64>() + 1),
+            Self::Registers(registers) => registers.len(),
+        }
+    }
+
     pub(super) fn count(&self) -> u64 {
         match self {
             Self::Exact(hashes) => hashes.len() as u64,

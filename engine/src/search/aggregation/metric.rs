@@ -3,6 +3,7 @@
 use tantivy::DocId;
 
 use super::{Aggregator, BucketId, Budget, MetricValue, SegmentContext, field_of, missing_value};
+use crate::control;
 use crate::error::Result;
 use crate::mapping::field::{FieldMapping, Storage};
 use crate::search::column::{FieldColumn, to_f64};
@@ -133,9 +134,7 @@ impl Aggregator for Metric {
 
     fn collect(&mut self, parent: BucketId, docs: &[DocId]) -> Result<()> {
         let place = parent as usize;
-        if self.states.len() <= place {
-            self.states.resize(place + 1, State::EMPTY);
-        }
+        control::reach(&mut self.states, place, || State::EMPTY)?;
         let Some(state) = self.states.get_mut(place) else { return Ok(()) };
         let Some(column) = &self.column else {
             let missing = docs.iter().filter_map(|_| self.missing);

@@ -28,6 +28,7 @@ use super::column::require_column;
 use super::request::{Aggregation, AggregationKind, SortValue};
 use super::response::{AggregationResult, Bucket};
 use super::{SearchLimits, column};
+use crate::control;
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::field::FieldMapping;
 use crate::query::ast::Scalar;
@@ -35,6 +36,13 @@ use crate::snapshot::{Segment, Snapshot};
 
 /// A bucket's number.
 pub(super) type BucketId = u32;
+
+/// About what a bucket takes while documents are collected: its count and its place in a table and
+/// in a list of the bucket above.
+pub(super) const BUCKET_BYTES: usize = 96;
+
+/// About what a bucket takes in a result, with a short key and the names of what is within.
+const RESULT_BYTES: usize = size_of::<Bucket>() + 64;
 
 /// A bucket that has no documents.
 pub(super) const EMPTY: BucketId = BucketId::MAX;
@@ -78,9 +86,10 @@ pub(super) struct Budget {
 impl Budget {
     /// Takes the buckets of one result.
     pub(super) fn take(&mut self, count: usize) -> Result<()> {
+        control::go_on()?;
         self.taken = self.taken.saturating_add(count);
         if self.taken <= self.limit {
-            return Ok(());
+            return control::take(count * RESULT_BYTES);
         }
         Err(Error::new(
             ErrorKind::Full,

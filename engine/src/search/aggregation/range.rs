@@ -3,6 +3,7 @@
 use tantivy::DocId;
 
 use super::{Aggregator, BucketId, Budget, SegmentContext, Subs, child_bucket, field_of};
+use crate::control;
 use crate::error::Result;
 use crate::mapping::field::{FieldMapping, Storage};
 use crate::search::SearchLimits;
@@ -74,9 +75,7 @@ impl Ranges {
     }
 
     fn add(&mut self, bucket: BucketId, doc: DocId) -> Result<()> {
-        if self.counts.len() <= bucket as usize {
-            self.counts.resize(bucket as usize + 1, 0);
-        }
+        control::reach(&mut self.counts, bucket as usize, || 0)?;
         if let Some(count) = self.counts.get_mut(bucket as usize) {
             *count += 1;
         }
@@ -108,6 +107,7 @@ impl Aggregator for Ranges {
         let mut values: Vec<f64> = Vec::new();
         let mut inside: Vec<bool> = Vec::new();
         for &doc in docs {
+            control::go_on()?;
             values.clear();
             values.extend(column.values(doc).map(|raw| to_f64(storage, raw)));
             inside.clear();

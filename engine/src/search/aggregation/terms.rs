@@ -12,9 +12,10 @@ use tantivy::DocId;
 
 use super::value_counts::ValueCounts;
 use super::{
-    Aggregator, BucketId, Budget, EMPTY, MetricValue, SegmentContext, Subs, field_of,
+    Aggregator, BUCKET_BYTES, BucketId, Budget, EMPTY, MetricValue, SegmentContext, Subs, field_of,
     missing_value, next_bucket,
 };
+use crate::control::{self, Ticks};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::date::DateFormat;
 use crate::mapping::field::Storage;
@@ -45,6 +46,12 @@ pub(super) struct Terms {
     value_counts: Option<ValueCounts>,
 }
 
+/// About what a value takes in the lists and tables of those met.
+const VALUE_BYTES: usize = 160;
+
+/// What an ordinal of a segment takes while its text is read.
+const ORDINAL_BYTES: usize = 13;
+
 /// A document that has an ordinal, in a bucket of the aggregation above.
 struct Waiting {
     parent: BucketId,
@@ -71,6 +78,7 @@ impl Values {
             return Ok(*id);
         }
         let id = next_bucket(self.all.len(), limits)?;
+        control::take(VALUE_BYTES + 2 * text.len())?;
         self.all.push(SortValue::Text(text.to_owned()));
         self.texts.insert(text.to_owned(), id);
         Ok(id)
@@ -81,6 +89,7 @@ impl Values {
             return Ok(*id);
         }
         let id = next_bucket(self.all.len(), limits)?;
+        control::take(VALUE_BYTES)?;
         self.all.push(decode(storage, raw));
         self.numbers.insert((storage, raw), id);
         Ok(id)
@@ -169,11 +178,10 @@ impl Terms {
 
     fn new_bucket(&mut self, parent: BucketId, value: ValueId) -> Result<BucketId> {
         let bucket = next_bucket(self.counts.len(), &self.limits)?;
+        control::take(BUCKET_BYTES)?;
         self.counts.push(0);
         self.buckets.insert((parent, value), bucket);
-        if self.children.len() <= parent as usize {
-            self.children.resize_with(parent as usize + 1, Vec::new);
-        }
+        control::reach(&mut self.children, parent as usize, Vec::new)?;
         if let Some(children) = self.children.get_mut(parent as usize) {
             children.push((value, bucket));
         }
@@ -212,6 +220,9 @@ impl Terms {
     /// Gives what waits its place, once the texts of its ordinals are read.
     fn settle(&mut self, column: &FieldColumn) -> Result<()> {
         let waiting = std::mem::take(&mut self.waiting);
+        let transient = waiting.len() * size_of::<Waiting>() + column.text_count() * ORDINAL_BYTES;
+        control::take(column.text_count() * ORDINAL_BYTES)?;
+        let mut ticks = Ticks::default();
         let counts: Vec<(u64, u64)> =
             self.value_counts.iter().flat_map(ValueCounts::found).collect();
         let everything = self.options.min_doc_count == 0;
@@ -232,11 +243,13 @@ impl Terms {
             }
         }
         for waiting in waiting {
+            ticks.go_on()?;
             match values.get(place(waiting.ordinal)) {
                 Some(value) => self.add(waiting.parent, *value, waiting.doc)?,
                 None => self.add_missing(waiting.parent, waiting.doc)?,
             }
         }
+        control::give_back(transient);
         Ok(())
     }
 
@@ -270,6 +283,9 @@ impl Terms {
         let mut next = ordinals.iter();
         let mut result = Ok(());
         column.texts(&ordinals, |text| {
+            if result.is_err() {
+                return;
+            }
             let slot = next.next().and_then(|ordinal| values.get_mut(place(*ordinal)));
             match (self.known.text(text, &self.limits), slot) {
                 (Ok(value), Some(slot)) => *slot = value,
@@ -395,7 +411,9 @@ impl Aggregator for Terms {
             && column.storage() != Storage::Text
         {
             let docs = 0..segment.segment.reader().max_doc();
+            let mut ticks = Ticks::default();
             for raw in docs.flat_map(|doc| column.values(doc)) {
+                ticks.go_on()?;
                 let id = self.known.number(column.storage(), raw, &self.limits)?;
                 self.known.everything.insert(id);
             }
@@ -427,6 +445,7 @@ impl Aggregator for Terms {
             }
             if is_text {
                 let waiting = raws.iter().map(|&ordinal| Waiting { parent, doc, ordinal });
+                control::take(raws.len() * size_of::<Waiting>())?;
                 self.waiting.extend(waiting);
             } else if raws == [MISSING] && !column.has_value(doc) {
                 self.add_missing(parent, doc)?;

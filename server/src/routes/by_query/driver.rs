@@ -11,17 +11,17 @@ use std::time::{Duration, Instant};
 use egret_engine::batch::{Batch, Condition, OpResult, WriteOp};
 use egret_engine::search::request::{SearchRequest, TrackTotalHits};
 use egret_engine::search::response::Hit;
-use egret_engine::{ErrorKind, Index, Snapshot};
+use egret_engine::{Control, ErrorKind, Index, Snapshot};
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
 use crate::app::App;
 use crate::error::{Error, Kind, Result};
 use crate::http::errors;
-use crate::pools::Pool;
 use crate::routes::pit::by_place;
 use crate::routes::targets::{self, WriteTo};
 use crate::routes::write;
+use crate::searches;
 use crate::tasks::{Counts, Task};
 
 /// Attempts again after a full pool: the first pause, doubled up to the last.
@@ -134,13 +134,17 @@ impl Work {
             let cursor = self.cursor.lock().await;
             (cursor.snapshots.clone(), cursor.request.query.clone())
         };
-        let retries = AtomicU64::new(0);
+        let (retries, progress) = (AtomicU64::new(0), &self.task.begin.progress);
         let count = || {
             let (snapshots, query) = (snapshots.clone(), query.clone());
-            move || Ok(egret_engine::search::count(&snapshots, &query)?)
+            let count = move |_: &Control| Ok(egret_engine::search::count(&snapshots, &query)?);
+            searches::within(&self.app, progress, count)
         };
-        let total = patiently(&self.app.pools.search, &retries, count).await?;
-        self.task.begin.progress.set_total(total.min(self.plan.max_docs.unwrap_or(u64::MAX)));
+        let total = match patiently(&retries, count).await {
+            Err(_) if progress.cancelled().is_some() => return Ok(()),
+            total => total?,
+        };
+        progress.set_total(total.min(self.plan.max_docs.unwrap_or(u64::MAX)));
         Ok(())
     }
 
@@ -153,6 +157,7 @@ impl Work {
             let page = match self.page(counts).await {
                 Ok(page) if page.is_empty() => return,
                 Ok(page) => page,
+                Err(_) if progress.cancelled().is_some() => return,
                 Err(error) => return self.give_up(error),
             };
             if before > 0 {
@@ -189,9 +194,10 @@ impl Work {
         request.size = request.size.min(usize::try_from(cursor.left).unwrap_or(usize::MAX));
         let search = || {
             let (snapshots, request) = (cursor.snapshots.clone(), request.clone());
-            move || Ok(egret_engine::search::search(&snapshots, &request)?)
+            let search = move |_: &Control| Ok(egret_engine::search::search(&snapshots, &request)?);
+            searches::within(&self.app, &self.task.begin.progress, search)
         };
-        let found = patiently(&self.app.pools.search, &counts.search_retries, search).await?;
+        let found = patiently(&counts.search_retries, search).await?;
         match found.hits.last() {
             Some(last) => cursor.request.search_after = Some(last.sort.clone()),
             None => cursor.ended = true,
@@ -250,9 +256,10 @@ impl Work {
     async fn write_to(&self, counts: &Counts, index: Arc<Index>, ops: &[WriteOp]) -> Result<()> {
         let submit = || {
             let (index, ops) = (Arc::clone(&index), ops.to_vec());
-            move || Ok(index.submit(Batch { ops, ..Batch::default() })?)
+            let submit = move || Ok(index.submit(Batch { ops, ..Batch::default() })?);
+            self.app.pools.write.run(submit)
         };
-        let receipt = patiently(&self.app.pools.write, &counts.write_retries, submit).await?;
+        let receipt = patiently(&counts.write_retries, submit).await?;
         let outcome = write::said(receipt).await?;
         let failures = outcome.ops.iter().filter(|result| result.is_err()).count();
         write::count(&self.app.statistics, ops.len() as u64, failures as u64);
@@ -349,19 +356,14 @@ fn counter(counts: &Counts, result: OpResult) -> &AtomicU64 {
 }
 
 /// Runs work in a pool, again and again while the pool is full.
-async fn patiently<T, W>(
-    pool: &Pool,
+async fn patiently<T, F: Future<Output = Result<T>>>(
     retries: &AtomicU64,
-    work: impl Fn() -> W + Send + Sync,
-) -> Result<T>
-where
-    T: Send + 'static,
-    W: FnOnce() -> Result<T> + Send + 'static,
-{
+    attempt: impl Fn() -> F,
+) -> Result<T> {
     let mut pause = FIRST_PAUSE;
     loop {
-        match pool.run(work()).await {
-            Err(error) if error.kind() == Kind::Rejected && pause <= LAST_PAUSE => {
+        match attempt().await {
+            Err(error) if may_pass(error.kind()) && pause <= LAST_PAUSE => {
                 retries.fetch_add(1, Ordering::Relaxed);
                 tokio::time::sleep(pause).await;
                 pause *= 2;
@@ -369,4 +371,11 @@ where
             done => return done,
         }
     }
+}
+
+/// Whether there may be room later.
+fn may_pass(kind: Kind) -> bool {
+    let others_have_it =
+        matches!(kind, Kind::Engine(ErrorKind::CircuitBreaking { transient: true, .. }));
+    kind == Kind::Rejected || others_have_it
 }

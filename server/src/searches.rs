@@ -1,0 +1,86 @@
+//! What searches runs here: on the searches' pool, within their memory, as a task that `_tasks` shows
+//! and cancels. It ends early when nobody waits for it any more.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use egret_engine::{Control, ErrorKind};
+use serde_json::Value;
+
+use crate::app::App;
+use crate::error::{Error, Kind, Result};
+use crate::tasks::{Begin, Progress};
+
+/// Of a request's body, so many characters are shown.
+const SHOWN_CHARACTERS: usize = 1_000;
+
+/// Who asks, and what.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Asked {
+    /// `X-Opaque-Id` of the request.
+    pub(crate) opaque_id: Option<String>,
+    /// The request's body.
+    pub(crate) source: Bytes,
+}
+
+impl Asked {
+    fn begin(&self, indexes: &[&str]) -> Begin {
+        let source = String::from_utf8_lossy(&self.source);
+        let source: String = source.chars().take(SHOWN_CHARACTERS).collect();
+        Begin {
+            action: "indices:data/read/search",
+            description: format!(
+                "indices[{}], search_type[QUERY_THEN_FETCH], source[{source}]",
+                indexes.join(",")
+            ),
+            opaque_id: self.opaque_id.clone(),
+            progress: Progress::new(1, f64::INFINITY),
+            cancellable: true,
+        }
+    }
+}
+
+/// Runs a search as a task of its own.
+pub(crate) async fn run<T: Send + 'static>(
+    app: &App,
+    asked: &Asked,
+    indexes: &[&str],
+    search: impl FnOnce(&Control) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let running = app.tasks.begin_search(asked.begin(indexes));
+    let task = Arc::clone(&running.task);
+    let search = move |control: &Control| {
+        let found = search(control);
+        running.end(Ok(Value::Null));
+        found
+    };
+    within(app, &task.begin.progress, search).await
+}
+
+/// Runs a search that is part of a task. It ends when the task is cancelled, when nobody waits for
+/// it, or when it would take too much memory.
+pub(crate) async fn within<T: Send + 'static>(
+    app: &App,
+    task: &Progress,
+    search: impl FnOnce(&Control) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let control = app.breaker.control();
+    let _left = Left(Arc::clone(&control));
+    let search = move || control.run(|| search(&control));
+    tokio::select! {
+        found = app.pools.search.run(search) => found,
+        reason = task.until_cancelled() => Err(Error::new(
+            Kind::Engine(ErrorKind::Cancelled),
+            format!("task cancelled [{reason}]"),
+        )),
+    }
+}
+
+/// Cancels a search when dropped: who waited for it has its answer, or has left.
+struct Left(Arc<Control>);
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
