@@ -22,6 +22,7 @@ mod discovery;
 mod document;
 pub mod error;
 mod feed;
+mod flush_position;
 mod follow;
 mod follower;
 pub mod kept;

@@ -18,6 +18,7 @@ pub use self::operations::RetrySummary;
 use crate::config::PipelineConfig;
 use crate::connect::Source;
 use crate::error::Result;
+use crate::flush_position::FlushPosition;
 use crate::kept::Kept;
 use crate::orders::{Order, Request};
 use crate::receipts::LetterBox;
@@ -71,6 +72,7 @@ pub struct PipelineHandle {
     engine: Arc<Engine>,
     board: Arc<StatusBoard>,
     demand: watch::Sender<Lsn>,
+    flush_position: FlushPosition,
     shared: Arc<Shared>,
     stop: CancellationToken,
     ended: watch::Receiver<bool>,
@@ -110,6 +112,7 @@ impl Pipeline {
             engine: Arc::clone(&engine),
             board: Arc::clone(&board),
             demand: demand.clone(),
+            flush_position: FlushPosition::of(source.clone()),
             shared: Arc::clone(&shared),
             stop: stop.clone(),
             ended,
@@ -272,6 +275,12 @@ impl PipelineHandle {
                 () = self.wait_for_replacement(&mut indexes, token.lsn) => {}
             }
         }
+    }
+
+    /// Where the database's log ends, asked for after this was called: everything committed before
+    /// lies below it. One question serves all who wait for an answer.
+    pub async fn end_of_log(&self) -> Result<Lsn> {
+        self.flush_position.ask().await
     }
 
     /// Says that a reader waits, until an index has been replaced.

@@ -96,3 +96,109 @@ async fn a_followed_index_refuses_writes() {
     assert_eq!(answer["items"][0]["index"]["status"], 403, "{answer}");
     assert_eq!(egret.count("birds").await, Some(100));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hit_names_the_commit_that_wrote_it() {
+    let (database, egret) = following().await;
+    let before = number(&database, &database.flush_lsn().await).await;
+    database.execute("INSERT INTO birds VALUES (1000, 'new')").await;
+    let lsn = database.flush_lsn().await;
+    let parameters = format!("wait_for_lsn={lsn}&version=true&seq_no_primary_term=true");
+    let hit = search(&egret, "birds", &parameters, 1000).await.ok()["hits"]["hits"][0].clone();
+    let version = hit["_version"].as_u64().unwrap();
+    let after = number(&database, &lsn).await;
+    assert!(before < version && version <= after, "{before} < {version} <= {after}");
+    assert!(hit["_seq_no"].is_u64() && hit["_primary_term"].is_u64(), "{hit}");
+    let document = egret.get("/birds/_doc/1000").await.ok();
+    assert_eq!(document["_version"], version);
+}
+
+/// A position as a number.
+async fn number(database: &Database, lsn: &str) -> u64 {
+    let query = format!("SELECT ('{lsn}'::pg_lsn - '0/0'::pg_lsn)::text");
+    let text: String = database.client().query_one(&query, &[]).await.unwrap().get(0);
+    text.parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_kind_of_read_waits_and_says_how_fresh_it_is() {
+    let (database, egret) = following().await;
+    for turn in 0..10 {
+        let id = 1000 + turn;
+        database.execute(&format!("INSERT INTO birds VALUES ({id}, 'new')")).await;
+        let lsn = database.flush_lsn().await;
+        let least = number(&database, &lsn).await;
+        let query = json!({"query": {"term": {"id": id}}});
+        let wait = format!("wait_for_lsn={lsn}");
+        let lines = [json!({"index": "birds"}), query.clone(), json!({}), query.clone()];
+        let reads = [
+            egret.post(&format!("/birds/_count?{wait}"), &query).await,
+            egret.get(&format!("/birds/_doc/{id}?{wait}")).await,
+            egret.get(&format!("/birds/_source/{id}?{wait}")).await,
+            egret.post(&format!("/birds/_mget?{wait}"), &json!({"ids": [id.to_string()]})).await,
+            egret.bulk(&format!("/birds/_msearch?{wait}"), &lines).await,
+        ];
+        for answer in &reads {
+            assert_eq!(answer.status, 200, "{}", answer.text);
+            let reflected = number(&database, answer.header("egret-lsn").unwrap()).await;
+            assert!(reflected >= least, "{reflected} before {least}: {}", answer.text);
+        }
+        let [count, _, _, many, searches] = reads;
+        assert_eq!(count.body["count"], 1);
+        assert_eq!(many.body["docs"][0]["found"], true, "{}", many.text);
+        for found in searches.body["responses"].as_array().unwrap() {
+            assert_eq!(found["hits"]["total"]["value"], 1, "{found}");
+        }
+    }
+    // A deadline holds for each of them, and what may not wait says why.
+    let never = "wait_for_lsn=FFFFFFFF/0&wait_for_timeout=50ms";
+    let ids = json!({"ids": ["1"]});
+    assert_eq!(egret.get(&format!("/birds/_count?{never}")).await.status, 504);
+    assert_eq!(egret.get(&format!("/birds/_doc/1?{never}")).await.status, 504);
+    assert_eq!(egret.post(&format!("/birds/_mget?{never}"), &ids).await.status, 504);
+    let lines = [json!({}), json!({})];
+    let answer = egret.bulk(&format!("/birds/_msearch?{never}"), &lines).await.ok();
+    assert_eq!(answer["responses"][0]["status"], 504, "{answer}");
+    egret.put("/alone/_doc/1", &json!({"id": 1})).await.ok();
+    let apart = json!({"docs": [{"_index": "birds", "_id": "1"}, {"_index": "alone", "_id": "1"}]});
+    let answer = egret.post("/_mget?wait_for_lsn=0/0", &apart).await;
+    assert_eq!(answer.status, 400, "{}", answer.text);
+    assert!(answer.text.contains("alone"), "{}", answer.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_sees_its_writes_without_knowing_positions() {
+    let (database, egret) = following().await;
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let get = async |path: String, consistency: &str| {
+        let request = client.get(egret.url(&path)).header("egret-consistency", consistency);
+        let response = request.send().await.unwrap();
+        let status = response.status().as_u16();
+        (status, response.text().await.unwrap())
+    };
+    for id in 1000..1040 {
+        database.execute(&format!("INSERT INTO birds VALUES ({id}, 'new')")).await;
+        let (found, document, count) = tokio::join!(
+            get(format!("/birds/_search?q=id:{id}&rest_total_hits_as_int=true"), "session"),
+            get(format!("/birds/_doc/{id}"), "session"),
+            get(format!("/birds/_count?q=id:{id}"), "session"),
+        );
+        assert_eq!((found.0, document.0, count.0), (200, 200, 200), "{id}");
+        assert!(found.1.contains("\"total\":1"), "{id}: {}", found.1);
+        assert!(count.1.contains("\"count\":1"), "{id}: {}", count.1);
+    }
+    let refused = async |path: &str, consistency: &str, status: u16, named: &str| {
+        let answer = get(path.to_owned(), consistency).await;
+        assert_eq!(answer.0, status, "{}", answer.1);
+        assert!(answer.1.contains(named), "{}", answer.1);
+    };
+    egret.put("/alone/_doc/1", &json!({"id": 1})).await.ok();
+    refused("/birds/_search", "tomorrow", 400, "tomorrow").await;
+    refused("/alone/_search", "session", 400, "alone").await;
+    refused("/birds/_search?wait_for_lsn=0/0", "session", 400, "exclude each other").await;
+    // All who ask at once share a connection, and few questions.
+    let query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+                 AND query LIKE 'SELECT pg_current_wal_flush_lsn()%' AND pid <> pg_backend_pid()";
+    let connections: i64 = database.client().query_one(query, &[]).await.unwrap().get(0);
+    assert_eq!(connections, 1);
+}

@@ -33,7 +33,7 @@ async fn run(app: &App, call: &Call, expression: &str) -> Result<Reply> {
     let params = &call.params;
     params.allow(&[TEXT, targets::PARAMS, freshness::PARAMS, &["preference"]].concat())?;
     let mut targets = Targets::searched(app, expression, params)?;
-    freshness::wait(app, params, &mut targets.indexes).await?;
+    freshness::wait(app, params, &call.headers, &mut targets.indexes).await?;
     let (snapshots, checkpoints) = freshness::snapshots(&targets.indexes);
     let fields = SnapshotFields(&snapshots);
     let mut query = read_count(&parse_object(&call.body)?, &fields)?;

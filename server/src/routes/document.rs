@@ -192,7 +192,7 @@ pub(super) async fn read(
 ) -> Result<Reply> {
     call.params.allow(&[READING, freshness::PARAMS].concat())?;
     let mut index = targets::single(&app, &index)?;
-    freshness::wait(&app, &call.params, std::slice::from_mut(&mut index)).await?;
+    freshness::wait(&app, &call.params, &call.headers, std::slice::from_mut(&mut index)).await?;
     let filter = stored_fields(&call.params, source_filter(&call.params))?;
     // Taken before the document is read, so that it promises no more than was seen.
     let (_, checkpoints) = freshness::snapshots(std::slice::from_ref(&index));
@@ -238,7 +238,7 @@ pub(super) async fn source(
 ) -> Result<Reply> {
     call.params.allow(&[READING, freshness::PARAMS].concat())?;
     let mut index = targets::single(&app, &index)?;
-    freshness::wait(&app, &call.params, std::slice::from_mut(&mut index)).await?;
+    freshness::wait(&app, &call.params, &call.headers, std::slice::from_mut(&mut index)).await?;
     let filter = source_filter(&call.params);
     if filter == SourceFilter::None {
         return Err(Error::validation("fetching source can not be disabled"));

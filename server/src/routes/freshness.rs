@@ -1,10 +1,12 @@
-//! How fresh an answer is: `wait_for_lsn` before it, the position that it reflects with it.
+//! How fresh an answer is: what it waits for before it, the position that it reflects with it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use egret_cdc::{LsnToken, WaitOutcome};
+use axum::http::{HeaderMap, HeaderValue};
+use egret_cdc::{LsnToken, PipelineHandle, WaitOutcome};
 use egret_engine::{Checkpoint, Index, Snapshot};
+use futures_util::future::try_join_all;
 
 use crate::app::App;
 use crate::error::{Error, Kind, Result};
@@ -13,61 +15,175 @@ use crate::http::{Params, Reply};
 /// Parameters of a read that waits.
 pub(super) const PARAMS: &[&str] = &["wait_for_lsn", "wait_for_timeout"];
 
-/// Waits until the indexes show everything up to the position that the request names, if any. One
-/// that is replaced meanwhile gives way to its replacement.
-pub(super) async fn wait(app: &App, params: &Params, indexes: &mut [Arc<Index>]) -> Result<()> {
-    let Some(text) = params.filled("wait_for_lsn") else {
-        return if params.has("wait_for_timeout") {
-            Err(Error::argument("[wait_for_timeout] needs [wait_for_lsn]"))
-        } else {
-            Ok(())
+/// The header of a read that waits for everything committed before it, without naming a position.
+const CONSISTENCY: &str = "egret-consistency";
+
+/// What a read waits for.
+enum Until {
+    /// A position.
+    Position(LsnToken),
+    /// Where the database's log ends when it asks.
+    Session,
+}
+
+impl Until {
+    fn read(params: &Params, headers: &HeaderMap) -> Result<Option<Self>> {
+        let token = params.filled("wait_for_lsn").map(|text| {
+            text.parse().map_err(|error: egret_cdc::Error| {
+                Error::argument(format!("[wait_for_lsn] {error}")).with_source(error)
+            })
+        });
+        let session = match headers.get(CONSISTENCY).map(HeaderValue::as_bytes) {
+            None => false,
+            Some(b"session") => true,
+            Some(other) => {
+                let other = String::from_utf8_lossy(other);
+                return Err(Error::argument(format!(
+                    "[Egret-Consistency] has no [{other}], it may be [session]"
+                )));
+            }
         };
-    };
-    let token: LsnToken = text.parse().map_err(|error: egret_cdc::Error| {
-        Error::argument(format!("[wait_for_lsn] {error}")).with_source(error)
-    })?;
+        match (token.transpose()?, session) {
+            (Some(_), true) => {
+                Err(Error::argument("[wait_for_lsn] and [Egret-Consistency] exclude each other"))
+            }
+            (Some(token), false) => Ok(Some(Self::Position(token))),
+            (None, true) => Ok(Some(Self::Session)),
+            (None, false) if params.has("wait_for_timeout") => Err(Error::argument(
+                "[wait_for_timeout] needs [wait_for_lsn] or [Egret-Consistency]",
+            )),
+            (None, false) => Ok(None),
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Position(_) => "[wait_for_lsn]",
+            Self::Session => "[Egret-Consistency]",
+        }
+    }
+}
+
+/// Waits until the indexes show everything that the request wants to see, if it says so. One that is
+/// replaced meanwhile gives way to its replacement.
+pub(super) async fn wait(
+    app: &App,
+    params: &Params,
+    headers: &HeaderMap,
+    indexes: &mut [Arc<Index>],
+) -> Result<()> {
+    let Some(until) = Until::read(params, headers)? else { return Ok(()) };
     let limits = &app.config.search;
     let timeout = params.duration("wait_for_timeout")?;
     let timeout = timeout.unwrap_or(Duration::from_millis(limits.wait_for_timeout_ms));
     let timeout = timeout.min(Duration::from_millis(limits.max_wait_for_timeout_ms));
-    let without = |name: &str| {
-        Error::argument(format!(
-            "[wait_for_lsn] index [{name}] follows no pipeline that is running"
-        ))
-    };
-    let Some(first) = indexes.first() else {
-        return Err(Error::argument("[wait_for_lsn] there is no index to wait for"));
-    };
-    let pipeline = first.pipeline().and_then(|name| app.pipeline(name));
-    let pipeline = pipeline.ok_or_else(|| without(first.name()))?;
-    match pipeline.wait_for_lsn(indexes, token, timeout).await {
-        WaitOutcome::Reached(_) => {
-            for index in indexes {
-                *index = app.engine.index(index.name())?;
+    let wait = Wait { name: until.name(), begun: Instant::now(), timeout };
+    let pipelines = by_pipeline(app, &wait, indexes)?;
+    let (first, others) =
+        pipelines.split_first().ok_or_else(|| wait.error("there is no index to wait for"))?;
+    match until {
+        Until::Position(token) => {
+            if let Some((_, other)) = others.first() {
+                return Err(wait.without(other));
             }
-            Ok(())
+            wait.reach(&first.0, &first.1, token).await?;
         }
-        WaitOutcome::NoPipeline => {
-            let other = indexes.iter().find(|index| index.pipeline() != first.pipeline());
-            Err(without(other.map_or(first.name(), |index| index.name())))
+        Until::Session => {
+            let one = async |(pipeline, indexes): &Followed| {
+                let token = wait.end_of_log(pipeline).await?;
+                wait.reach(pipeline, indexes, token).await
+            };
+            try_join_all(pipelines.iter().map(one)).await?;
         }
-        WaitOutcome::Mismatch { followed: (system, timeline) } => Err(Error::new(
-            Kind::Conflict,
-            format!(
-                "[wait_for_lsn] [{token}] belongs to another history than the one followed, \
-                 system [{system}] timeline [{timeline}]"
-            ),
-        )),
-        WaitOutcome::Timeout(reached) => {
-            let reached = reached.map_or_else(|| "nothing yet".to_owned(), |lsn| lsn.to_string());
-            Err(Error::new(
-                Kind::Timeout,
+    }
+    for index in indexes {
+        *index = app.engine.index(index.name())?;
+    }
+    Ok(())
+}
+
+/// A pipeline with the indexes that follow it.
+type Followed = (Arc<PipelineHandle>, Vec<Arc<Index>>);
+
+/// The indexes by the pipelines that they follow.
+fn by_pipeline(app: &App, wait: &Wait, indexes: &[Arc<Index>]) -> Result<Vec<Followed>> {
+    let mut pipelines: Vec<Followed> = Vec::new();
+    for index in indexes {
+        let pipeline = index.pipeline().and_then(|name| app.pipeline(name));
+        let pipeline = pipeline.ok_or_else(|| wait.without(std::slice::from_ref(index)))?;
+        match pipelines.iter_mut().find(|(known, _)| known.name() == pipeline.name()) {
+            Some((_, same)) => same.push(Arc::clone(index)),
+            None => pipelines.push((pipeline, vec![Arc::clone(index)])),
+        }
+    }
+    Ok(pipelines)
+}
+
+/// A wait under way.
+struct Wait {
+    /// Who asked for it, as errors name it.
+    name: &'static str,
+    begun: Instant,
+    timeout: Duration,
+}
+
+impl Wait {
+    fn error(&self, reason: &str) -> Error {
+        Error::argument(format!("{} {reason}", self.name))
+    }
+
+    fn without(&self, indexes: &[Arc<Index>]) -> Error {
+        let name = indexes.first().map_or("", |index| index.name());
+        self.error(&format!("index [{name}] follows no pipeline that is running, or another one"))
+    }
+
+    fn left(&self) -> Duration {
+        self.timeout.saturating_sub(self.begun.elapsed())
+    }
+
+    fn late(&self, reason: &str) -> Error {
+        let ms = self.timeout.as_millis();
+        Error::new(Kind::Timeout, format!("{} {reason} within [{ms}ms]", self.name))
+    }
+
+    /// Where the log of a pipeline's database ends now.
+    async fn end_of_log(&self, pipeline: &PipelineHandle) -> Result<LsnToken> {
+        let asked = tokio::time::timeout(self.left(), pipeline.end_of_log()).await;
+        let lsn = asked.map_err(|_| self.late("the database gave no position"))?;
+        let lsn = lsn.map_err(|error| {
+            let reason = format!("{} the database gave no position: {error}", self.name);
+            Error::new(Kind::Unavailable, reason).with_source(error)
+        })?;
+        Ok(LsnToken { system: None, lsn })
+    }
+
+    /// Waits until the indexes of a pipeline show everything up to a position.
+    async fn reach(
+        &self,
+        pipeline: &PipelineHandle,
+        indexes: &[Arc<Index>],
+        token: LsnToken,
+    ) -> Result<()> {
+        let name = self.name;
+        match pipeline.wait_for_lsn(indexes, token, self.left()).await {
+            WaitOutcome::Reached(_) => Ok(()),
+            WaitOutcome::NoPipeline => Err(self.without(indexes)),
+            WaitOutcome::Mismatch { followed: (system, timeline) } => Err(Error::new(
+                Kind::Conflict,
                 format!(
-                    "[wait_for_lsn] [{token}] was not reached within [{}ms], the indexes show \
-                     [{reached}]",
-                    timeout.as_millis()
+                    "{name} [{token}] belongs to another history than the one followed, \
+                     system [{system}] timeline [{timeline}]"
                 ),
-            ))
+            )),
+            WaitOutcome::Timeout(reached) => {
+                let reached =
+                    reached.map_or_else(|| "nothing yet".to_owned(), |lsn| lsn.to_string());
+                let late = self.late(&format!("[{token}] was not reached"));
+                Err(Error::new(
+                    Kind::Timeout,
+                    format!("{}, the indexes show [{reached}]", late.reason()),
+                ))
+            }
         }
     }
 }

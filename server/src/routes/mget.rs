@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use egret_engine::Index;
 use egret_engine::search::request::SourceFilter;
 use serde_json::{Map, Value};
 
-use super::{document, targets};
+use super::{document, freshness, targets};
 use crate::app::App;
 use crate::dialect::json::{Field, parse_object};
 use crate::dialect::source;
@@ -39,9 +40,20 @@ struct Wanted {
 async fn run(app: &App, call: &Call, default_index: Option<&str>) -> Result<Reply> {
     const KNOWN: &[&str] =
         &["_source", "_source_includes", "_source_excludes", "realtime", "refresh", "preference"];
-    call.params.allow(KNOWN)?;
+    call.params.allow(&[KNOWN, freshness::PARAMS].concat())?;
     let default_filter = document::source_filter(&call.params);
     let wanted = read(&parse_object(&call.body)?, default_index, &default_filter)?;
+    let mut indexes: Vec<Arc<Index>> = Vec::new();
+    for name in wanted.iter().map(|wanted| &wanted.index) {
+        // What is not there is said where it is asked for.
+        let Ok(index) = targets::single(app, name) else { continue };
+        if !indexes.iter().any(|known| known.uuid() == index.uuid()) {
+            indexes.push(index);
+        }
+    }
+    freshness::wait(app, &call.params, &call.headers, &mut indexes).await?;
+    // Taken before the documents are read, so that it promises no more than was seen.
+    let (_, checkpoints) = freshness::snapshots(&indexes);
     let mut body = b"{\"docs\":[".to_vec();
     for (at, Wanted { index: name, id, filter }) in wanted.iter().enumerate() {
         if at > 0 {
@@ -59,7 +71,8 @@ async fn run(app: &App, call: &Call, default_index: Option<&str>) -> Result<Repl
         }
     }
     body.extend_from_slice(b"]}");
-    Ok(Reply::raw_json(StatusCode::OK, body))
+    let reply = Reply::raw_json(StatusCode::OK, body);
+    Ok(freshness::mark(reply, checkpoints.into_iter()))
 }
 
 fn read(

@@ -6,11 +6,12 @@ use std::time::Instant;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use bytes::Bytes;
+use egret_engine::Checkpoint;
 use futures_util::StreamExt;
 use serde_json::Value;
 
 use super::search::{Ask, run};
-use super::targets;
+use super::{freshness, targets};
 use crate::app::App;
 use crate::dialect::bulk::Lines;
 use crate::dialect::json::{Field, parse_object};
@@ -42,6 +43,8 @@ const HEADER: &[&str] = &[
     "expand_wildcards",
     "allow_partial_search_results",
     "ccs_minimize_roundtrips",
+    "wait_for_lsn",
+    "wait_for_timeout",
 ];
 
 pub(super) async fn msearch(State(app): State<Arc<App>>, call: Call) -> Result<Reply> {
@@ -65,7 +68,7 @@ struct Item {
 
 async fn answer(app: &App, call: &Call, expression: &str) -> Result<Reply> {
     let started = Instant::now();
-    call.params.allow(&[KNOWN, targets::PARAMS].concat())?;
+    call.params.allow(&[KNOWN, targets::PARAMS, freshness::PARAMS].concat())?;
     let wanted = call.params.count("max_concurrent_searches")?.unwrap_or(CONCURRENT);
     if wanted == 0 {
         return Err(Error::argument("maxConcurrentSearchRequests must be positive"));
@@ -74,15 +77,20 @@ async fn answer(app: &App, call: &Call, expression: &str) -> Result<Reply> {
     let one = async |item: Item| {
         let Item { expression, params, body } = &item;
         let found = run(app, &Ask { params, headers: &call.headers, body, expression }).await;
-        written(found.map(|found| found.body))
+        match found {
+            Ok(found) => (written(Ok(found.body)), found.checkpoints),
+            Err(error) => (written(Err(error)), Vec::new()),
+        }
     };
-    let answers: Vec<Vec<u8>> =
+    let answers: Vec<(Vec<u8>, Vec<Option<Checkpoint>>)> =
         futures_util::stream::iter(items).map(one).buffered(wanted.min(CONCURRENT)).collect().await;
     let took = started.elapsed().as_millis();
     let mut body = format!("{{\"took\":{took},\"responses\":[").into_bytes();
+    let (answers, checkpoints): (Vec<_>, Vec<_>) = answers.into_iter().unzip();
     body.extend(answers.join(&b','));
     body.extend_from_slice(b"]}");
-    Ok(Reply::raw_json(StatusCode::OK, body))
+    let reply = Reply::raw_json(StatusCode::OK, body);
+    Ok(freshness::mark(reply, checkpoints.into_iter().flatten()))
 }
 
 /// One answer, with its status.
@@ -128,6 +136,7 @@ fn header(head: &[u8], expression: &str, all: &Params) -> Result<(String, Params
     let mut pairs: Vec<(String, String)> = KNOWN
         .iter()
         .chain(targets::PARAMS)
+        .chain(freshness::PARAMS)
         .filter_map(|key| Some(((*key).to_owned(), all.text(key)?.to_owned())))
         .collect();
     for (key, value) in parse_object(head)? {

@@ -125,7 +125,7 @@ async fn found(app: &App, ask: &Ask<'_>, started: Instant) -> Result<Found> {
     let (point, targets) = if let Some(held) = &held {
         (Point::clone(&held.point), None)
     } else {
-        let (point, targets) = published(app, params, expression).await?;
+        let (point, targets) = published(app, params, ask.headers, expression).await?;
         (point, Some(targets))
     };
     let mut request = read(&body, params, &SnapshotFields(&point.snapshots))?;
@@ -168,10 +168,11 @@ pub(super) fn opened(id: Option<(&str, String)>, started: Instant, rest: &[u8]) 
 pub(super) async fn published(
     app: &App,
     params: &Params,
+    headers: &HeaderMap,
     expression: &str,
 ) -> Result<(Point, Targets)> {
     let mut targets = Targets::searched(app, expression, params)?;
-    freshness::wait(app, params, &mut targets.indexes).await?;
+    freshness::wait(app, params, headers, &mut targets.indexes).await?;
     let indexes = targets.indexes.clone();
     let (snapshots, checkpoints) = freshness::snapshots(&indexes);
     Ok((Point { indexes, snapshots, checkpoints, filter: None }, targets))
