@@ -368,7 +368,7 @@ fn parts(op: &WriteOp) -> (Option<&str>, Option<&Bytes>) {
         | WriteOp::Patch { id, patch: Patch::Keep { source, .. }, .. }
         | WriteOp::Patch { id, patch: Patch::Merge { source, .. }, .. } => (Some(id), Some(source)),
         WriteOp::Delete { id, .. } => (Some(id), None),
-        WriteOp::Clear => (None, None),
+        WriteOp::Clear | WriteOp::ClearRows { .. } => (None, None),
     }
 }
 

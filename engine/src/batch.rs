@@ -44,6 +44,12 @@ pub enum WriteOp {
     },
     /// Removes every document that earlier operations have put.
     Clear,
+    /// Removes every row of a table that documents are composed from; of the table that the
+    /// documents are named by, the documents too. Only for an index with a composition.
+    ClearRows {
+        /// The table's place in the composition.
+        table: usize,
+    },
 }
 
 impl WriteOp {
@@ -56,7 +62,7 @@ impl WriteOp {
             Self::Upsert { source, .. } | Self::Patch { patch: Patch::Keep { source, .. }, .. } => {
                 source.len()
             }
-            Self::Delete { .. } | Self::Clear => 0,
+            Self::Delete { .. } | Self::Clear | Self::ClearRows { .. } => 0,
         }
     }
 }
@@ -139,6 +145,20 @@ pub struct Batch {
     pub copy_progress: Option<String>,
     /// When to publish.
     pub refresh: Refresh,
+    /// For an index with a composition: which documents are composed from its rows.
+    pub compose: Compose,
+}
+
+/// Which documents a batch composes, in an index whose documents are made from rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Compose {
+    /// Those that its operations on rows concern.
+    #[default]
+    Affected,
+    /// None: a later batch composes all of them.
+    Later,
+    /// All.
+    All,
 }
 
 /// Operations in a file, and how many of them may be rejected.
@@ -188,6 +208,9 @@ pub struct BatchOutcome {
     pub ops: Vec<Result<Applied, Error>>,
     /// What came of [`Batch::spooled`].
     pub spooled: Option<SpooledOutcome>,
+    /// For an index with a composition: the documents that were composed or removed, where not all
+    /// were, and those that could not be. Such a one is removed.
+    pub composed: Vec<(DocId, Result<(), Error>)>,
     /// Whether the batch was published when this was sent (always for `Refresh::Now`, `WaitFor`).
     pub published: bool,
 }

@@ -296,7 +296,8 @@ fn stats_of(segment: &ShownSegment) -> SegmentStats {
         number: segment.number,
         uuid: segment.reader.segment_id().uuid_string(),
         doc_count: segment.reader.num_docs().into(),
-        deleted_count: segment.reader.num_deleted_docs().into(),
+        deleted_count: u64::from(segment.reader.num_deleted_docs())
+            .saturating_sub(segment.row_count),
         size_bytes,
         memory_bytes,
         committed: segment.files.is_committed(),

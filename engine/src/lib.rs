@@ -9,6 +9,7 @@
 
 pub mod batch;
 pub mod catalog;
+pub mod composition;
 mod control;
 pub mod document;
 pub mod error;

@@ -43,6 +43,8 @@ pub struct SnapshotParts {
     pub schema: Schema,
     /// Every analyzer that the mapping names.
     pub tokenizers: TokenizerManager,
+    /// How many rows, which documents are composed from, are in the segments: hidden, as if deleted.
+    pub row_count: u64,
     /// The segments, in the order that breaks ties between equal hits.
     pub segments: Vec<Arc<SegmentReader>>,
 }
@@ -174,7 +176,9 @@ impl Snapshot {
 
     /// How many deleted documents merges have not removed yet.
     pub fn deleted_count(&self) -> u64 {
-        self.segments.iter().map(|segment| u64::from(segment.reader().num_deleted_docs())).sum()
+        let deleted = |segment: &Segment| u64::from(segment.reader().num_deleted_docs());
+        let dead: u64 = self.segments.iter().map(deleted).sum();
+        dead.saturating_sub(self.parts.row_count)
     }
 
     /// The mapping of this state.

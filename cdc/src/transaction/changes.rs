@@ -133,7 +133,7 @@ impl Changes {
             let (id, before) = match op {
                 WriteOp::Upsert { id, .. } | WriteOp::Delete { id, .. } => (id, None),
                 WriteOp::Patch { id, previous_id, .. } => (id, previous_id.as_ref()),
-                WriteOp::Clear => continue,
+                WriteOp::Clear | WriteOp::ClearRows { .. } => continue,
             };
             touch(id);
             if let Some(id) = before {
@@ -250,6 +250,7 @@ pub(super) mod tests {
             WriteOp::Upsert { id, source, .. } => format!("put {id} {}", text(source)),
             WriteOp::Delete { id, .. } => format!("delete {id}"),
             WriteOp::Clear => "clear".to_owned(),
+            WriteOp::ClearRows { table } => format!("clear {table}"),
             WriteOp::Patch { id, previous_id, patch: Patch::Keep { source, keep }, .. } => {
                 let from = previous_id.as_deref().unwrap_or("itself");
                 format!("patch {id} from {from} {} keep {}", text(source), keep.join(","))

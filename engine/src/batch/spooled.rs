@@ -11,6 +11,7 @@
 //! | 2 | upsert | id, condition, source |
 //! | 3 | patch that keeps | id, condition, previous id?, source, kept fields |
 //! | 4 | patch that merges | id, condition, previous id?, source, upsert?, detect no-op (0 or 1) |
+//! | 5 | clear rows | table, `u32` |
 //!
 //! A condition is a byte: 0 none, 1 absent, 2 last change (then its number and term, `u64`), 3 an
 //! external version and 4 one that may be equal (then the version, `u64`). The file never outlives
@@ -31,6 +32,7 @@ const DELETE: u8 = 1;
 const UPSERT: u8 = 2;
 const KEEP: u8 = 3;
 const MERGE: u8 = 4;
+const CLEAR_ROWS: u8 = 5;
 
 /// Records larger than this are not kept as buffers for the next one.
 const KEPT_BUFFER_BYTES: usize = 1 << 20;
@@ -127,6 +129,10 @@ impl From<SpoolError> for Error {
 fn encode(op: &WriteOp, out: &mut Vec<u8>) {
     match op {
         WriteOp::Clear => out.push(CLEAR),
+        WriteOp::ClearRows { table } => {
+            out.push(CLEAR_ROWS);
+            put_length(*table, out);
+        }
         WriteOp::Delete { id, condition } => begin(DELETE, id, *condition, out),
         WriteOp::Upsert { id, source, condition } => {
             begin(UPSERT, id, *condition, out);
@@ -191,6 +197,9 @@ fn decode(rest: &mut &[u8]) -> Option<WriteOp> {
     let tag = take_byte(rest)?;
     if tag == CLEAR {
         return Some(WriteOp::Clear);
+    }
+    if tag == CLEAR_ROWS {
+        return Some(WriteOp::ClearRows { table: take_length(rest)? });
     }
     let id = take_text(rest)?;
     let condition = match take_byte(rest)? {
@@ -281,8 +290,9 @@ mod tests {
             ),
         ];
         let parts = (".{0,20}", condition, source(), prop::option::of(".{0,5}"), patch);
-        (0..4, parts).prop_map(|(which, (id, condition, source, previous_id, patch))| match which {
+        (0..5, parts).prop_map(|(which, (id, condition, source, previous_id, patch))| match which {
             0 => WriteOp::Clear,
+            4 => WriteOp::ClearRows { table: id.len() },
             1 => WriteOp::Delete { id, condition },
             2 => WriteOp::Upsert { id, source, condition },
             _ => WriteOp::Patch { id, previous_id, patch, condition },

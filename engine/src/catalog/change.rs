@@ -293,6 +293,10 @@ fn entry_of(
     layers.add_aliases(&aliases);
     let mappings = laid_over(layers.mappings, &mappings, pipeline.is_some());
     let mapping = Mapping::from_json(&mappings)?;
+    if mapping.composition().is_some() && pipeline.is_none() {
+        let message = "[_composition] is for indexes that follow a pipeline";
+        return Err(Error::new(ErrorKind::MappingParsing, message));
+    }
     let entry = IndexEntry {
         uuid: new_uuid(),
         pipeline,

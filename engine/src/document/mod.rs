@@ -32,9 +32,10 @@ use std::sync::Arc;
 use tantivy::TantivyDocument;
 use tantivy::schema::{Field, Schema};
 
+use crate::composition::parse_row_id;
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::Mapping;
-use crate::mapping::schema::{SYSTEM_FIELD_COUNT, SystemFields, SystemValues};
+use crate::mapping::schema::{LINKS, SYSTEM_FIELD_COUNT, SystemFields, SystemValues};
 
 /// How many bytes an id may have.
 pub const ID_LIMIT_BYTES: usize = 512;
@@ -57,6 +58,9 @@ impl Draft {
     /// and says where.
     pub fn parse(&mut self, id: &str, source: &[u8]) -> Result<ParsedDocument> {
         check_id(id)?;
+        if let Some(row) = ParsedDocument::row(&self.mapping, id, source)? {
+            return Ok(row);
+        }
         let parsed = parse::parse(&self.mapping, id, source)?;
         if let Some(grown) = parsed.grown {
             self.mapping = Arc::new(grown);
@@ -68,6 +72,7 @@ impl Draft {
             mapping,
             texts: parsed.texts,
             values: parsed.values,
+            links: Vec::new(),
         })
     }
 
@@ -90,7 +95,9 @@ pub fn check_id(id: &str) -> Result<()> {
             "if _id is specified it must not be empty",
         ));
     }
-    if id.len() > ID_LIMIT_BYTES {
+    // The id of a row is its key's, and the table that it is of.
+    let key = parse_row_id(id).map_or(id, |(_, key)| key);
+    if key.len() > ID_LIMIT_BYTES {
         return Err(Error::new(
             ErrorKind::InvalidArgument,
             format!(
@@ -112,6 +119,8 @@ pub struct ParsedDocument {
     texts: String,
     /// Places in the mapping's fields, with their values.
     values: Vec<(usize, Parsed)>,
+    /// What a row is found by; none for a document.
+    links: Vec<String>,
 }
 
 /// A value; texts are a range of the document's.
@@ -130,10 +139,30 @@ impl ParsedDocument {
     /// other.
     pub(crate) fn of_known_fields(mapping: &Arc<Mapping>, id: &str, source: &[u8]) -> Option<Self> {
         check_id(id).ok()?;
+        match Self::row(mapping, id, source) {
+            Ok(None) => {}
+            Ok(Some(row)) => return Some(row),
+            Err(_) => return None,
+        }
         let parsed = parse::parse(mapping, id, source).ok()?;
         let (id, mapping) = (id.to_owned(), Arc::clone(mapping));
         let (texts, values) = (parsed.texts, parsed.values);
-        parsed.grown.is_none().then_some(Self { id, mapping, texts, values })
+        let links = Vec::new();
+        parsed.grown.is_none().then_some(Self { id, mapping, texts, values, links })
+    }
+
+    /// Reads a row that documents are composed from; `None` where the id is not a row's.
+    fn row(mapping: &Arc<Mapping>, id: &str, source: &[u8]) -> Result<Option<Self>> {
+        let Some(composition) = mapping.composition() else { return Ok(None) };
+        let Some((table, _)) = parse_row_id(id) else { return Ok(None) };
+        let links = composition.terms(table, source)?;
+        let (id, mapping) = (id.to_owned(), Arc::clone(mapping));
+        Ok(Some(Self { id, mapping, texts: String::new(), values: Vec::new(), links }))
+    }
+
+    /// The terms that a row is found by; none for a document.
+    pub(crate) fn links(&self) -> &[String] {
+        &self.links
     }
 
     /// Whether it was read against this very mapping.
@@ -156,6 +185,9 @@ impl ParsedDocument {
         document.add_u64(fields.term, system.term);
         document.add_u64(fields.version, system.version);
         document.add_u64(fields.lsn, system.lsn);
+        if let Some(field) = schema.get_field(LINKS).ok().filter(|_| !self.links.is_empty()) {
+            self.links.iter().for_each(|link| document.add_text(field, link));
+        }
         for (place, value) in &self.values {
             let Some(field) = self.schema_field(schema, *place) else { continue };
             match *value {

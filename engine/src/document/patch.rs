@@ -37,11 +37,11 @@ pub fn merge(old: &[u8], change: &[u8], detect_noop: bool) -> Result<Option<Vec<
 }
 
 /// One field of an object, as it is written.
-struct Member<'a> {
+pub(crate) struct Member<'a> {
     /// The key with its quotes.
-    raw_key: &'a str,
-    key: Cow<'a, str>,
-    value: &'a str,
+    pub(crate) raw_key: &'a str,
+    pub(crate) key: Cow<'a, str>,
+    pub(crate) value: &'a str,
 }
 
 /// Writes the merged object; tells whether it differs from the old one.
@@ -100,7 +100,7 @@ fn same(old: &str, new: &str) -> Result<bool> {
 }
 
 /// The fields of an object.
-fn members(text: &str) -> Result<Vec<Member<'_>>> {
+pub(crate) fn members(text: &str) -> Result<Vec<Member<'_>>> {
     let mut reader = JsonReader::new(text);
     let mut read = || {
         let mut members = Vec::new();

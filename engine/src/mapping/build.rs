@@ -13,7 +13,7 @@ use super::{
 use crate::error::{Error, ErrorKind, Result};
 
 /// Names that no field may have at the top: Elasticsearch's own, and Egret's columns.
-const RESERVED: [&str; 16] = [
+const RESERVED: [&str; 18] = [
     "_id",
     "_index",
     "_type",
@@ -30,6 +30,8 @@ const RESERVED: [&str; 16] = [
     "_size",
     "_lsn",
     "_term",
+    "_links",
+    "_composition",
 ];
 
 /// Whether a top-level name belongs to the system.

@@ -13,11 +13,14 @@ mod tokenize;
 pub(crate) mod value;
 mod write;
 
+use std::sync::Arc;
+
 use rustc_hash::FxHashMap;
 use serde_json::Value;
 
 pub(crate) use build::is_reserved;
 
+use crate::composition::Composition;
 use crate::error::{Error, ErrorKind, Result};
 pub use field::{FieldKind, FieldMapping, FieldValue, Storage};
 
@@ -55,6 +58,7 @@ pub struct Mapping {
     pub(crate) date_detection: bool,
     pub(crate) numeric_detection: bool,
     meta: Option<Value>,
+    composition: Option<Arc<Composition>>,
 }
 
 /// An object: the root, or one below it.
@@ -101,6 +105,7 @@ impl Default for Mapping {
             date_detection: true,
             numeric_detection: false,
             meta: None,
+            composition: None,
         }
     }
 }
@@ -165,6 +170,11 @@ impl Mapping {
     /// The `_meta` object, which means nothing to the engine.
     pub fn meta(&self) -> Option<&Value> {
         self.meta.as_ref()
+    }
+
+    /// How documents are composed from rows, where they are.
+    pub fn composition(&self) -> Option<&Arc<Composition>> {
+        self.composition.as_ref()
     }
 
     /// What `name` means in an object.

@@ -1,10 +1,13 @@
 //! Elasticsearch's JSON read into a mapping, empty or not: creating and merging are one walk.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
 use super::field::NullValue;
 use super::value::{Raw, convert};
 use super::{COPY_TO_LIMIT, Dynamic, FieldKind, FieldMapping, Mapping, Node, ROOT, invalid};
+use crate::composition::Composition;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Reads definitions into `mapping`.
@@ -35,6 +38,7 @@ impl<'a> Reader<'a> {
                 "numeric_detection" => {
                     self.mapping.numeric_detection = boolean(name, "_doc", value)?;
                 }
+                "_composition" => self.set_composition(value)?,
                 "_meta" if value.is_object() => self.mapping.meta = Some(value.clone()),
                 _ => {
                     return Err(invalid(format!(
@@ -45,6 +49,17 @@ impl<'a> Reader<'a> {
             }
         }
         self.read_properties(ROOT, json.get("properties"))
+    }
+
+    /// Takes over how documents are composed, which never changes afterwards.
+    fn set_composition(&mut self, value: &Value) -> Result<()> {
+        let composition = Composition::from_json(value)?;
+        match &self.mapping.composition {
+            None if !self.merging => self.mapping.composition = Some(Arc::new(composition)),
+            Some(known) if **known == composition => {}
+            _ => return Err(invalid("[_composition] of an index cannot be changed")),
+        }
+        Ok(())
     }
 
     fn read_properties(&mut self, object: usize, properties: Option<&Value>) -> Result<()> {

@@ -23,6 +23,8 @@ pub const TERM: &str = "_term";
 pub const VERSION: &str = "_version";
 /// The LSN of the document's last change.
 pub const LSN: &str = "_lsn";
+/// The terms of a row that documents are composed from.
+pub const LINKS: &str = "_links";
 
 /// How many fields every schema begins with.
 pub const SYSTEM_FIELD_COUNT: u32 = 5;
@@ -88,6 +90,10 @@ pub fn build(mapping: &Mapping) -> Schema {
     }
     for field in mapping.fields() {
         add(&mut builder, field);
+    }
+    // Last, so that fields mostly lie where they are looked for first.
+    if mapping.composition().is_some() {
+        builder.add_text_field(LINKS, raw_indexing());
     }
     builder.build()
 }

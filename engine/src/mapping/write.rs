@@ -16,6 +16,9 @@ pub(super) fn write(mapping: &Mapping) -> Value {
     if mapping.numeric_detection {
         root.insert("numeric_detection".into(), true.into());
     }
+    if let Some(composition) = &mapping.composition {
+        root.insert("_composition".into(), composition.to_json());
+    }
     write_object(mapping, ROOT, &mut root);
     Value::Object(root)
 }

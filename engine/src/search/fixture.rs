@@ -73,6 +73,7 @@ pub(crate) fn snapshot(
             mapping,
             schema,
             tokenizers,
+            row_count: 0,
             segments: readers.into_iter().map(Arc::new).collect(),
         })
         .unwrap(),

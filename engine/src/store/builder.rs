@@ -17,6 +17,7 @@ use tantivy::{BitSet, DocId, Index, Segment, TantivyDocument};
 use super::directory::{SegmentFiles, StoreDirectory};
 use super::segment::{LiveSegment, Location};
 use super::source;
+use crate::composition::Row;
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::schema::SystemValues;
 
@@ -35,6 +36,8 @@ pub(super) struct Builder {
     /// The documents in it that have been replaced or deleted since.
     dead: Vec<DocId>,
     source_bytes: usize,
+    /// Rows by the terms that they are looked up by.
+    rows: FxHashMap<String, Vec<(DocId, String)>>,
 }
 
 /// A document of the segment under construction.
@@ -58,6 +61,7 @@ impl Builder {
             entries: FxHashMap::default(),
             dead: Vec::new(),
             source_bytes: 0,
+            rows: FxHashMap::default(),
         })
     }
 
@@ -102,6 +106,26 @@ impl Builder {
             self.dead.push(older.doc);
         }
         Ok(())
+    }
+
+    /// Takes note of the terms by which the row that was added last is found.
+    pub(super) fn link(&mut self, id: &str, terms: &[String]) {
+        let Some(doc) = self.entries.get(id).map(|entry| entry.doc) else { return };
+        for term in terms {
+            self.source_bytes += term.len() + id.len() + 64;
+            match self.rows.get_mut(term) {
+                Some(rows) => rows.push((doc, id.to_owned())),
+                None => drop(self.rows.insert(term.clone(), vec![(doc, id.to_owned())])),
+            }
+        }
+    }
+
+    /// The living rows that have a term.
+    pub(super) fn rows<'a>(&'a self, term: &str) -> impl Iterator<Item = Row> + use<'a> {
+        self.rows.get(term).into_iter().flatten().filter_map(|(doc, id)| {
+            let entry = self.entries.get(id).filter(|entry| entry.doc == *doc)?;
+            Some(Row { id: id.clone(), source: entry.source.clone() })
+        })
     }
 
     /// Forgets a document by its id.

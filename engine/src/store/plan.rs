@@ -15,7 +15,7 @@ use self::ahead::Ahead;
 use super::segment::Location;
 use super::state::{Current, Put, Store};
 use super::tombstones::{Tombstone, now_ms};
-use crate::batch::{Applied, Condition, OpResult, Patch, SpooledOutcome, WriteOp};
+use crate::batch::{Applied, Condition, DocId, OpResult, Patch, SpooledOutcome, WriteOp};
 use crate::document::{Draft, ParsedDocument, check_id, patch};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::schema::SystemValues;
@@ -59,6 +59,8 @@ pub(super) struct AppliedBatch {
     pub(super) grew: bool,
     /// What came of operations that were not in memory, whose results and changes are not above.
     pub(super) spooled: Option<SpooledOutcome>,
+    /// What came of the documents that were composed.
+    pub(super) composed: Vec<(DocId, Result<()>)>,
 }
 
 /// Applies operations of a batch. An error, other than those of single operations, leaves the store
@@ -74,16 +76,24 @@ pub(super) fn apply(
         changes: Vec::new(),
         grew: false,
         spooled: None,
+        composed: Vec::new(),
     };
     let mut rest = ops;
     while let Some((first, after)) = rest.split_first() {
         if matches!(first, WriteOp::Clear) {
             store.clear(circumstances.followed.then_some(circumstances.lsn).flatten())?;
             applied.changes.push(Change::Clear);
-            let seq_no = take(next_seq_no);
-            let (term, version) = (circumstances.term, circumstances.lsn.unwrap_or(1));
-            let result = OpResult::Deleted;
-            applied.results.push(Ok(Applied { id: String::new(), result, seq_no, term, version }));
+            applied.results.push(Ok(cleared(take(next_seq_no), circumstances)));
+            rest = after;
+            continue;
+        }
+        if let WriteOp::ClearRows { table } = first {
+            let applies = store.mapping.composition().map(|it| it.root_table() == *table);
+            if let Some(documents) = applies {
+                store.clear_rows(*table, documents, circumstances.lsn)?;
+            }
+            applied.changes.push(Change::Clear);
+            applied.results.push(Ok(cleared(take(next_seq_no), circumstances)));
             rest = after;
             continue;
         }
@@ -94,12 +104,17 @@ pub(super) fn apply(
     Ok(applied)
 }
 
+fn cleared(seq_no: SeqNo, circumstances: Circumstances) -> Applied {
+    let (term, version) = (circumstances.term, circumstances.lsn.unwrap_or(1));
+    Applied { id: String::new(), result: OpResult::Deleted, seq_no, term, version }
+}
+
 /// How many operations make the next chunk: at least one, up to a `Clear` or a limit.
 fn chunk_length(ops: &[WriteOp]) -> usize {
     let mut bytes = 0;
     let fits = |op: &&WriteOp| {
         bytes += op.source_bytes();
-        !matches!(op, WriteOp::Clear) && bytes <= CHUNK_BYTES
+        !matches!(op, WriteOp::Clear | WriteOp::ClearRows { .. }) && bytes <= CHUNK_BYTES
     };
     ops.iter().take(CHUNK_OPS).take_while(fits).count().max(1)
 }
@@ -238,7 +253,7 @@ impl Plan<'_> {
             WriteOp::Upsert { id, condition, .. }
             | WriteOp::Patch { id, condition, .. }
             | WriteOp::Delete { id, condition } => (id, *condition),
-            WriteOp::Clear => {
+            WriteOp::Clear | WriteOp::ClearRows { .. } => {
                 return Err(Error::new(ErrorKind::Internal, "a clear is no part of a chunk"));
             }
         };
@@ -276,7 +291,9 @@ impl Plan<'_> {
                 let previous = previous_id.as_ref().filter(|previous| *previous != id);
                 self.patch(place, id, current.as_ref(), previous, patch)
             }
-            WriteOp::Clear => Err(Error::new(ErrorKind::Internal, "a clear is no part of a chunk")),
+            WriteOp::Clear | WriteOp::ClearRows { .. } => {
+                Err(Error::new(ErrorKind::Internal, "a clear is no part of a chunk"))
+            }
         }
     }
 

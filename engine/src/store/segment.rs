@@ -8,13 +8,14 @@ use tantivy::columnar::Column;
 use tantivy::directory::OwnedBytes;
 use tantivy::fastfield::AliveBitSet;
 use tantivy::index::{InvertedIndexReader, SegmentId};
-use tantivy::schema::IndexRecordOption;
+use tantivy::schema::{Field, IndexRecordOption};
 use tantivy::{BitSet, DocId, DocSet, Index, SegmentReader, TERMINATED};
 
 use super::directory::SegmentFiles;
-use super::source;
+use super::source::{self, SourceReader};
+use crate::composition::{ANY_ROW, Row};
 use crate::error::{Error, ErrorKind, Result};
-use crate::mapping::schema::{LSN, SEQ_NO, SystemFields, SystemValues, TERM, VERSION};
+use crate::mapping::schema::{LINKS, LSN, SEQ_NO, SystemFields, SystemValues, TERM, VERSION};
 
 /// Where a document is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +37,8 @@ pub(super) struct LiveSegment {
     /// Its number in the order in which segments were first published since the index was opened.
     pub(super) number: Option<u64>,
     alive: BitSet,
+    /// What searches see of it, where it has rows: the documents alone.
+    visible: Option<BitSet>,
     /// As of the last publication; its set of living documents may be older than `alive`.
     reader: Arc<SegmentReader>,
     /// Whether the reader must be opened again before it is published.
@@ -71,7 +74,15 @@ impl LiveSegment {
             );
             return Err(Error::new(ErrorKind::Corrupt, message));
         }
-        let reader = Arc::new(open_reader(index, id, max_doc, &alive)?);
+        let mut reader = Arc::new(open_reader(index, id, max_doc, &alive)?);
+        let rows = rows(&reader)?;
+        let mut visible = (!rows.is_empty()).then(|| alive.clone());
+        if let Some(visible) = &mut visible {
+            for doc in rows {
+                visible.remove(doc);
+            }
+            reader = Arc::new(open_reader(index, id, max_doc, visible)?);
+        }
         let ids = reader.inverted_index(SystemFields::FIXED.id)?;
         Ok(Self {
             from_memory: files.sizes().1 > 0,
@@ -82,6 +93,7 @@ impl LiveSegment {
             reserved: false,
             number: None,
             alive,
+            visible,
             reader,
             stale: false,
             ids,
@@ -145,26 +157,108 @@ impl LiveSegment {
         source::read(&self.reader, doc)
     }
 
+    /// Whether searches would find nothing in it but rows.
+    pub(super) fn is_hidden(&self) -> bool {
+        self.visible.as_ref().is_some_and(|visible| visible.len() == 0)
+    }
+
+    fn visible(&self) -> &BitSet {
+        self.visible.as_ref().unwrap_or(&self.alive)
+    }
+
+    /// How many living rows it has.
+    pub(super) fn row_count(&self) -> u64 {
+        (self.alive.len() - self.visible().len()) as u64
+    }
+
+    /// Its living documents that are no rows.
+    pub(super) fn documents(&self) -> impl Iterator<Item = DocId> {
+        (0..self.max_doc).filter(|&doc| self.visible().contains(doc))
+    }
+
+    /// The id of a row.
+    pub(super) fn row_id(&self, doc: DocId) -> Result<String> {
+        let id = SourceReader::open(&self.reader)?.id(doc)?.map(str::to_owned);
+        id.ok_or_else(|| Error::new(ErrorKind::Corrupt, format!("row [{doc}] has no id")))
+    }
+
+    /// Living documents that have a term of a field: at most so many, from one on.
+    pub(super) fn living(
+        &self,
+        field: Field,
+        term: &str,
+        from: DocId,
+        most: usize,
+    ) -> Result<Vec<DocId>> {
+        let mut found = Vec::new();
+        let index = self.reader.inverted_index(field)?;
+        let Some(info) = index.terms().get(term.as_bytes())? else { return Ok(found) };
+        let mut postings = index.read_postings_from_terminfo(&info, IndexRecordOption::Basic)?;
+        let mut doc = postings.doc();
+        if doc < from {
+            doc = postings.seek(from);
+        }
+        while doc != TERMINATED && found.len() < most {
+            if self.alive.contains(doc) {
+                found.push(doc);
+            }
+            doc = postings.advance();
+        }
+        Ok(found)
+    }
+
+    /// Calls `found` with every row that has a term, until it says `false`; whether it never did.
+    pub(super) fn each_row(
+        &self,
+        field: Field,
+        term: &str,
+        found: &mut dyn FnMut(Row) -> Result<bool>,
+    ) -> Result<bool> {
+        if self.visible.is_none() {
+            return Ok(true);
+        }
+        let index = self.reader.inverted_index(field)?;
+        let Some(info) = index.terms().get(term.as_bytes())? else { return Ok(true) };
+        let mut postings = index.read_postings_from_terminfo(&info, IndexRecordOption::Basic)?;
+        let sources = SourceReader::open(&self.reader)?;
+        let mut doc = postings.doc();
+        let mut goes_on = true;
+        while doc != TERMINATED && goes_on {
+            if self.alive.contains(doc) {
+                let id = sources.id(doc)?.unwrap_or_default().to_owned();
+                goes_on = found(Row { id, source: sources.read(doc)? })?;
+            }
+            doc = postings.advance();
+        }
+        Ok(goes_on)
+    }
+
     /// Marks a document as deleted; whether it was alive.
     pub(super) fn kill(&mut self, doc: DocId) -> bool {
         if doc >= self.max_doc || !self.alive.contains(doc) {
             return false;
         }
         self.alive.remove(doc);
+        if let Some(visible) = &mut self.visible {
+            visible.remove(doc);
+        }
         self.stale = true;
         true
     }
 
     /// Marks as deleted every document whose LSN is not above a bound, or all without one.
     pub(super) fn kill_up_to(&mut self, lsn: Option<u64>) -> Result<()> {
-        for doc in 0..self.max_doc {
-            let hit = match lsn {
-                Some(lsn) => self.alive.contains(doc) && self.system_values(doc)?.lsn <= lsn,
-                None => true,
-            };
-            if hit {
-                self.kill(doc);
-            }
+        (0..self.max_doc).try_for_each(|doc| self.kill_if_up_to(doc, lsn))
+    }
+
+    /// Marks a document as deleted whose LSN is not above a bound, or whatever it is without one.
+    pub(super) fn kill_if_up_to(&mut self, doc: DocId, lsn: Option<u64>) -> Result<()> {
+        let hit = match lsn {
+            Some(lsn) => self.alive.contains(doc) && self.system_values(doc)?.lsn <= lsn,
+            None => true,
+        };
+        if hit {
+            self.kill(doc);
         }
         Ok(())
     }
@@ -188,13 +282,27 @@ impl LiveSegment {
     pub(super) fn renew(&mut self, index: &Index) -> Result<()> {
         if self.stale {
             self.from_memory = self.files.sizes().1 > 0;
-            self.reader = Arc::new(open_reader(index, self.id, self.max_doc, &self.alive)?);
+            self.reader = Arc::new(open_reader(index, self.id, self.max_doc, self.visible())?);
             self.ids = self.reader.inverted_index(SystemFields::FIXED.id)?;
             self.columns = OnceLock::new();
             self.stale = false;
         }
         Ok(())
     }
+}
+
+/// Every row of a segment, living or not.
+fn rows(reader: &SegmentReader) -> Result<Vec<DocId>> {
+    let mut rows = Vec::new();
+    let Ok(field) = reader.schema().get_field(LINKS) else { return Ok(rows) };
+    let index = reader.inverted_index(field)?;
+    let Some(info) = index.terms().get(ANY_ROW.as_bytes())? else { return Ok(rows) };
+    let mut postings = index.read_postings_from_terminfo(&info, IndexRecordOption::Basic)?;
+    while postings.doc() != TERMINATED {
+        rows.push(postings.doc());
+        postings.advance();
+    }
+    Ok(rows)
 }
 
 /// Tantivy's form of a set of living documents, in bytes as in a `.del` file without its footer.

@@ -98,6 +98,8 @@ pub(crate) struct View {
 pub(crate) struct ShownSegment {
     pub(crate) number: u64,
     pub(crate) reader: Arc<SegmentReader>,
+    /// How many rows are among those of its documents that the reader takes for deleted.
+    pub(crate) row_count: u64,
     pub(crate) files: Arc<SegmentFiles>,
 }
 

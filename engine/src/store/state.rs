@@ -3,6 +3,7 @@
 
 mod building;
 mod replay;
+mod rows;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -253,7 +254,14 @@ impl Store {
                 self.numbered += 1;
             }
         }
-        Ok(self.segments.iter().map(|segment| Arc::clone(segment.reader())).collect())
+        let shown = self.segments.iter().filter(|segment| !segment.is_hidden());
+        Ok(shown.map(|segment| Arc::clone(segment.reader())).collect())
+    }
+
+    /// How many rows are in the segments that [`Store::readers`] gives.
+    pub(super) fn row_count(&self) -> u64 {
+        let shown = self.segments.iter().filter(|segment| !segment.is_hidden());
+        shown.map(LiveSegment::row_count).sum()
     }
 
     /// Whether many documents come at once.

@@ -217,7 +217,7 @@ impl Sent {
                 (id, condition, Some(tag_of(&serde_json::from_slice(source).unwrap())), true)
             }
             WriteOp::Delete { id, condition } => (id, condition, None, false),
-            WriteOp::Clear => panic!("no clear is sent"),
+            WriteOp::Clear | WriteOp::ClearRows { .. } => panic!("no clear is sent"),
         };
         let unconditional = *condition == Condition::None && !patch;
         Self { id: id.clone(), tag, unconditional }

@@ -29,7 +29,7 @@ impl<'a> Ahead<'a> {
         let (id, source) = match op {
             WriteOp::Upsert { id, source, .. } => (id.as_str(), Some(source)),
             WriteOp::Patch { id, .. } | WriteOp::Delete { id, .. } => (id.as_str(), None),
-            WriteOp::Clear => ("", None),
+            WriteOp::Clear | WriteOp::ClearRows { .. } => ("", None),
         };
         let current = find_finished(segments, id)?;
         let parsed = source.and_then(|source| {

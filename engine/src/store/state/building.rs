@@ -54,8 +54,12 @@ impl Part {
     /// Adds its documents, up to one that breaks the builder.
     fn add(mut self, schema: &Schema) -> Self {
         for Put { id, document, system, source, .. } in self.puts.by_ref() {
+            let links = document.links().to_vec();
             let document = document.into_tantivy(schema, system);
             let outcome = self.builder.add(id.clone(), document, system, source);
+            if outcome.is_ok() {
+                self.builder.link(&id, &links);
+            }
             let outcome = outcome.map_err(|error| {
                 tracing::error!(%error, id, "a document cannot be indexed; the segment is rebuilt");
                 let message = format!("failed to index document [{id}]: {error}");
@@ -194,9 +198,11 @@ impl Store {
         let mut builder = self.new_builder()?;
         let mut draft = Draft::new(Arc::clone(&self.mapping));
         for (id, entry) in entries {
-            let document =
-                draft.parse(&id, &entry.source)?.into_tantivy(&self.schema, entry.system);
-            builder.add(id, document, entry.system, entry.source)?;
+            let parsed = draft.parse(&id, &entry.source)?;
+            let links = parsed.links().to_vec();
+            let document = parsed.into_tantivy(&self.schema, entry.system);
+            builder.add(id.clone(), document, entry.system, entry.source)?;
+            builder.link(&id, &links);
         }
         Ok(builder)
     }

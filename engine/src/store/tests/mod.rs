@@ -1,5 +1,6 @@
 //! Tests of the whole store through the engine's public face, on a simulated disk.
 
+mod composed;
 mod faults;
 mod follower;
 mod growth;

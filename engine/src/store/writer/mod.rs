@@ -5,6 +5,7 @@
 //! unpublished or unflushed; its [`Writer`] is then parked in the index's slot. So hundreds of
 //! indexes cost no threads while nobody writes to them.
 
+mod composing;
 mod flush;
 mod merges;
 mod mirror;
@@ -23,6 +24,7 @@ use serde_json::Value;
 use tantivy::index::SegmentId;
 use tokio::sync::oneshot;
 
+use self::composing::Composing;
 pub(super) use self::flush::FinishedFlush;
 use self::flush::Flushing;
 use self::publish::Publishing;
@@ -34,7 +36,7 @@ use super::budget::Share;
 use super::builder::guarded;
 use super::forced::Forced;
 use super::mirror::Mirror;
-use super::plan::{AppliedBatch, Change, Circumstances, apply};
+use super::plan::{AppliedBatch, Change, Circumstances};
 use super::shared::{Event, Message, Shared, source_bytes};
 use super::state::Store;
 use super::translog::Translog;
@@ -200,15 +202,24 @@ impl Writer {
         let first = self.next_seq_no;
         let circumstances = Circumstances { followed, term: self.term, lsn, first };
         self.store.tombstones.keep_for(shared.identity.settings.load().gc_deletes);
-        let spooled = batch.spooled.map(|spooled| self.write_spooled(spooled, circumstances));
+        let mut composing = Composing::new(&self.store, batch.compose, circumstances);
+        let spooled = batch
+            .spooled
+            .map(|spooled| self.write_spooled(spooled, circumstances, composing.as_mut()));
         let spooled = spooled.transpose()?;
-        let mut applied = apply(&mut self.store, &batch.ops, circumstances, &mut self.next_seq_no)?;
+        let mut applied = self.apply_ops(&batch.ops, circumstances, composing.as_mut())?;
         let visible = |change: &Change| !matches!(change, Change::Tombstone { .. });
         let mut wrote = applied.changes.iter().any(visible);
         if let Some(spooled) = spooled {
             applied.grew |= spooled.grew;
             wrote |= spooled.wrote;
             applied.spooled = Some(spooled.outcome);
+        }
+        if let Some(mut composing) = composing {
+            self.compose(&mut composing)?;
+            applied.grew |= composing.grew;
+            wrote |= composing.wrote;
+            applied.composed = composing.outcome;
         }
         if applied.grew {
             shared.view.lock().mapping = Arc::clone(&self.store.mapping);
@@ -270,7 +281,7 @@ impl Writer {
             let waits = refresh != Refresh::Scheduled && self.publishing.is_pending();
             let published = waits || !self.publishing.is_pending();
             let (ops, spooled) = (applied.results, applied.spooled);
-            let outcome = BatchOutcome { ops, spooled, published };
+            let outcome = BatchOutcome { ops, spooled, composed: applied.composed, published };
             if waits {
                 self.publishing.wait(refresh == Refresh::Now, outcome, reply);
             } else {

@@ -142,6 +142,7 @@ pub(super) fn parts(
         checkpoint,
         max_seq_no: next_seq_no.0.checked_sub(1).map(SeqNo),
         segments: store.readers()?,
+        row_count: store.row_count(),
         mapping: Arc::clone(&store.mapping),
         schema: store.schema.clone(),
         tokenizers: store.tokenizers.clone(),
@@ -153,6 +154,7 @@ pub(super) fn shown(store: &Store) -> Arc<[ShownSegment]> {
     let one = |segment: &LiveSegment| ShownSegment {
         number: segment.number.unwrap_or_default(),
         reader: Arc::clone(segment.reader()),
+        row_count: segment.row_count(),
         files: Arc::clone(&segment.files),
     };
     store.segments.iter().map(one).collect()

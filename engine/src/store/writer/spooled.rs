@@ -6,9 +6,10 @@
 //! of it.
 
 use super::Writer;
+use super::composing::Composing;
 use crate::batch::{Rejected, Spooled, SpooledOps, SpooledOutcome, WriteOp};
 use crate::error::{Error, ErrorKind, Result};
-use crate::store::plan::{Circumstances, apply};
+use crate::store::plan::Circumstances;
 
 /// So many operations are read at once,
 const CHUNK_OPS: usize = if cfg!(test) { 7 } else { 4096 };
@@ -35,6 +36,7 @@ impl Writer {
         &mut self,
         spooled: Spooled,
         circumstances: Circumstances,
+        mut composing: Option<&mut Composing>,
     ) -> Result<WroteSpooled> {
         let Spooled { mut ops, max_rejected } = spooled;
         // No flush knows the segments that are finished from here on.
@@ -46,7 +48,7 @@ impl Writer {
             if chunk.is_empty() {
                 break;
             }
-            let applied = apply(&mut self.store, &chunk, circumstances, &mut self.next_seq_no)?;
+            let applied = self.apply_ops(&chunk, circumstances, composing.as_deref_mut())?;
             wrote |= !applied.changes.is_empty();
             grew |= applied.grew;
             for result in applied.results {
@@ -58,13 +60,19 @@ impl Writer {
                 return Err(Error::new(ErrorKind::Full, message));
             }
             self.share.set(self.store.building_bytes());
-            if self.share.is_exceeded() || self.store.building_bytes() > BUILDING_BYTES {
-                self.store.seal()?;
-            }
-            self.store.persist_from(first_own, YOUNG_BYTES)?;
+            self.keep_small(first_own)?;
         }
         ops.rewind()?;
         Ok(WroteSpooled { outcome: SpooledOutcome { ops, rejected }, wrote, grew })
+    }
+
+    /// Sees that what a batch makes does not grow in memory; no flush may know the segments from
+    /// `first_own` on.
+    pub(super) fn keep_small(&mut self, first_own: usize) -> Result<()> {
+        if self.share.is_exceeded() || self.store.building_bytes() > BUILDING_BYTES {
+            self.store.seal()?;
+        }
+        self.store.persist_from(first_own, YOUNG_BYTES)
     }
 }
 
