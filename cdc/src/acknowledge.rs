@@ -303,6 +303,8 @@ mod tests {
             storage: crate::storage::Storage::default(),
             membership: String::new(),
             shape: None,
+            compound: None,
+            rows_of: None,
             comments: rustc_hash::FxHashMap::default(),
         }
     }

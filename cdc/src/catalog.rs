@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 use tokio_postgres::Row;
 
+use crate::compound::{Compound, RowsOf};
 use crate::connect::{Control, quote_identifier};
 use crate::document::{RowColumn, RowFormat};
 use crate::error::{Error, ErrorKind, Result};
@@ -43,6 +44,10 @@ pub(crate) struct Table {
     pub(crate) membership: String,
     /// What is declared of it; its columns and key are then as declared too.
     pub(crate) shape: Option<Arc<Shape>>,
+    /// What its documents are composed of besides its own rows.
+    pub(crate) compound: Option<Arc<Compound>>,
+    /// How its rows are kept, where documents are composed from them.
+    pub(crate) rows_of: Option<Arc<RowsOf>>,
     /// Comments on its columns.
     pub(crate) comments: FxHashMap<String, String>,
 }
@@ -76,7 +81,19 @@ impl Table {
         let column =
             |column: &Column| RowColumn { name: column.name.clone(), kind: column.kind.clone() };
         let columns = self.columns.iter().map(column).collect();
-        RowFormat::new(columns, self.key.as_ref().ok()?).map(|it| it.shaped(self.shape.as_deref()))
+        self.format_of(columns)
+    }
+
+    /// How rows that have these columns become documents; `None` where the key is not among them.
+    pub(crate) fn format_of(&self, columns: Vec<RowColumn>) -> Option<RowFormat> {
+        let format = RowFormat::new(columns, self.key.as_ref().ok()?)?;
+        Some(format.shaped(self.shape.as_deref()).kept_as(self.rows_of.as_deref()))
+    }
+
+    /// The table, and those that its documents are composed from besides.
+    pub(crate) fn parts(self: &Arc<Self>) -> Vec<Arc<Self>> {
+        let related = self.compound.as_ref().map_or(&[][..], |compound| &compound.related);
+        std::iter::once(self).chain(related).map(Arc::clone).collect()
     }
 }
 
@@ -172,6 +189,8 @@ pub(crate) async fn tables(
             storage: Storage::default(),
             membership: String::new(),
             shape: None,
+            compound: None,
+            rows_of: None,
             comments: FxHashMap::default(),
         });
     }

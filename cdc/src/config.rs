@@ -2,6 +2,7 @@
 //! limit has a name and a default; an unknown option is refused.
 
 mod documents;
+mod related;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,6 +10,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use self::documents::DocumentConfig;
+pub(crate) use self::related::exact;
+pub use self::related::{RelatedConfig, RelatedKind, ThroughConfig};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The configuration of one pipeline: one database, one slot, any number of tables.
@@ -57,6 +60,8 @@ pub struct PipelineConfig {
     pub max_transaction_bytes: u64,
     /// The largest document. A larger row goes to the dead letters.
     pub max_document_bytes: usize,
+    /// Rows of related tables that one document may have. One with more goes to the dead letters.
+    pub max_nested_rows: usize,
     /// The largest message that the server may send: one row, whole. PostgreSQL's own limit is
     /// 1 GiB.
     pub max_message_bytes: usize,
@@ -100,6 +105,7 @@ impl Default for PipelineConfig {
             transaction_buffer_bytes: 32 << 20,
             max_transaction_bytes: 16 << 30,
             max_document_bytes: 32 << 20,
+            max_nested_rows: 10_000,
             max_message_bytes: 1 << 30,
             acknowledge_interval_ms: 1000,
             watch_interval_ms: 5000,
@@ -161,6 +167,7 @@ impl PipelineConfig {
             ("transaction_buffer_bytes", self.transaction_buffer_bytes as u64),
             ("max_transaction_bytes", self.max_transaction_bytes),
             ("max_document_bytes", self.max_document_bytes as u64),
+            ("max_nested_rows", self.max_nested_rows as u64),
             ("max_message_bytes", self.max_message_bytes as u64),
             ("acknowledge_interval_ms", self.acknowledge_interval_ms),
             ("watch_interval_ms", self.watch_interval_ms),

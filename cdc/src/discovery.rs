@@ -7,6 +7,7 @@ use rustc_hash::FxHashSet;
 use tokio_util::task::TaskTracker;
 
 use crate::catalog::{self, Fingerprint, Table};
+use crate::compound;
 use crate::config::PipelineConfig;
 use crate::connect::Control;
 use crate::error::Result;
@@ -58,30 +59,42 @@ impl Discovery {
     ) -> Result<Discovered> {
         let control = &self.control;
         let selection = Selection::of(&self.config)?;
-        let takes = |schema: &str, table: &str| selection.takes(schema, table);
+        let reading = Selection::reading(&self.config)?;
+        let takes = |schema: &str, table: &str| reading.takes(schema, table);
         // Read first: what changes after it is noticed.
         let name = self.config.publication_name();
         let fingerprints = catalog::fingerprints(control, &name, takes).await?;
         let mut tables = catalog::tables(control, takes).await?;
         let documents = &self.config.documents;
         shape::declare(control, &mut tables, documents, self.version).await?;
+        compound::assemble(control, &mut tables, &self.config).await?;
         let found = candidates(tables, &selection);
         let mut skipped = found.skipped;
-        let wanted: Vec<&Table> = found.tables.iter().map(|(_, table)| table).collect();
+        let mut wanted: Vec<&Table> = found.tables.iter().map(|(_, table)| table).collect();
+        let compounds = found.tables.iter().filter_map(|(_, table)| table.compound.as_ref());
+        for related in compounds.flat_map(|compound| &compound.related) {
+            if wanted.iter().all(|known| known.oid != related.oid) {
+                wanted.push(related);
+            }
+        }
         let owned = self.config.publication.is_none();
         let membership = publication::ensure(control, &name, owned, &wanted, self.version).await?;
         let mut published = Vec::new();
         for (index, mut table) in found.tables {
-            if let Some(place) = membership.members.get(&table.oid) {
-                table.membership.clone_from(place);
-                published.push((index, Arc::new(table)));
+            membership.place(&mut table);
+            let table = Arc::new(table);
+            let parts = table.parts();
+            let absent = parts.iter().find(|part| !membership.members.contains_key(&part.oid));
+            let Some(absent) = absent else {
+                published.push((index, table));
                 continue;
-            }
+            };
             // A star stands for the tables that the role may publish.
             if table.owned || selection.names(&table.schema, &table.name) {
-                let reason = membership.refused.iter().find(|(oid, _)| *oid == table.oid);
+                let reason = membership.refused.iter().find(|(oid, _)| *oid == absent.oid);
                 let reason = reason.map_or("it is not in the publication", |(_, reason)| reason);
-                skipped.push(Skipped { title: table.title(), reason: reason.to_owned() });
+                let reason = told_of(&table, absent, reason);
+                skipped.push(Skipped { title: table.title(), reason });
             }
         }
         let (flushed, _) = slot::read(control, &self.config.slot_name()).await?;
@@ -111,4 +124,12 @@ impl Discovery {
         });
         judging.await.map_err(given_up)
     }
+}
+
+/// Why a table is not followed: for a reason of its own, or of one that it needs.
+fn told_of(table: &Table, absent: &Table, reason: &str) -> String {
+    if absent.oid == table.oid {
+        return reason.to_owned();
+    }
+    format!("related table [{}]: {reason}", absent.title())
 }

@@ -4,7 +4,9 @@
 //! which a comma and a backslash are preceded by a backslash: so no two keys share an `_id`.
 
 use bytes::Bytes;
+use egret_engine::composition::row_id;
 
+use crate::compound::RowsOf;
 use crate::decode::Datum;
 use crate::shape::Shape;
 use crate::types::{Kind, write_json};
@@ -101,6 +103,8 @@ pub(crate) struct RowFormat {
     soft_delete: Option<usize>,
     /// The key's columns, in the key's order.
     key: Vec<usize>,
+    /// The table's place in a composition, where documents are composed from its rows.
+    rows_of: Option<usize>,
     /// The largest document.
     max_bytes: usize,
 }
@@ -127,6 +131,7 @@ impl RowFormat {
             constants,
             soft_delete,
             key,
+            rows_of: None,
             max_bytes,
         })
     }
@@ -143,6 +148,24 @@ impl RowFormat {
             |column: &RowColumn| shape.declaration.soft_delete.as_ref() == Some(&column.name);
         self.soft_delete = self.columns.iter().position(is_mark);
         self
+    }
+
+    /// The same, for rows that documents are composed from: columns under their own names, and only
+    /// those that are needed.
+    pub(crate) fn kept_as(mut self, rows: Option<&RowsOf>) -> Self {
+        let Some(rows) = rows else { return self };
+        let field = |column: &RowColumn| {
+            rows.columns.contains(&column.name).then(|| RowField::new(&column.name))
+        };
+        self.fields = self.columns.iter().map(field).collect();
+        self.constants.clear();
+        self.rows_of = Some(rows.table);
+        self
+    }
+
+    /// The table's place in a composition, where documents are composed from its rows.
+    pub(crate) fn rows_of(&self) -> Option<usize> {
+        self.rows_of
     }
 
     /// Whether a row counts as deleted: its column is true, or of another type and not NULL. One that
@@ -193,7 +216,7 @@ impl RowFormat {
             push_escaped(text, &mut id);
         }
         if (1..=MAX_ID_BYTES).contains(&id.len()) {
-            Ok(id)
+            Ok(self.rows_of.map_or_else(|| id.clone(), |table| row_id(table, &id)))
         } else {
             Err(RowError::KeyLength(id.len()))
         }

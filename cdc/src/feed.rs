@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use egret_engine::Lsn;
+use egret_engine::composition::parse_row_id;
 use egret_engine::index::Positions;
 use rustc_hash::FxHashMap;
 use tokio::sync::watch;
@@ -16,8 +17,8 @@ use crate::status::TableCounters;
 pub(crate) struct Feed {
     /// The table as the catalog had it when it was last looked at.
     pub(crate) table: Arc<Table>,
-    /// The same, as `schema.table`.
-    pub(crate) title: Arc<str>,
+    /// The same, as `schema.table`, and the tables that its documents are composed from.
+    pub(crate) titles: Titles,
     /// Its index.
     pub(crate) sink: Arc<dyn Sink>,
     /// Where the index stands.
@@ -35,6 +36,40 @@ pub(crate) struct Feed {
     pub(crate) resumes: Option<Progress>,
     /// Rows that are being read again, each with the beginning of the last commit that changed it.
     pub(crate) watched: Option<FxHashMap<String, Lsn>>,
+}
+
+/// Names of the tables that an index is fed from.
+#[derive(Debug, Clone)]
+pub(crate) struct Titles(Arc<[Arc<str>]>);
+
+impl Titles {
+    /// Those of a table, and of the tables that its documents are composed from.
+    pub(crate) fn of(table: &Arc<Table>) -> Self {
+        Self(table.parts().iter().map(|part| part.title().into()).collect())
+    }
+
+    /// The table whose documents the index has.
+    pub(crate) fn own(&self) -> &str {
+        self.0.first().map_or("", |title| title)
+    }
+
+    /// All of them.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|title| &**title)
+    }
+
+    /// The table that an id of the index is of, and its key.
+    pub(crate) fn find<'a>(&'a self, id: &'a str) -> (&'a str, &'a str) {
+        let row = parse_row_id(id).and_then(|(table, key)| Some((&**self.0.get(table)?, key)));
+        row.unwrap_or((self.own(), id))
+    }
+}
+
+#[cfg(test)]
+impl From<&str> for Titles {
+    fn from(title: &str) -> Self {
+        Self(std::iter::once(title.into()).collect())
+    }
 }
 
 /// A table's rows vanished while they were copied. Where that was a truncation, the log says so, and
@@ -59,10 +94,10 @@ impl Feed {
         let reached = applied.map(|at| at.lsn).unwrap_or_default();
         // What an earlier connection handed over may not be durable yet.
         let submitted = applied.map(|at| at.lsn).filter(|_| applied != durable);
-        let title = table.title().into();
+        let titles = Titles::of(&table);
         Self {
             table,
-            title,
+            titles,
             sink,
             positions,
             counters,

@@ -236,7 +236,7 @@ impl Pipeline {
             board: Arc::clone(&self.board),
             slot: self.config.slot_name(),
             publication: self.config.publication_name(),
-            selection: Selection::of(&self.config)?,
+            selection: Selection::reading(&self.config)?,
             tables,
             interval: self.config.watch_interval(),
             max_retained_wal_bytes: self.config.max_retained_wal_bytes,

@@ -12,6 +12,7 @@ mod acknowledge;
 mod backoff;
 mod catalog;
 pub mod check;
+mod compound;
 pub mod config;
 mod connect;
 mod copied;

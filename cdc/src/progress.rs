@@ -1,6 +1,8 @@
 //! What an index remembers of its copy, committed with its documents: how far it got, from where in
 //! the log, and the columns that its documents were made from.
 
+use std::sync::Arc;
+
 use egret_engine::{Checkpoint, Lsn};
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +45,12 @@ pub(crate) struct Progress {
     /// The declaration that its documents are made by; none where there was none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) declared: Option<String>,
+    /// What its documents are composed of, and the tables that takes; none where of its rows alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) composed: Option<String>,
+    /// The same of each table that they are composed from besides.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) related: Vec<Self>,
 }
 
 /// What a table's columns now mean for an index that was filled from earlier ones.
@@ -69,10 +77,12 @@ impl Progress {
     }
 
     /// Whether a copy can go on from here under a snapshot of this position: the table is what it
-    /// was, and the log since then, which is kept from `floor` on, tells of all changes.
+    /// was, and the log since then, which is kept from `floor` on, tells of all changes. One of
+    /// several tables, whose documents are composed in the end, begins again.
     pub(crate) fn goes_on(&self, table: &Table, floor: Lsn, snapshot: Checkpoint) -> bool {
         let same = Self { copied: self.copied.clone(), ..Self::new(self.state, table, self.lsn) };
         self.state == CopyState::Copying
+            && table.compound.is_none()
             && *self == same
             && self.copied.as_ref().is_some_and(|copied| copied.is_of(snapshot))
             && (floor..=snapshot.lsn).contains(&self.lsn)
@@ -94,6 +104,8 @@ impl Progress {
             membership: Some(table.membership.clone()),
             copied: None,
             declared: table.shape.as_ref().map(|shape| shape.to_text()),
+            composed: table.compound.as_ref().map(|compound| compound.to_text()),
+            related: related(table).iter().map(|part| Self::new(state, part, lsn)).collect(),
         }
     }
 
@@ -114,6 +126,9 @@ impl Progress {
         }
         if self.declared != table.shape.as_ref().map(|shape| shape.to_text()) {
             return Drift::Changed("its declaration changed".to_owned());
+        }
+        if self.composed != table.compound.as_ref().map(|compound| compound.to_text()) {
+            return Drift::Changed("its related tables changed".to_owned());
         }
         if Ok(&self.key) != table.key.as_ref() {
             return Drift::Changed("its key changed".to_owned());
@@ -139,7 +154,7 @@ impl Progress {
         }
         // One that the publication did not name was not streamed until now.
         let lists = table.shape.as_ref().is_some_and(|shape| shape.listed(table).is_some());
-        if grows && lists {
+        if grows && (lists || table.compound.is_some()) {
             return Drift::Changed("a column was added".to_owned());
         }
         if let Some(reason) = self.storage.as_ref().and_then(|before| before.drift(&table.storage))
@@ -147,8 +162,35 @@ impl Progress {
             return Drift::Changed(reason);
         }
         let moved = self.storage.as_ref() != Some(&table.storage.remembered());
-        if grows || moved || self.membership.is_none() { Drift::Grown } else { Drift::None }
+        match self.drift_of_related(related(table)) {
+            Drift::None if grows || moved || self.membership.is_none() => Drift::Grown,
+            drift => drift,
+        }
     }
+
+    /// What became of the tables that the documents are composed from besides.
+    fn drift_of_related(&self, tables: &[Arc<Table>]) -> Drift {
+        if self.related.len() != tables.len() {
+            return Drift::Changed("its related tables changed".to_owned());
+        }
+        let mut drift = Drift::None;
+        for (before, table) in self.related.iter().zip(tables) {
+            match before.drift(table) {
+                Drift::Changed(reason) => {
+                    let reason = format!("related table [{}]: {reason}", table.title());
+                    return Drift::Changed(reason);
+                }
+                Drift::Grown => drift = Drift::Grown,
+                Drift::None => {}
+            }
+        }
+        drift
+    }
+}
+
+/// The tables that a table's documents are composed from besides.
+fn related(table: &Table) -> &[Arc<Table>] {
+    table.compound.as_ref().map_or(&[], |compound| &compound.related)
 }
 
 #[cfg(test)]
@@ -176,6 +218,8 @@ mod tests {
             storage: Storage::default(),
             membership: "1".to_owned(),
             shape: None,
+            compound: None,
+            rows_of: None,
             comments: rustc_hash::FxHashMap::default(),
         }
     }

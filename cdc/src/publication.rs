@@ -7,6 +7,8 @@
 
 mod filtered;
 
+use std::sync::Arc;
+
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use self::filtered::Part;
@@ -30,6 +32,19 @@ pub(crate) struct Membership {
     pub(crate) members: FxHashMap<u32, String>,
     /// OIDs of those that are not, with the reason.
     pub(crate) refused: Vec<(u32, String)>,
+}
+
+impl Membership {
+    /// Tells a table, and those that its documents are composed from, their places.
+    pub(crate) fn place(&self, table: &mut Table) {
+        if let Some(place) = self.members.get(&table.oid) {
+            table.membership.clone_from(place);
+        }
+        let Some(compound) = &mut table.compound else { return };
+        for related in &mut Arc::make_mut(compound).related {
+            self.place(Arc::make_mut(related));
+        }
+    }
 }
 
 const READ: &str = "

@@ -1,6 +1,7 @@
 //! Batches that are with the engine: what was handed over and not yet answered, bounded in number
 //! and bytes, and what the answers say.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,6 +9,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use egret_engine::Lsn;
 use egret_engine::batch::{Batch, BatchOutcome, Patch, SpooledOutcome, WriteOp};
+use egret_engine::composition::{parse_row_id, row_id};
 use egret_engine::index::Receipt;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
@@ -16,6 +18,7 @@ use tokio::sync::oneshot::error::TryRecvError;
 use crate::dead_letters::{DeadLetters, Letter};
 use crate::document::MAX_RAW_BYTES;
 use crate::error::{Error, ErrorKind, Result};
+use crate::feed::Titles;
 use crate::sink::Sink;
 use crate::status::{StatusBoard, TableCounters};
 use crate::transaction::RefusedRow;
@@ -34,6 +37,29 @@ impl LetterBox {
         self.letters.lock().sync()
     }
 
+    /// Lists documents that could not be composed at the end of a copy.
+    pub(crate) fn list_composed(
+        &self,
+        titles: &Titles,
+        lsn: Lsn,
+        composed: Vec<(String, egret_engine::Result<()>)>,
+        counters: &TableCounters,
+    ) -> Result<()> {
+        if composed.is_empty() {
+            return Ok(());
+        }
+        let (titles, rejected) = (titles.clone(), BTreeMap::new());
+        self.work(|letters| {
+            let mut listing = Listing { titles, lsn, letters, rejected };
+            for (id, result) in composed {
+                listing.one(Some(&id), None, result.err())?;
+            }
+            counters.rejected.fetch_add(listing.end()?, Ordering::Relaxed);
+            letters.sync()?;
+            letters.check_limit()
+        })
+    }
+
     /// Works on the letters, and counts them.
     pub(crate) fn work<T>(&self, work: impl FnOnce(&mut DeadLetters) -> Result<T>) -> Result<T> {
         let mut letters = self.letters.lock();
@@ -50,8 +76,8 @@ pub(crate) struct Handover {
     pub(crate) place: usize,
     /// The batch.
     pub(crate) batch: Batch,
-    /// The table, as `schema.table`.
-    pub(crate) table: Arc<str>,
+    /// The table, and those that its documents are composed from.
+    pub(crate) titles: Titles,
     /// Where its transaction's commit record begins: nothing from here on may be acknowledged
     /// before the answer.
     pub(crate) begin: Lsn,
@@ -85,7 +111,7 @@ pub(crate) struct Outstanding {
 struct Waiting {
     place: usize,
     receipt: Receipt,
-    table: Arc<str>,
+    titles: Titles,
     begin: Lsn,
     end: Lsn,
     refused: Vec<RefusedRow>,
@@ -160,7 +186,7 @@ impl Outstanding {
         self.waiting.push_back(Waiting {
             place,
             receipt,
-            table: handover.table,
+            titles: handover.titles,
             begin: handover.begin,
             end: handover.end,
             refused: handover.refused,
@@ -237,8 +263,12 @@ impl Outstanding {
             self.take_note_of_missing(&done, &mut outcome);
         }
         let any_rejected = outcome.ops.iter().any(std::result::Result::is_err)
+            || outcome.composed.iter().any(|(_, result)| result.is_err())
             || outcome.spooled.as_ref().is_some_and(|spooled| !spooled.rejected.is_empty());
-        let none_open = || !self.letters.letters.lock().has_any_of(&done.table);
+        let none_open = || {
+            let letters = self.letters.letters.lock();
+            !done.titles.all().any(|title| letters.has_any_of(title))
+        };
         if done.refused.is_empty() && !any_rejected && none_open() {
             return Ok(());
         }
@@ -273,8 +303,8 @@ impl Outstanding {
 
 impl Waiting {
     fn list(self, outcome: BatchOutcome, letters: &mut DeadLetters) -> Result<()> {
-        let (table, lsn) = (Arc::clone(&self.table), self.end);
-        let mut listing = Listing { table, lsn, letters, rejected: BTreeMap::new() };
+        let (titles, lsn) = (self.titles.clone(), self.end);
+        let mut listing = Listing { titles, lsn, letters, rejected: BTreeMap::new() };
         if let Some(spooled) = outcome.spooled {
             listing.spooled(spooled)?;
         }
@@ -291,6 +321,10 @@ impl Waiting {
         for RefusedRow { id, reason, raw } in self.refused {
             listing.reject(id, reason, raw);
         }
+        // A row may be good and its document not.
+        for (id, result) in outcome.composed {
+            listing.one(Some(&id), None, result.err())?;
+        }
         let listed = listing.end()?;
         self.counters.rejected.fetch_add(listed, Ordering::Relaxed);
         Ok(())
@@ -299,7 +333,7 @@ impl Waiting {
 
 /// The letters of one batch, by its operations in their order.
 struct Listing<'a> {
-    table: Arc<str>,
+    titles: Titles,
     lsn: Lsn,
     letters: &'a mut DeadLetters,
     /// Rows that were rejected, and not mended or removed later in the batch.
@@ -314,7 +348,7 @@ impl Listing<'_> {
         while let Some(op) = ops.next_op()? {
             let error = rejected.next_if(|it| it.place == place).map(|it| it.error);
             let (id, source) = parts(&op);
-            self.one(id, source, error)?;
+            self.one(id.as_deref(), source, error)?;
             place += 1;
         }
         Ok(())
@@ -330,18 +364,26 @@ impl Listing<'_> {
         match (error, id) {
             (Some(error), id) => {
                 if let (egret_engine::ErrorKind::DocumentMissing, Some(id)) = (error.kind(), id) {
-                    self.letters.miss(&self.table, id);
+                    let (table, key) = self.titles.find(id);
+                    self.letters.miss(table, key);
                 }
                 self.reject(id.unwrap_or_default().to_owned(), error.to_string(), values(source));
                 Ok(())
             }
             (None, Some(id)) => {
-                self.rejected.remove(id);
-                self.letters.close(&self.table, id, self.lsn)
+                let (table, key) = self.titles.find(id);
+                if !key.is_empty() {
+                    self.rejected.remove(id);
+                    return self.letters.close(table, key, self.lsn);
+                }
+                let cleared = parse_row_id(id).map(|(table, _)| table);
+                let is_of = |id: &String| parse_row_id(id).map(|(table, _)| table) == cleared;
+                self.rejected.retain(|id, _| !is_of(id));
+                self.letters.clear(table, self.lsn)
             }
             (None, None) => {
                 self.rejected.clear();
-                self.letters.clear(&self.table, self.lsn)
+                self.letters.clear(self.titles.own(), self.lsn)
             }
         }
     }
@@ -354,21 +396,26 @@ impl Listing<'_> {
     fn end(self) -> Result<u64> {
         let count = self.rejected.len() as u64;
         for (id, (reason, values)) in self.rejected {
-            let (table, lsn) = (self.table.to_string(), self.lsn);
+            let (table, key) = self.titles.find(&id);
+            let (table, id, lsn) = (table.to_owned(), key.to_owned(), self.lsn);
             self.letters.add(Letter { table, id, lsn, reason, values })?;
         }
         Ok(count)
     }
 }
 
-/// The id of an operation, none for all rows, and its document.
-fn parts(op: &WriteOp) -> (Option<&str>, Option<&Bytes>) {
+/// The id of an operation, none for all rows, and its document. All rows of one of several tables have
+/// the id of a row without a key, which no row has.
+fn parts(op: &WriteOp) -> (Option<Cow<'_, str>>, Option<&Bytes>) {
     match op {
         WriteOp::Upsert { id, source, .. }
         | WriteOp::Patch { id, patch: Patch::Keep { source, .. }, .. }
-        | WriteOp::Patch { id, patch: Patch::Merge { source, .. }, .. } => (Some(id), Some(source)),
-        WriteOp::Delete { id, .. } => (Some(id), None),
-        WriteOp::Clear | WriteOp::ClearRows { .. } => (None, None),
+        | WriteOp::Patch { id, patch: Patch::Merge { source, .. }, .. } => {
+            (Some(id.into()), Some(source))
+        }
+        WriteOp::Delete { id, .. } => (Some(id.into()), None),
+        WriteOp::ClearRows { table } => (Some(row_id(*table, "").into()), None),
+        WriteOp::Clear => (None, None),
     }
 }
 
@@ -377,7 +424,7 @@ impl Written {
         let mut written = Self::default();
         for op in ops {
             let (id, source) = parts(op);
-            written.ids.push_str(id.unwrap_or_default());
+            written.ids.push_str(id.as_deref().unwrap_or_default());
             written.ends.push(written.ids.len());
             written.sources.push(source.cloned());
         }

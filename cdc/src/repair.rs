@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use egret_engine::Lsn;
+use egret_engine::composition::parse_row_id;
 use futures_util::{StreamExt, pin_mut};
 
 use crate::catalog::Table;
@@ -127,7 +128,11 @@ async fn ask(control: &Control, reading: &Reading, id: &str, statement: &str) ->
 /// Asks for the row of an `_id`, through the key's index: the texts are read as the columns' types.
 fn statement(reading: &Reading, id: &str) -> Option<String> {
     let Reading { table, format, .. } = reading;
-    let parts = format.key_parts(id)?;
+    let key = match format.rows_of() {
+        Some(_) => parse_row_id(id)?.1,
+        None => id,
+    };
+    let parts = format.key_parts(key)?;
     let columns = format.columns();
     let names: Vec<String> = columns.iter().map(|it| quote_identifier(&it.name)).collect();
     let equal = |(&at, part): (&usize, &String)| {

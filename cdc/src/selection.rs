@@ -1,6 +1,6 @@
 //! Which tables a pipeline follows, and what their indexes are called.
 
-use crate::config::PipelineConfig;
+use crate::config::{PipelineConfig, RelatedConfig};
 use crate::error::{Error, ErrorKind, Result};
 
 /// One entry of `tables`: a schema and a table, each exact or with stars.
@@ -32,6 +32,16 @@ impl Selection {
         let mut patterns = Self::parse(&config.tables)?.0;
         for document in &config.documents {
             patterns.push(Pattern::parse(&document.table)?);
+        }
+        Ok(Self(patterns))
+    }
+
+    /// Those, and the tables that documents are composed from besides.
+    pub(crate) fn reading(config: &PipelineConfig) -> Result<Self> {
+        let mut patterns = Self::of(config)?.0;
+        let related = config.documents.iter().flat_map(|document| &document.related);
+        for table in related.flat_map(RelatedConfig::tables) {
+            patterns.push(Pattern::parse(table)?);
         }
         Ok(Self(patterns))
     }

@@ -121,6 +121,14 @@ pub(crate) fn mapping(table: &Table) -> Value {
             }
         }
     }
+    if let Some(compound) = &table.compound {
+        // What is declared goes before what the catalog gives.
+        for (name, value) in &compound.properties {
+            properties.entry(name.clone()).or_insert_with(|| value.clone());
+        }
+        let definition = serde_json::to_value(&compound.definition).unwrap_or_default();
+        mapping.insert("_composition".to_owned(), definition);
+    }
     mapping.insert("properties".to_owned(), properties.into());
     mapping.into()
 }
@@ -286,7 +294,8 @@ fn apply(
         if taken(name) || is_key(name) {
             return true;
         }
-        let stays = is_needed(name);
+        // Related rows may be named by any column.
+        let stays = is_needed(name) || !declaration.related.is_empty();
         if stays { &mut hidden } else { &mut left_out }.insert(name.clone());
         stays
     });
@@ -434,6 +443,8 @@ mod tests {
             storage: crate::storage::Storage::default(),
             membership: String::new(),
             shape: None,
+            compound: None,
+            rows_of: None,
             comments: FxHashMap::default(),
         }
     }

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 
 use crate::catalog::{self, Table};
 use crate::connect::Control;
-use crate::decode::{Message, Relation, decode};
+use crate::decode::{Message, Relation, Tuple, decode};
 use crate::document::{RowColumn, RowFormat};
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::Feed;
@@ -57,8 +57,8 @@ pub(crate) struct Stream {
     pub(crate) outstanding: Outstanding,
     /// Relations of this session as they were described.
     described: FxHashMap<u32, Relation>,
-    /// The place of a relation's feed and its rows' format, or none for others.
-    relations: FxHashMap<u32, Option<(usize, RowFormat)>>,
+    /// The places of the feeds that a relation's rows go to, with their format there.
+    relations: FxHashMap<u32, Vec<(usize, RowFormat)>>,
     /// Where large transactions are gathered.
     gathering: Arc<Gathering>,
     /// The transaction that is being received.
@@ -113,11 +113,11 @@ impl Stream {
         if self.feeds.len() <= place {
             self.feeds.resize_with(place + 1, || None);
         }
-        let (schema, table) = (feed.table.schema.clone(), feed.table.name.clone());
+        let parts = feed.table.parts();
         if let Some(slot) = self.feeds.get_mut(place) {
             *slot = Some(feed);
         }
-        let named = |relation: &&Relation| relation.schema == schema && relation.table == table;
+        let named = |relation: &&Relation| parts.iter().any(|part| is_of(relation, part));
         let described: Vec<Relation> = self.described.values().filter(named).cloned().collect();
         for relation in described {
             self.relation(relation).await?;
@@ -131,7 +131,7 @@ impl Stream {
     pub(crate) fn leave(&mut self, place: usize) -> Option<Feed> {
         self.outstanding.forget(place);
         for known in self.relations.values_mut() {
-            known.take_if(|(of, _)| *of == place);
+            known.retain(|(of, _)| *of != place);
         }
         if let Some(transaction) = &mut self.transaction {
             transaction.forget(place);
@@ -186,17 +186,21 @@ impl Stream {
         match message {
             Message::Relation(relation) => return self.relation(relation).await,
             Message::Insert { relation, new } => {
-                self.change(relation, |format, changes| changes.insert(format, &new))?;
+                self.change(relation, |format, changes, _| changes.insert(format, &new))?;
             }
             Message::Update { relation, old, new } => {
-                self.change(relation, |format, changes| changes.update(format, &old, new))?;
+                let mut new = Some(new);
+                self.change(relation, |format, changes, is_last| {
+                    let row = taken(&mut new, is_last);
+                    changes.update(format, &old, row.unwrap_or_default());
+                })?;
             }
             Message::Delete { relation, old } => {
-                self.change(relation, |format, changes| changes.delete(format, &old))?;
+                self.change(relation, |format, changes, _| changes.delete(format, &old))?;
             }
             Message::Truncate { relations } => {
                 for relation in relations {
-                    self.change(relation, |_, changes| changes.truncate())?;
+                    self.change(relation, |format, changes, _| changes.truncate(format))?;
                 }
             }
             Message::Begin { .. }
@@ -210,7 +214,11 @@ impl Stream {
 
     /// Takes a relation's change into the transaction; leaves out those of tables that are not
     /// followed, and of indexes that already hold the whole transaction.
-    fn change(&mut self, relation: u32, work: impl FnOnce(&RowFormat, &mut Changes)) -> Result<()> {
+    fn change(
+        &mut self,
+        relation: u32,
+        mut work: impl FnMut(&RowFormat, &mut Changes, bool),
+    ) -> Result<()> {
         let protocol = |message: String| Error::new(ErrorKind::Protocol, message);
         let known = self.relations.get(&relation).ok_or_else(|| {
             protocol(format!("a change of relation [{relation}], which was not described"))
@@ -219,27 +227,41 @@ impl Stream {
             .transaction
             .as_mut()
             .ok_or_else(|| protocol("a change outside of a transaction".to_owned()))?;
-        let Some((place, format)) = known else { return Ok(()) };
-        let Some(Some(feed)) = self.feeds.get(*place) else { return Ok(()) };
-        // A commit record that begins where the index's last transaction ended is the next one.
-        if transaction.final_lsn < feed.reached {
-            return Ok(());
+        for (at, (place, format)) in known.iter().enumerate() {
+            let Some(Some(feed)) = self.feeds.get(*place) else { continue };
+            // A commit record that begins where the index's last transaction ended is the next one.
+            if transaction.final_lsn < feed.reached {
+                continue;
+            }
+            let is_last = at + 1 == known.len();
+            transaction.change(*place, |changes| work(format, changes, is_last))?;
         }
-        transaction.change(*place, |changes| work(format, changes))
+        Ok(())
     }
 
     /// A table's description, before its first row on this session and after every change.
     async fn relation(&mut self, relation: Relation) -> Result<()> {
         self.described.insert(relation.id, relation.clone());
-        self.relations.insert(relation.id, None);
-        let named = |(place, feed): (usize, &Option<Feed>)| {
-            let feed = feed.as_ref()?;
-            let named = feed.table.schema == relation.schema && feed.table.name == relation.table;
-            named.then(|| (place, Arc::clone(&feed.table)))
-        };
-        let Some((place, table)) = self.feeds.iter().enumerate().find_map(named) else {
-            return Ok(());
-        };
+        self.relations.insert(relation.id, Vec::new());
+        let mut followed = Vec::new();
+        for (place, feed) in self.feeds.iter().enumerate() {
+            let parts = feed.as_ref().map(|feed| feed.table.parts()).unwrap_or_default();
+            followed.extend(parts.into_iter().map(|part| (place, part)));
+        }
+        followed.retain(|(_, part)| is_of(&relation, part));
+        for (place, table) in followed {
+            self.describe(&relation, place, table).await?;
+        }
+        Ok(())
+    }
+
+    /// How the rows of a relation become documents of one index.
+    async fn describe(
+        &mut self,
+        relation: &Relation,
+        place: usize,
+        table: Arc<Table>,
+    ) -> Result<()> {
         let known = |column: &crate::decode::RelationColumn| {
             let same = |known: &&catalog::Column| {
                 known.name == column.name && known.type_oid == column.type_oid
@@ -268,20 +290,18 @@ impl Stream {
             catalog::kinds(&self.control, &oids).await?
         };
         let mut columns = Vec::with_capacity(described.len());
-        for (column, known) in relation.columns.into_iter().zip(described) {
+        for (column, known) in relation.columns.iter().zip(described) {
             let looked_up = || kinds.get(&column.type_oid).cloned();
             let kind = known.or_else(looked_up).unwrap_or(crate::types::Kind::Keyword);
-            columns.push(RowColumn { name: column.name, kind });
+            columns.push(RowColumn { name: column.name.clone(), kind });
         }
-        let key = table.key.clone().unwrap_or_default();
-        let Some(format) = RowFormat::new(columns, &key).map(|it| it.shaped(shape.as_deref()))
-        else {
+        let Some(format) = table.format_of(columns) else {
             let message = format!("table [{}] was streamed without its key", table.title());
             self.fail(place, Error::new(ErrorKind::TableChanged, message));
             return Ok(());
         };
         let format = format.with_max_bytes(self.gathering.max_document_bytes);
-        self.relations.insert(relation.id, Some((place, format)));
+        self.relations.entry(relation.id).or_default().push((place, format));
         Ok(())
     }
 
@@ -317,7 +337,7 @@ impl Stream {
             let handover = Handover {
                 place,
                 batch,
-                table: Arc::clone(&feed.title),
+                titles: feed.titles.clone(),
                 begin,
                 end,
                 refused: changes.refused.into_values().collect(),
@@ -354,6 +374,15 @@ impl Stream {
         }
         self.advanced = lsn;
     }
+}
+
+/// A row for one of the places that it goes to; the last takes it.
+fn taken(row: &mut Option<Tuple>, is_last: bool) -> Option<Tuple> {
+    if is_last { row.take() } else { row.clone() }
+}
+
+fn is_of(relation: &Relation, table: &Table) -> bool {
+    (&relation.schema, &relation.table) == (&table.schema, &table.name)
 }
 
 /// Whether the catalog now has another table, or other columns, than the stream began with.

@@ -31,8 +31,9 @@ use crate::config::PipelineConfig;
 use crate::connect::{Control, Session, Source, quote_literal, within};
 use crate::copy::throttle::Throttle;
 use crate::copy::{self, Job, Snapshot};
+use crate::document::RowFormat;
 use crate::error::{Error, ErrorKind, Result};
-use crate::feed::Feed;
+use crate::feed::{Feed, Titles};
 use crate::receipts::{LetterBox, Outstanding};
 use crate::sink::{Indexes, Sink, Target};
 use crate::slot::{self, Server};
@@ -64,6 +65,14 @@ pub(crate) struct Task {
     pub(crate) sink: Option<(Arc<dyn Sink>, bool)>,
     /// The log is kept from here on.
     pub(crate) floor: Lsn,
+}
+
+/// An index that a copy fills.
+struct Filling {
+    task: Task,
+    target: Target,
+    /// The copies of the tables that its documents are composed from besides.
+    related: Vec<Job>,
 }
 
 /// A table that the stream can take over.
@@ -213,43 +222,51 @@ impl Sync {
         let mut jobs = Vec::new();
         for task in tasks {
             let begun = self.target(&task, snapshot.checkpoint).await;
-            let (target, format) = match begun {
+            let (target, formats) = match begun {
                 Ok(begun) => begun,
                 Err(error) => {
                     telling.tell(News::Failed { place: task.place, error }).await;
                     continue;
                 }
             };
-            let title = task.table.title();
+            let counters = self.board.counters(&task.table.title());
             let index = (target.sink.uuid().to_owned(), target.sink.positions());
             let floor = target.resumes.as_ref().map_or(lsn, |resumes| resumes.lsn);
             telling.tell(News::Target { place: task.place, index, floor }).await;
-            let job = Job {
-                table: Arc::clone(&task.table),
-                counters: self.board.counters(&title),
-                title: title.into(),
+            let titles = Titles::of(&task.table);
+            let job = |(table, format): (Arc<Table>, RowFormat)| Job {
+                owner: 0,
+                title: table.title().into(),
+                table,
+                titles: titles.clone(),
+                counters: Arc::clone(&counters),
                 format: Arc::new(format),
                 sink: Arc::clone(&target.sink),
-                resumes: target.resumes.clone(),
+                resumes: None,
                 missing: Vec::new(),
             };
-            jobs.push((job, (task, target)));
+            let mut parts = task.table.parts().into_iter().zip(formats).map(job);
+            let Some(own) = parts.next() else { continue };
+            let related = parts.collect();
+            let own = Job { resumes: target.resumes.clone(), ..own };
+            jobs.push((own, Filling { task, target, related }));
         }
         let brought = self.bring_up(control, jobs, snapshot.checkpoint, telling).await?;
-        let (jobs, targets): (Vec<Job>, Vec<(Task, Target)>) = brought.into_iter().unzip();
+        let (jobs, fillings) = with_related(brought);
         let (source, config, threads) = (&self.source, &self.config, &self.threads);
         let boxes = (&self.letters, &self.throttle);
         let results = copy::copy(source, config, &snapshot, jobs, boxes, threads).await?;
         let mut copied = Vec::new();
-        for ((task, target), result) in targets.into_iter().zip(results) {
+        for (Filling { task, target, .. }, result) in fillings.into_iter().zip(results) {
             let place = task.place;
             match result {
                 Ok(truncation) => {
-                    let title = task.table.title();
                     // What was listed before the copy began is in it, or listed anew.
                     let resumes = target.resumes.as_ref().and_then(|it| it.copied.as_ref());
                     let began = resumes.map_or(lsn, |copied| copied.began);
-                    self.letters.letters.lock().clear(&title, began)?;
+                    let titles = Titles::of(&task.table);
+                    let clear = |title| self.letters.letters.lock().clear(title, began);
+                    titles.all().try_for_each(clear)?;
                     let feed = Feed { truncation, ..self.feed(task.table, target.sink) };
                     copied.push((Synced { place, feed, replaces: target.replaces }, lsn));
                     telling.tell(News::Copied { place }).await;
@@ -260,23 +277,23 @@ impl Sync {
         Ok(copied)
     }
 
-    /// The index that a table is copied into, and how its rows become documents.
-    async fn target(
-        &self,
-        task: &Task,
-        snapshot: Checkpoint,
-    ) -> Result<(Target, crate::document::RowFormat)> {
-        let format = task.table.row_format().ok_or_else(|| {
-            let message = format!("table [{}] has no key", task.table.title());
-            Error::new(ErrorKind::TableChanged, message)
-        })?;
-        let format = format.with_max_bytes(self.config.max_document_bytes);
+    /// The index that a table is copied into, and how its rows, and those that its documents are
+    /// composed from, become documents there.
+    async fn target(&self, task: &Task, snapshot: Checkpoint) -> Result<(Target, Vec<RowFormat>)> {
+        let mut formats = Vec::new();
+        for table in task.table.parts() {
+            let format = table.row_format().ok_or_else(|| {
+                let message = format!("table [{}] has no key", table.title());
+                Error::new(ErrorKind::TableChanged, message)
+            })?;
+            formats.push(format.with_max_bytes(self.config.max_document_bytes));
+        }
         let (indexes, table) = (Arc::clone(&self.indexes), Arc::clone(&task.table));
         let (pipeline, name, floor) = (self.config.name.clone(), task.name.clone(), task.floor);
         let beginning = tokio::task::spawn_blocking(move || {
             indexes.begin_copy(&pipeline, &name, &table, floor, snapshot)
         });
-        Ok((beginning.await.map_err(given_up)??, format))
+        Ok((beginning.await.map_err(given_up)??, formats))
     }
 
     fn slot_name(&self, what: &str) -> String {
@@ -366,6 +383,18 @@ pub(crate) async fn snapshot(
     let Server { system_identifier, timeline, .. } = server;
     let checkpoint = Checkpoint { system_identifier, timeline, lsn: slot::lsn(&lsn)? };
     Ok((Snapshot { name: snapshot, checkpoint }, session))
+}
+
+/// All jobs of a copy: each that owns an index is followed by those of its related tables.
+fn with_related(brought: Vec<(Job, Filling)>) -> (Vec<Job>, Vec<Filling>) {
+    let (mut jobs, mut fillings) = (Vec::new(), Vec::with_capacity(brought.len()));
+    for (own, mut filling) in brought {
+        let owner = jobs.len();
+        let related = std::mem::take(&mut filling.related);
+        jobs.extend(std::iter::once(own).chain(related).map(|job| Job { owner, ..job }));
+        fillings.push(filling);
+    }
+    (jobs, fillings)
 }
 
 impl Telling {

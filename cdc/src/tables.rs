@@ -41,6 +41,10 @@ pub(crate) fn candidates(tables: Vec<Table>, selection: &Selection) -> Candidate
     }
     let mut taken: FxHashMap<String, String> = FxHashMap::default();
     for table in tables {
+        // Others only belong to documents of these.
+        if !selection.takes(&table.schema, &table.name) {
+            continue;
+        }
         let title = table.title();
         if let Err(reason) = &table.key {
             found.skipped.push(Skipped { title, reason: reason.clone() });

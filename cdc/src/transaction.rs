@@ -203,7 +203,7 @@ mod tests {
 
     fn work(number: i32, changes: &mut Changes) {
         if number == 500 {
-            changes.truncate();
+            changes.truncate(&format());
         } else if number % 7 == 0 {
             changes.delete(&format(), &OldTuple::Key(row(&format!("{number} - -"))));
         } else {

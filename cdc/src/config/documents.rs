@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::related::RelatedConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::selection::Selection;
 
@@ -51,6 +52,9 @@ pub struct DocumentConfig {
     /// in `properties` is replaced as a whole.
     #[serde(skip_serializing_if = "Map::is_empty")]
     pub mappings: Map<String, Value>,
+    /// Rows of other tables that belong to each row.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub related: Vec<RelatedConfig>,
 }
 
 impl Default for DocumentConfig {
@@ -67,6 +71,7 @@ impl Default for DocumentConfig {
             soft_delete: None,
             settings: Map::new(),
             mappings: Map::new(),
+            related: Vec::new(),
         }
     }
 }
@@ -116,6 +121,9 @@ impl DocumentConfig {
                 let reason = format!("mappings: [{name}] is not properties, dynamic or _meta");
                 return Err(self.refuse(&reason));
             }
+        }
+        for related in &self.related {
+            related.check().map_err(|reason| self.refuse(&reason))?;
         }
         self.filter.as_deref().map_or(Ok(()), |filter| {
             check_filter(filter)

@@ -15,7 +15,7 @@ pub(crate) mod throttle;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use egret_engine::batch::{Batch, Condition, Patch, WriteOp};
+use egret_engine::batch::{Batch, BatchOutcome, Compose, Condition, Patch, WriteOp};
 use egret_engine::{Checkpoint, Lsn};
 use futures_util::{StreamExt, pin_mut};
 use parking_lot::Mutex;
@@ -27,7 +27,7 @@ use crate::config::PipelineConfig;
 use crate::connect::{Control, Source, quote_literal};
 use crate::document::RowFormat;
 use crate::error::{Error, ErrorKind, Result};
-use crate::feed::Truncation;
+use crate::feed::{Titles, Truncation};
 use crate::progress::Progress;
 use crate::receipts::{Handover, LetterBox, Outstanding};
 use crate::sink::Sink;
@@ -50,6 +50,11 @@ pub(crate) struct Snapshot {
 /// One table to copy.
 #[derive(Clone)]
 pub(crate) struct Job {
+    /// The place of the job that the index belongs to: itself, or one before it, whose documents are
+    /// composed from this table too.
+    pub(crate) owner: usize,
+    /// The names of the index's tables.
+    pub(crate) titles: Titles,
     /// The table.
     pub(crate) table: Arc<Table>,
     /// The same, as `schema.table`.
@@ -94,9 +99,9 @@ struct Fate {
     flushing: Arc<AtomicBool>,
 }
 
-/// Fills the indexes of `jobs`, which are empty, from the snapshot. When this returns, those that did
-/// not fail hold it durably; one whose rows vanished meanwhile waits for a truncation. Must run on a
-/// thread that may block.
+/// Fills the indexes of `jobs`, which are empty, from the snapshot. The results are those of the jobs
+/// that own an index. When this returns, those that did not fail hold it durably; one whose rows
+/// vanished meanwhile waits for a truncation. Must run on a thread that may block.
 pub(crate) async fn copy(
     source: &Source,
     config: &PipelineConfig,
@@ -113,16 +118,22 @@ pub(crate) async fn copy(
         let copied = job.resumes.as_ref().and_then(|resumes| resumes.copied.as_ref());
         let (table, blocks) = (&job.table, config.copy_range_blocks);
         let planned = ranges::plan(&control, table, place, blocks, copied, &mut ranges).await;
-        let failure = match planned {
+        fates.push(Fate::default());
+        match planned {
             Err(error) if error.kind() != ErrorKind::TableChanged => return Err(error),
-            planned => planned.err(),
-        };
-        fates.push(Fate { failure, ..Fate::default() });
+            // Of several tables that an index needs, the first that fails counts.
+            planned => {
+                if let Some(fate) = fates.get_mut(job.owner) {
+                    fate.failure = fate.failure.take().or(planned.err());
+                }
+            }
+        }
     }
     ranges.sort();
     control.execute("ending the measurement", "COMMIT").await?;
     control.end();
-    for (job, fate) in jobs.iter().zip(&mut fates) {
+    for (place, job) in jobs.iter().enumerate() {
+        let Some(fate) = fates.get_mut(place).filter(|_| job.owner == place) else { continue };
         let progress = match &job.resumes {
             Some(resumes) => resumes.at(snapshot.checkpoint.lsn),
             None => Progress::copying(&job.table, snapshot.checkpoint),
@@ -151,11 +162,14 @@ pub(crate) async fn copy(
     copying.letters.sync()?;
     let fates = std::mem::take(&mut *copying.fates.lock());
     let mut results = Vec::with_capacity(fates.len());
-    for (job, fate) in copying.jobs.iter().zip(fates) {
+    for (place, (job, fate)) in copying.jobs.iter().zip(fates).enumerate() {
+        if job.owner != place {
+            continue;
+        }
         let result = match fate.failure {
             Some(failure) => Err(failure),
             None => match confirm(job, snapshot.checkpoint).await {
-                Ok(()) => finish(job, snapshot.checkpoint, fate.rewritten).await,
+                Ok(()) => finish(job, snapshot.checkpoint, fate.rewritten, &copying.letters).await,
                 Err(failure) => Err(failure),
             },
         };
@@ -176,8 +190,12 @@ impl Copying {
     }
 
     /// Has an index remember that it holds a range, whose batches are answered, and makes that durable
-    /// beside the copy.
+    /// beside the copy. One whose documents are composed in the end cannot go on after a crash, and
+    /// remembers none.
     fn finish_range(&self, job: &Job, range: &Range, rows: u64) -> Result<()> {
+        if is_composed(job) {
+            return Ok(());
+        }
         // Dead letters of the range are durable before the range is.
         self.letters.sync()?;
         let mut fates = self.fates.lock();
@@ -258,7 +276,8 @@ async fn read_ranges(copying: &Copying) -> Result<()> {
     loop {
         let range = copying.ranges.lock().next();
         let Some(range) = range else { break };
-        let (at, Some(job)) = (range.job, copying.jobs.get(range.job)) else { continue };
+        let Some(job) = copying.jobs.get(range.job) else { continue };
+        let at = job.owner;
         if copying.has_failed(at) {
             continue;
         }
@@ -290,9 +309,9 @@ async fn read_range(
 ) -> Result<()> {
     if let Some(before) = range.lock(control).await? {
         copying.ranges.lock().drop_rest(&range);
-        copying.note(range.job, |fate| fate.rewritten = fate.rewritten.max(Some(before)));
+        copying.note(job.owner, |fate| fate.rewritten = fate.rewritten.max(Some(before)));
     }
-    let (lsn, at) = (copying.snapshot.checkpoint.lsn, range.job);
+    let (lsn, at) = (copying.snapshot.checkpoint.lsn, job.owner);
     let statement = range.statement(&job.table);
     let pieces = control.ask("beginning to copy", control.client().copy_out(&statement)).await?;
     pin_mut!(pieces);
@@ -372,11 +391,12 @@ impl Gathered {
         if rows == 0 {
             return Ok(());
         }
-        let batch = Batch { ops: self.ops, row_lsn: Some(lsn), ..Batch::default() };
+        let compose = if is_composed(job) { Compose::Later } else { Compose::default() };
+        let batch = Batch { ops: self.ops, row_lsn: Some(lsn), compose, ..Batch::default() };
         let handover = Handover {
             place,
             batch,
-            table: Arc::clone(&job.title),
+            titles: job.titles.clone(),
             begin: lsn,
             end: lsn,
             refused: self.refused,
@@ -406,7 +426,8 @@ pub(crate) async fn begin(job: &Job, lsn: Lsn, progress: &Progress) -> Result<()
     job.counters.copied.store(rows, Ordering::Relaxed);
     job.counters.resumed.store(rows, Ordering::Relaxed);
     let copy_progress = Some(progress.to_text());
-    submit_and_wait(job, Batch { row_lsn: Some(lsn), copy_progress, ..Batch::default() }).await
+    let batch = Batch { row_lsn: Some(lsn), copy_progress, ..Batch::default() };
+    submit_and_wait(job, batch).await.map(drop)
 }
 
 /// Makes sure that rows are in which the log has changed before they were read. One that is not has
@@ -423,11 +444,8 @@ async fn confirm(job: &Job, checkpoint: Checkpoint) -> Result<()> {
         condition: Condition::None,
     };
     let ops = job.missing.iter().map(nothing).collect();
-    let receipt =
-        job.sink.submit(Batch { ops, row_lsn: Some(checkpoint.lsn), ..Batch::default() })?;
-    let closed = |_| Error::new(ErrorKind::Engine, format!("index of [{}] closed", job.title));
-    let outcome = receipt.await.map_err(closed)??;
-    if outcome.ops.iter().all(Result::is_ok) {
+    let batch = Batch { ops, row_lsn: Some(checkpoint.lsn), ..Batch::default() };
+    if submit_and_wait(job, batch).await?.ops.iter().all(Result::is_ok) {
         return Ok(());
     }
     begin(job, checkpoint.lsn, &Progress::copying(&job.table, checkpoint)).await?;
@@ -441,26 +459,38 @@ async fn finish(
     job: &Job,
     checkpoint: Checkpoint,
     rewritten: Option<Lsn>,
+    letters: &LetterBox,
 ) -> Result<Option<Truncation>> {
+    if is_composed(job) && rewritten.is_some() {
+        let message = "a table that its documents are composed from was truncated or rewritten while \
+                       it was copied";
+        return Err(Error::new(ErrorKind::TableChanged, message));
+    }
     let progress = Progress::done(&job.table, checkpoint.lsn).to_text();
     let batch = Batch {
         row_lsn: Some(checkpoint.lsn),
         checkpoint: Some(checkpoint),
         copy_progress: rewritten.is_none().then(|| progress.clone()),
+        compose: Compose::All,
         ..Batch::default()
     };
-    submit_and_wait(job, batch).await?;
+    let outcome = submit_and_wait(job, batch).await?;
+    letters.list_composed(&job.titles, checkpoint.lsn, outcome.composed, &job.counters)?;
     let sink = Arc::clone(&job.sink);
     let flushed = tokio::task::spawn_blocking(move || sink.flush()).await;
     flushed.map_err(|_| stopped())??;
     Ok(rewritten.map(|before| Truncation { before, progress }))
 }
 
-async fn submit_and_wait(job: &Job, batch: Batch) -> Result<()> {
+async fn submit_and_wait(job: &Job, batch: Batch) -> Result<BatchOutcome> {
     let receipt = job.sink.submit(batch)?;
     let closed = |_| Error::new(ErrorKind::Engine, format!("index of [{}] closed", job.title));
-    receipt.await.map_err(closed)??;
-    Ok(())
+    Ok(receipt.await.map_err(closed)??)
+}
+
+/// Whether documents are composed from the rows of a job.
+fn is_composed(job: &Job) -> bool {
+    job.table.rows_of.is_some()
 }
 
 fn stopped() -> Error {

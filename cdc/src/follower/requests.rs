@@ -9,15 +9,18 @@ use std::sync::Arc;
 
 use egret_engine::Lsn;
 use egret_engine::batch::{Batch, BatchOutcome, Condition, WriteOp};
+use egret_engine::composition::{parse_row_id, row_id};
 use egret_engine::index::Receipt;
 use rustc_hash::FxHashMap;
+use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::Follower;
 use crate::dead_letters::{DeadLetters, Letter};
 use crate::error::{Error, ErrorKind, Result};
-use crate::members::Phase;
+use crate::feed::Titles;
+use crate::members::{Member, Phase};
 use crate::orders::{Request, Retried, RetryOutcome};
 use crate::receipts::{LetterBox, values};
 use crate::repair::{self, Found, Read, ReadRow, Reading};
@@ -63,8 +66,10 @@ impl Follower<'_> {
             return;
         }
         let Self { members, letters, .. } = self;
-        let is_followed =
-            |table: &str| members.iter().any(|it| it.title == table && it.is_joined());
+        let has = |member: &Member, title: &str| {
+            member.table.parts().iter().any(|part| part.title() == title)
+        };
+        let is_followed = |title: &str| members.iter().any(|it| it.is_joined() && has(it, title));
         let missing = letters.letters.lock().take_missing(MISSING_ROWS, is_followed);
         if !missing.is_empty() {
             self.retry(missing, oneshot::channel().0);
@@ -145,17 +150,28 @@ impl Follower<'_> {
         self.answer_retry();
     }
 
-    /// Rows of a table to read; from now on it is noted which of them are changed.
-    fn reading(&mut self, title: &str, ids: &[String]) -> Result<Reading, &'static str> {
-        let known = self.members.iter_mut().find(|(_, member)| member.title == title);
-        let (place, member) = known.ok_or("its table is not followed any more")?;
-        let joined = if member.is_joined() { self.stream.feeds.get_mut(place) } else { None };
+    /// Rows of a table to read; from now on it is noted which of them are changed. A letter does not
+    /// say which of several indexes lacks the row.
+    fn reading(&mut self, title: &str, keys: &[String]) -> Result<Reading, &'static str> {
+        let is_of =
+            |member: &Member| member.table.parts().into_iter().find(|part| part.title() == title);
+        let mut known = self
+            .members
+            .iter_mut()
+            .filter_map(|(place, member)| Some((place, is_of(member)?, member.is_joined())));
+        let (place, table, is_joined) = known.next().ok_or("its table is not followed any more")?;
+        if known.next().is_some() {
+            return Err("its table's rows are in several indexes: copy their tables again");
+        }
+        let joined = if is_joined { self.stream.feeds.get_mut(place) } else { None };
         let feed = joined.and_then(Option::as_mut).ok_or("its table is not followed now")?;
-        let table = Arc::clone(&feed.table);
         let format = table.row_format().ok_or("its table has no key")?;
         let format = format.with_max_bytes(self.pipeline.config.max_document_bytes);
-        feed.watched = Some(ids.iter().map(|id| (id.clone(), Lsn::default())).collect());
-        Ok(Reading { place, table, format, ids: ids.to_vec() })
+        let id = |key: &String| format.rows_of().map_or_else(|| key.clone(), |of| row_id(of, key));
+        let ids: Vec<String> = keys.iter().map(id).collect();
+        let watched = feed.watched.get_or_insert_default();
+        watched.extend(ids.iter().map(|id| (id.clone(), Lsn::default())));
+        Ok(Reading { place, table, format, ids })
     }
 
     pub(super) fn read_again(&mut self, read: Result<Read>) {
@@ -184,17 +200,15 @@ impl Follower<'_> {
             by_place.entry(row.place).or_default().push(row);
         }
         for (place, rows) in by_place {
-            let title = self.members.get_mut(place).map(|member| member.title.clone());
+            let titles = self.members.get_mut(place).map(|it| Titles::of(&it.table));
             let feed = self.stream.feeds.get_mut(place).and_then(Option::as_mut);
             let watched =
                 feed.and_then(|feed| Some((feed.watched.take()?, Arc::clone(&feed.sink))));
-            let (Some(title), Some((watched, sink))) = (title, watched) else {
-                let left = "its table left the stream meanwhile";
-                let failed = |row: ReadRow| retried("", row.id, RetryOutcome::Failed, Some(left));
-                self.repairs.done.extend(rows.into_iter().map(failed));
+            let (Some(titles), Some((watched, sink))) = (titles, watched) else {
+                self.repairs.done.extend(rows.iter().map(left));
                 continue;
             };
-            let mut writing = Writing { title, lsn, ..Writing::default() };
+            let mut writing = Writing::new(titles, lsn);
             for row in rows {
                 let changed = watched.get(&row.id).is_none_or(|last| *last >= lsn);
                 writing.take(row, changed);
@@ -229,14 +243,20 @@ impl Follower<'_> {
     }
 }
 
+/// A row that nothing can be written of.
+fn left(row: &ReadRow) -> Retried {
+    let key = parse_row_id(&row.id).map_or(&*row.id, |(_, key)| key).to_owned();
+    let reason = "its table left the stream meanwhile";
+    retried("", key, RetryOutcome::Failed, Some(reason))
+}
+
 fn retried(table: &str, id: String, outcome: RetryOutcome, reason: Option<&str>) -> Retried {
     Retried { table: table.to_owned(), id, outcome, reason: reason.map(str::to_owned) }
 }
 
-/// Rows of one table on their way into its index.
-#[derive(Default)]
+/// Rows on their way into an index.
 struct Writing {
-    title: String,
+    titles: Titles,
     lsn: Lsn,
     ops: Vec<WriteOp>,
     /// Of each operation its id, its document, and what it comes to.
@@ -246,10 +266,26 @@ struct Writing {
 }
 
 impl Writing {
+    fn new(titles: Titles, lsn: Lsn) -> Self {
+        let (ops, written, refused) = (Vec::new(), Vec::new(), Vec::new());
+        Self { titles, lsn, ops, written, refused, done: Vec::new() }
+    }
+
+    /// Takes note of what became of a row.
+    fn note(&mut self, id: &str, outcome: RetryOutcome, reason: Option<&str>) {
+        let (table, key) = self.titles.find(id);
+        self.done.push(retried(table, key.to_owned(), outcome, reason));
+    }
+
+    fn letter(&self, id: &str, reason: String, values: Map<String, Value>) -> Letter {
+        let (table, key) = self.titles.find(id);
+        Letter { table: table.to_owned(), id: key.to_owned(), lsn: self.lsn, reason, values }
+    }
+
     fn take(&mut self, row: ReadRow, changed: bool) {
         let ReadRow { id, found, .. } = row;
         if changed {
-            self.done.push(retried(&self.title, id, RetryOutcome::Changed, None));
+            self.note(&id, RetryOutcome::Changed, None);
             return;
         }
         let condition = Condition::None;
@@ -263,11 +299,11 @@ impl Writing {
                 self.ops.push(WriteOp::Delete { id, condition });
             }
             Found::Refused(row) => {
-                self.done.push(retried(&self.title, id, RetryOutcome::Failed, Some(&row.reason)));
+                self.note(&id, RetryOutcome::Failed, Some(&row.reason));
                 self.refused.push(row);
             }
             Found::Unreadable(reason) => {
-                self.done.push(retried(&self.title, id, RetryOutcome::Failed, Some(&reason)));
+                self.note(&id, RetryOutcome::Failed, Some(&reason));
             }
         }
     }
@@ -294,9 +330,8 @@ impl Writing {
                     .map_err(|error| error.to_string())
             });
             let reason = settled.err();
-            for (id, ..) in self.written {
-                let failed = RetryOutcome::Failed;
-                self.done.push(retried(&self.title, id, failed, reason.as_deref()));
+            for (id, ..) in std::mem::take(&mut self.written) {
+                self.note(&id, RetryOutcome::Failed, reason.as_deref());
             }
             self.done
         };
@@ -304,21 +339,38 @@ impl Writing {
         tokio::task::spawn_blocking(settle).await.unwrap_or_default()
     }
 
-    /// Closes the letters of what was written, and renews those of what still cannot be.
+    /// Closes the letters of what was written, and renews those of what still cannot be. Of several
+    /// tables the documents count too that were composed anew.
     fn settle(&mut self, outcome: BatchOutcome, letters: &mut DeadLetters) -> Result<()> {
-        let (table, lsn) = (&self.title, self.lsn);
-        for (result, (id, source, good)) in outcome.ops.into_iter().zip(self.written.drain(..)) {
-            let outcome = if result.is_ok() { good } else { RetryOutcome::Failed };
-            let reason = result.err().map(|error| error.to_string());
-            self.done.push(retried(table, id.clone(), outcome, reason.as_deref()));
-            let (table, values) = (table.clone(), values(source.as_ref()));
-            match reason {
-                None => letters.close(&table, &id, lsn)?,
-                Some(reason) => letters.renew(Letter { table, id, lsn, reason, values })?,
+        let lsn = self.lsn;
+        let mut uncomposed: FxHashMap<String, String> = FxHashMap::default();
+        for (key, result) in outcome.composed {
+            match result {
+                Ok(()) => letters.close(self.titles.own(), &key, lsn)?,
+                Err(error) => {
+                    let reason = error.to_string();
+                    letters.add(self.letter(&key, reason.clone(), Map::new()))?;
+                    uncomposed.insert(key, reason);
+                }
             }
         }
-        for RefusedRow { id, reason, raw } in self.refused.drain(..) {
-            letters.renew(Letter { table: table.clone(), id, lsn, reason, values: raw })?;
+        let written = std::mem::take(&mut self.written);
+        for (result, (id, source, good)) in outcome.ops.into_iter().zip(written) {
+            let reason = result.err().map(|error| error.to_string());
+            let document = parse_row_id(&id).filter(|(table, _)| *table == 0);
+            let reason = reason.or_else(|| document.and_then(|(_, key)| uncomposed.remove(key)));
+            let outcome = if reason.is_none() { good } else { RetryOutcome::Failed };
+            self.note(&id, outcome, reason.as_deref());
+            match reason {
+                None => {
+                    let (table, key) = self.titles.find(&id);
+                    letters.close(table, key, lsn)?;
+                }
+                Some(reason) => letters.renew(self.letter(&id, reason, values(source.as_ref())))?,
+            }
+        }
+        for RefusedRow { id, reason, raw } in std::mem::take(&mut self.refused) {
+            letters.renew(self.letter(&id, reason, raw))?;
         }
         letters.sync()
     }

@@ -12,13 +12,12 @@ use std::sync::Arc;
 use egret_engine::{Checkpoint, Lsn};
 use pgwire_replication::ReplicationEvent;
 
-use super::{News, Sync, Task, Telling};
+use super::{Filling, News, Sync, Telling};
 use crate::connect::Control;
 use crate::copy::Job;
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::Feed;
 use crate::progress::Progress;
-use crate::sink::Target;
 use crate::stream::Stream;
 
 /// Rows that may have been changed and not been there, before a copy rather begins again.
@@ -30,10 +29,10 @@ impl Sync {
     pub(super) async fn bring_up(
         &self,
         control: &Arc<Control>,
-        mut jobs: Vec<(Job, (Task, Target))>,
+        mut jobs: Vec<(Job, Filling)>,
         snapshot: Checkpoint,
         telling: &Telling,
-    ) -> Result<Vec<(Job, (Task, Target))>> {
+    ) -> Result<Vec<(Job, Filling)>> {
         let start = jobs.iter().filter_map(|(job, _)| Some(job.resumes.as_ref()?.lsn)).min();
         let Some(start) = start else { return Ok(jobs) };
         let mut stream = self.read_log(Arc::clone(control), start).await?;
@@ -62,10 +61,11 @@ impl Sync {
             }
         }
         let mut brought = Vec::new();
-        for ((job, (task, target)), failed) in jobs.into_iter().zip(failed) {
+        for ((job, filling), failed) in jobs.into_iter().zip(failed) {
+            let place = filling.task.place;
             match failed {
-                Some(error) => telling.tell(News::Failed { place: task.place, error }).await,
-                None => brought.push((job, (task, target))),
+                Some(error) => telling.tell(News::Failed { place, error }).await,
+                None => brought.push((job, filling)),
             }
         }
         Ok(brought)

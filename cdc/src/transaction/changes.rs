@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use egret_engine::Lsn;
 use egret_engine::batch::{Condition, OpSpool, Patch, WriteOp};
+use egret_engine::composition::parse_row_id;
 use rustc_hash::FxHashMap;
 use serde_json::{Map, Value};
 
@@ -107,8 +108,14 @@ impl Changes {
     }
 
     /// All rows removed: what the transaction did to the table before no longer matters.
-    pub(crate) fn truncate(&mut self) {
+    pub(crate) fn truncate(&mut self, format: &RowFormat) {
         self.rows += 1;
+        if let Some(table) = format.rows_of() {
+            // Rows of other tables go on.
+            let is_of = |id: &String| parse_row_id(id).is_some_and(|(of, _)| of == table);
+            self.refused.retain(|id, _| !is_of(id));
+            return self.push(WriteOp::ClearRows { table }, 0);
+        }
         *self = Self { rows: self.rows, truncated: true, ..Self::default() };
         self.push(WriteOp::Clear, 0);
     }
@@ -121,23 +128,28 @@ impl Changes {
                 *last = begin;
             }
         }
-        let mut touch = |id: &str| {
+        let touch = |rows: &mut FxHashMap<String, Lsn>, id: &str| {
             if let Some(last) = rows.get_mut(id) {
                 *last = begin;
             }
         };
         for id in self.refused.keys() {
-            touch(id);
+            touch(rows, id);
         }
         for op in &self.ops {
             let (id, before) = match op {
                 WriteOp::Upsert { id, .. } | WriteOp::Delete { id, .. } => (id, None),
                 WriteOp::Patch { id, previous_id, .. } => (id, previous_id.as_ref()),
-                WriteOp::Clear | WriteOp::ClearRows { .. } => continue,
+                WriteOp::Clear => continue,
+                WriteOp::ClearRows { table } => {
+                    let is_of = |id: &String| parse_row_id(id).is_some_and(|(of, _)| of == *table);
+                    rows.iter_mut().filter(|(id, _)| is_of(id)).for_each(|(_, last)| *last = begin);
+                    continue;
+                }
             };
-            touch(id);
+            touch(rows, id);
             if let Some(id) = before {
-                touch(id);
+                touch(rows, id);
             }
         }
     }
@@ -338,7 +350,7 @@ pub(super) mod tests {
         let all = |changes: &mut Changes| {
             changes.insert(&format, &row("a x -"));
             changes.insert(&format, &row("b 1 -"));
-            changes.truncate();
+            changes.truncate(&format);
             changes.insert(&format, &row("c 1 -"));
         };
         check(all, r#"clear; put c {"k":"c","n":1,"big":null}"#, &[]);

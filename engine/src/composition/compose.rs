@@ -74,6 +74,10 @@ impl<R: Rows> Composer<'_, R> {
             begin_field(&name, &mut is_first, text);
             text.extend_from_slice(field.value.as_bytes());
         }
+        for (name, value) in &shape.columns.constants {
+            begin_field(&quoted(name), &mut is_first, text);
+            text.extend_from_slice(value.to_string().as_bytes());
+        }
         for relation in &shape.relations {
             self.relation(relation, &fields, &mut is_first, text)?;
         }

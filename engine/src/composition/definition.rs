@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 /// Rows of related tables that one document may hold, unless a definition says otherwise.
 pub const MAX_NESTED_ROWS: usize = 10_000;
@@ -56,6 +57,9 @@ pub struct Columns {
     /// Fields' names by their columns'.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub rename: BTreeMap<String, String>,
+    /// Fields that every object has, with their values.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub constants: Map<String, Value>,
 }
 
 /// Rows of another table that belong to a row.

@@ -231,7 +231,8 @@ impl Composition {
 
 /// A field is given once.
 fn check_fields(shape: &Shape) -> Result<()> {
-    let mut fields: Vec<&str> = shape.columns.rename.values().map(String::as_str).collect();
+    let renamed = shape.columns.rename.values().chain(shape.columns.constants.keys());
+    let mut fields: Vec<&str> = renamed.map(String::as_str).collect();
     for relation in &shape.relations {
         if relation.field.is_none() && relation.aggregates.is_empty() {
             return Err(invalid("a relation has neither a field nor aggregates"));

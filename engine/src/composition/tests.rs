@@ -64,6 +64,7 @@ impl Tables {
                 object.insert(name.clone(), value.clone());
             }
         }
+        object.extend(shape.columns.constants.clone());
         for relation in &shape.relations {
             let mut found = self.related(relation, row);
             found.sort_by(|(one, a), (other, b)| {
@@ -135,7 +136,8 @@ pub(crate) fn shop() -> Value {
         "tables": ["products", "makers", "reviews", "people", "places", "shelves"],
         "root": {
             "table": 0,
-            "columns": {"except": ["maker"], "rename": {"a": "price"}},
+            "columns": {"except": ["maker"], "rename": {"a": "price"},
+                        "constants": {"shop": "main"}},
             "relations": [
                 {"field": "maker", "kind": "one",
                  "join": {"parent": ["maker"], "child": ["id"]},

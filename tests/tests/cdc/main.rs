@@ -14,6 +14,7 @@ mod membership;
 mod names;
 mod network;
 mod partitions;
+mod related;
 mod resumed;
 mod rewrites;
 mod rows;
