@@ -1,0 +1,194 @@
+//! Documents of several tables through the whole program: declared in the file, read over HTTP while
+//! transactions move rows between them and the program is killed, and never a trace of the rows that
+//! they are made from.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::time::{Duration, Instant};
+
+use egret_tests::egret::{Egret, EgretOptions};
+use egret_tests::poll;
+use egret_tests::postgres::Database;
+use serde_json::{Value, json};
+use tokio::task::block_in_place;
+
+const TABLES: &str = "
+    CREATE TABLE makers (id int PRIMARY KEY, turn int);
+    CREATE TABLE products (id int PRIMARY KEY, maker int REFERENCES makers);
+    CREATE TABLE reviews (id int PRIMARY KEY, product int REFERENCES products, stars int);
+    INSERT INTO makers SELECT n, 0 FROM generate_series(1, 3) AS n;
+    INSERT INTO products SELECT n, 1 + n % 3 FROM generate_series(1, 30) AS n;
+    INSERT INTO reviews SELECT n, 1 + n % 30, n % 5 FROM generate_series(1, 300) AS n";
+
+const DECLARED: &str = r#"
+tables = []
+
+[[pipelines.documents]]
+table = "public.products"
+
+[[pipelines.documents.related]]
+field = "maker"
+table = "public.makers"
+kind = "one"
+
+[[pipelines.documents.related]]
+field = "reviews"
+table = "public.reviews"
+exclude = ["product"]
+aggregates = { review_count = "count", stars = "sum(stars)" }
+"#;
+
+const PRODUCTS: &str = "
+    SELECT p.id::text, json_build_object('id', p.id,
+      'maker', (SELECT row_to_json(m) FROM makers m WHERE m.id = p.maker),
+      'maker_id', NULL,
+      'reviews', (SELECT coalesce(json_agg(json_build_object('id', r.id, 'stars', r.stars)
+                  ORDER BY r.id), '[]') FROM reviews r WHERE r.product = p.id),
+      'review_count', (SELECT count(*) FROM reviews r WHERE r.product = p.id),
+      'stars', (SELECT sum(stars) FROM reviews r WHERE r.product = p.id))::text
+    FROM products p";
+
+fn start(database: &Database) -> Egret {
+    let url = database.url();
+    let configuration = format!(
+        "[[pipelines]]\nurl = {url:?}\nslot = \"egret_{}\"\n{}",
+        database.name(),
+        DECLARED.replace(
+            "table = \"public.products\"",
+            "table = \"public.products\"\nrename = { maker = \"maker_id\" }"
+        )
+    );
+    Egret::start(EgretOptions { configuration, ..EgretOptions::default() })
+}
+
+async fn everything(egret: &Egret) -> Option<Vec<Value>> {
+    let body = json!({"size": 1000, "sort": ["id"]});
+    let answer = egret.try_request(reqwest::Method::POST, "/products/_search", &body).await?;
+    let hits = answer.body["hits"]["hits"].as_array()?.clone();
+    Some(hits.into_iter().map(|hit| hit["_source"].clone()).collect())
+}
+
+/// Every answer shows whole transactions: each moves reviews between products and gives a maker's
+/// products a new turn.
+fn check(products: &[Value]) {
+    assert_eq!(products.len(), 30);
+    let sum: u64 = products.iter().map(|it| it["review_count"].as_u64().unwrap()).sum();
+    let shown: usize = products.iter().map(|it| it["reviews"].as_array().unwrap().len()).sum();
+    assert_eq!((sum, shown), (300, 300));
+    for maker in 1..=3 {
+        let of_maker = products.iter().filter(|product| product["maker"]["id"] == maker);
+        let mut turns: Vec<i64> =
+            of_maker.map(|product| product["maker"]["turn"].as_i64().unwrap()).collect();
+        turns.dedup();
+        assert_eq!(turns.len(), 1, "maker {maker} has the turns {turns:?}");
+    }
+}
+
+/// Whether the index is what the tables are.
+async fn equals(database: &Database, egret: &Egret) -> bool {
+    let rows = database.client().query(PRODUCTS, &[]).await.unwrap();
+    let mut expected: Vec<Value> = rows
+        .iter()
+        .map(|row| serde_json::from_str(row.get::<_, String>(1).as_str()).unwrap())
+        .collect();
+    expected.sort_by_key(|product: &Value| product["id"].as_i64());
+    let Some(mut found) = everything(egret).await else { return false };
+    for (expected, found) in expected.iter_mut().zip(&mut found) {
+        // The column has a name of its own, since the field is the row that it names.
+        expected["maker_id"] = expected["maker"]["id"].clone();
+        assert!(found["reviews"].is_array());
+    }
+    expected == found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whole_transactions_over_http_and_through_kills() {
+    let database = Database::create().await;
+    database.execute(TABLES).await;
+    let mut egret = block_in_place(|| start(&database));
+    let ready = async || equals(&database, &egret).await.then_some(());
+    poll::until("the first copy", ready).await;
+    let writer = database.connect().await;
+    let (stop, mut stopped) = tokio::sync::oneshot::channel::<()>();
+    let writing = tokio::spawn(async move {
+        let mut turn = 0;
+        while stopped.try_recv().is_err() {
+            turn += 1;
+            let statements = format!(
+                "BEGIN; UPDATE reviews SET product = 1 + (product + {turn}) % 30 WHERE id % 40 = {turn} % 40;
+                 UPDATE makers SET turn = {turn} WHERE id = 1 + {turn} % 3;
+                 UPDATE products SET maker = 1 + (maker + {turn}) % 3 WHERE id = 1 + {turn} % 30; COMMIT;
+                 SELECT pg_sleep(0.02)"
+            );
+            writer.batch_execute(&statements).await.unwrap();
+        }
+        turn
+    });
+    let mut answers = 0;
+    for _ in 0..3 {
+        let until = Instant::now() + Duration::from_secs(2);
+        while Instant::now() < until {
+            let Some(products) = everything(&egret).await else { continue };
+            check(&products);
+            answers += 1;
+        }
+        egret.kill();
+        block_in_place(|| egret.resume());
+    }
+    stop.send(()).unwrap();
+    let turns = writing.await.unwrap();
+    assert!(answers > 20 && turns > 20, "{answers} answers, {turns} transactions");
+    poll::until("the end", async || equals(&database, &egret).await.then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_are_never_seen() {
+    let database = Database::create().await;
+    database.execute(TABLES).await;
+    let egret = block_in_place(|| start(&database));
+    poll::until("the copy", async || equals(&database, &egret).await.then_some(())).await;
+    database.execute("UPDATE reviews SET stars = stars + 1").await;
+    poll::until("the update", async || equals(&database, &egret).await.then_some(())).await;
+    assert_eq!(egret.count("products").await, Some(30));
+    let everything = json!({"size": 0, "track_total_hits": true, "aggs": {
+        "ids": {"value_count": {"field": "id"}},
+        "stars": {"sum": {"field": "stars"}},
+        "none": {"missing": {"field": "id"}}}});
+    let answer = egret.search("products", &everything).await;
+    assert_eq!(answer["hits"]["total"]["value"], 30);
+    assert_eq!(answer["aggregations"]["ids"]["value"], 30.0);
+    for query in [
+        json!({"match_all": {}}),
+        json!({"bool": {"must_not": {"exists": {"field": "nothing"}}}}),
+        json!({"range": {"id": {"lte": 30}}}),
+        json!({"exists": {"field": "reviews.id"}}),
+        json!({"exists": {"field": "maker.turn"}}),
+    ] {
+        let answer = egret.post("/products/_count", &json!({"query": query})).await.ok();
+        assert_eq!(answer["count"], 30, "{query}");
+    }
+    let ids = json!({"ids": {"values": ["\u{0}0\u{0}1", "\u{0}2\u{0}1", "1"]}});
+    let answer = egret.post("/products/_count", &json!({"query": ids})).await.ok();
+    assert_eq!(answer["count"], 1);
+    for id in ["%000%001", "%002%001"] {
+        assert_eq!(egret.get(&format!("/products/_doc/{id}")).await.status, 404);
+    }
+    let mut scrolled = 0;
+    let mut page = egret.post("/products/_search?scroll=1m", &json!({"size": 7})).await.ok();
+    loop {
+        let hits = page["hits"]["hits"].as_array().unwrap().len();
+        if hits == 0 {
+            break;
+        }
+        scrolled += hits;
+        let scroll = json!({"scroll": "1m", "scroll_id": page["_scroll_id"]});
+        page = egret.post("/_search/scroll", &scroll).await.ok();
+    }
+    assert_eq!(scrolled, 30);
+    let stats = egret.get("/products/_stats").await.ok();
+    assert_eq!(stats["indices"]["products"]["primaries"]["docs"]["count"], 30);
+    let cat = egret.get("/_cat/indices/products?format=json").await.ok();
+    assert_eq!(cat[0]["docs.count"], "30");
+    // What they are made of is the pipeline's.
+    assert_eq!(egret.put("/products/_doc/1", &json!({"id": 1})).await.status, 403);
+}
