@@ -240,10 +240,7 @@ async fn documents_of_several_tables_are_retried() {
     document["mappings"] = json!({"properties": {"name": {"type": "integer"}}});
     let database = Database::create().await;
     database.execute(SHOP).await;
-    let following = declared(database, document, |config| {
-        // What a review's own row takes is more than a product may have.
-        config.max_document_bytes = 100_000;
-    });
+    let following = declared(database, document, |_| {});
     following.streams().await;
     following.follows("public.products").await;
     following.lists(40).await;
@@ -261,7 +258,13 @@ async fn documents_of_several_tables_are_retried() {
     assert_eq!((summary.retried, summary.indexed), (39, 39), "{summary:?}");
     following.lists(0).await;
     following.equals("products", PRODUCTS).await;
-    // A row that is too large: of another table than the documents.
+}
+
+/// A row that is too large, of another table than the documents.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_related_tables_are_retried() {
+    let following = shop(|config| config.max_document_bytes = 100_000).await;
+    let all = LetterFilter::default();
     let large = "INSERT INTO reviews VALUES (9000, 1, 'p1', 1, repeat('x', 200000))";
     following.execute(large, &["products"]).await;
     following.lists(1).await;
