@@ -101,6 +101,18 @@ async fn equals(database: &Database, egret: &Egret) -> bool {
     expected == found
 }
 
+/// Checks every answer for so long; how many there were.
+async fn check_for(egret: &Egret, time: Duration) -> usize {
+    let until = Instant::now() + time;
+    let mut answers = 0;
+    while Instant::now() < until {
+        let Some(products) = everything(egret).await else { continue };
+        check(&products);
+        answers += 1;
+    }
+    answers
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn whole_transactions_over_http_and_through_kills() {
     let database = Database::create().await;
@@ -126,12 +138,7 @@ async fn whole_transactions_over_http_and_through_kills() {
     });
     let mut answers = 0;
     for _ in 0..3 {
-        let until = Instant::now() + Duration::from_secs(2);
-        while Instant::now() < until {
-            let Some(products) = everything(&egret).await else { continue };
-            check(&products);
-            answers += 1;
-        }
+        answers += check_for(&egret, Duration::from_secs(2)).await;
         egret.kill();
         block_in_place(|| egret.resume());
     }
