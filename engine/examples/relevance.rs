@@ -75,6 +75,7 @@ fn index(folder: &Path, analyzer: &str) -> Outcome<Arc<Snapshot>> {
         schema,
         tokenizers,
         segments: segments.into_iter().map(Arc::new).collect(),
+        row_count: 0,
     })?))
 }
 
