@@ -142,12 +142,14 @@ impl<'a> Follower<'a> {
             Ok(()) => Box::pin(self.follow()).await,
             failed => failed,
         };
+        // A table that has just joined is not copied again because the connection ended.
+        let noted = self.acknowledge();
         // What was handed over is answered before the next connection looks where indexes stand.
         let Self { stream, mut swaps, mut acknowledgements, .. } = self;
         while swaps.join_next().await.is_some() {}
         let stored = acknowledgements.settle().await;
         let settled = stream.close().await;
-        result.and(settled).and(stored)
+        result.and(noted).and(settled).and(stored)
     }
 
     async fn follow(&mut self) -> Result<()> {

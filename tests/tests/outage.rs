@@ -64,5 +64,5 @@ async fn egret_outlives_its_database() {
         wait_for_birds(&egret, before + 1).await;
     }
     let status = status(&egret).await.unwrap();
-    assert_eq!(status["copies"], 0, "a restart copied again: {status}");
+    assert_eq!(status["copies"], 0, "a restart copied again: {status}\n{}", egret.log());
 }

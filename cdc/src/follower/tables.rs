@@ -158,6 +158,8 @@ impl Follower<'_> {
             let sink = Arc::clone(&feed.sink);
             self.swaps.spawn_blocking(move || (place, swap_in(&*indexes, &name, &*sink)));
         }
+        // Until the pipeline's file says so, a failure would have it copied once more.
+        self.next_acknowledgement = Instant::now();
         self.stream.join(place, feed).await
     }
 

@@ -28,13 +28,13 @@ use tokio::task::block_in_place;
 use self::faults::{Fault, Ground};
 
 /// Large enough that the big transaction takes a while. The copy is slowed down.
-const SIZE: Size = Size { accounts: 8_000, journal: 300 };
+const SIZE: Size = Size { accounts: 12_000, journal: 500 };
 
 /// Bytes that the copy reads a second.
 const COPY_RATE: &str = "1500000";
 
 /// Rows that the big transaction changes.
-const BIG: u32 = 8_000;
+const BIG: u32 = 10_000;
 
 /// Tries to hit the inside of a big transaction.
 const TRIES: usize = 10;
@@ -233,7 +233,7 @@ fn setting(name: &str, default: u64) -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_index_equals_the_tables_after_every_kill() {
-    let (first, runs) = (setting("CHAOS_SEED", 1), setting("CHAOS_RUNS", 50));
+    let (first, runs) = (setting("CHAOS_SEED", 1), setting("CHAOS_RUNS", 20));
     let template = block_in_place(template);
     let runs = poll::each_seed(first..first + runs, |seed| run(Arc::clone(&template), seed)).await;
     let (hits, faults): (Vec<_>, Vec<_>) = runs.into_iter().unzip();
