@@ -80,7 +80,8 @@ fn check(products: &[Value]) {
         let mut turns: Vec<i64> =
             of_maker.map(|product| product["maker"]["turn"].as_i64().unwrap()).collect();
         turns.dedup();
-        assert_eq!(turns.len(), 1, "maker {maker} has the turns {turns:?}");
+        // Products change their maker; at times one has none.
+        assert!(turns.len() <= 1, "maker {maker} has the turns {turns:?}");
     }
 }
 
