@@ -94,12 +94,8 @@ impl Ground<'_> {
     async fn database_ends(&mut self, random: &mut StdRng) -> String {
         let how = random.random_range(0..3);
         let what = if how == 2 {
-            // Whatever one process may have left in shared memory, PostgreSQL starts all of them anew.
-            let query = "SELECT pid FROM pg_stat_replication ORDER BY pid LIMIT 1";
-            let row = self.database.client().query_opt(query, &[]).await.unwrap();
-            let pid = row.and_then(|row| Pid::from_raw(row.get(0)));
-            pid.map(|pid| kill_process(pid, Signal::KILL));
-            format!("a WAL sender was killed: {}", pid.is_some())
+            self.kill_a_wal_sender().await;
+            "a WAL sender was killed".to_owned()
         } else {
             let how = if how == 0 { Stop::Fast } else { Stop::Immediate };
             let cluster = self.database.cluster().clone();
@@ -108,6 +104,21 @@ impl Ground<'_> {
         };
         self.database.reconnect().await;
         what
+    }
+
+    /// Whatever one process may have left in shared memory, PostgreSQL ends all of them and starts
+    /// anew. Returns once it has noticed: a connection made before would end with the others.
+    async fn kill_a_wal_sender(&self) {
+        let client = self.database.client();
+        let query = "SELECT pid FROM pg_stat_replication ORDER BY pid LIMIT 1";
+        poll::until("PostgreSQL notices that a WAL sender was killed", async || {
+            if let Ok(Some(row)) = client.query_opt(query, &[]).await {
+                // One that ends by itself meanwhile is followed by another.
+                let _ = kill_process(Pid::from_raw(row.get(0))?, Signal::KILL);
+            }
+            client.is_closed().then_some(())
+        })
+        .await;
     }
 
     /// Adds, drops and rewrites columns; whether that has the table copied again.
