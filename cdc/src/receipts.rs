@@ -8,7 +8,9 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use egret_engine::Lsn;
-use egret_engine::batch::{Batch, BatchOutcome, Patch, SpooledOutcome, WriteOp};
+use egret_engine::batch::{
+    Batch, BatchOutcome, Patch, Rejected, SpooledOps, SpooledOutcome, WriteOp,
+};
 use egret_engine::composition::{parse_row_id, row_id};
 use egret_engine::index::Receipt;
 use parking_lot::Mutex;
@@ -260,7 +262,7 @@ impl Outstanding {
             }
         };
         if done.may_miss {
-            self.take_note_of_missing(&done, &mut outcome);
+            self.take_note_of_missing(&done, &mut outcome)?;
         }
         let any_rejected = outcome.ops.iter().any(std::result::Result::is_err)
             || outcome.composed.iter().any(|(_, result)| result.is_err())
@@ -282,7 +284,7 @@ impl Outstanding {
 
 impl Outstanding {
     /// Takes rows that were not there out of an answer: they are no dead letters.
-    fn take_note_of_missing(&mut self, done: &Waiting, outcome: &mut BatchOutcome) {
+    fn take_note_of_missing(&mut self, done: &Waiting, outcome: &mut BatchOutcome) -> Result<()> {
         let is_missing =
             |error: &egret_engine::Error| error.kind() == egret_engine::ErrorKind::DocumentMissing;
         for (at, result) in outcome.ops.iter_mut().enumerate() {
@@ -292,13 +294,34 @@ impl Outstanding {
             }
         }
         if let Some(spooled) = &mut outcome.spooled {
-            let before = spooled.rejected.len();
-            spooled.rejected.retain(|it| !is_missing(&it.error));
-            if spooled.rejected.len() < before {
-                self.missing.push((done.place, None));
+            let all = std::mem::take(&mut spooled.rejected);
+            let (missing, rejected): (Vec<_>, Vec<_>) =
+                all.into_iter().partition(|it| is_missing(&it.error));
+            spooled.rejected = rejected;
+            if !missing.is_empty() {
+                for id in ids_of(&mut spooled.ops, &missing)? {
+                    self.missing.push((done.place, id));
+                }
             }
         }
+        Ok(())
     }
+}
+
+/// The ids of some spooled operations. Reads all of them once more.
+fn ids_of(ops: &mut SpooledOps, of: &[Rejected]) -> Result<Vec<Option<String>>> {
+    let (mut ids, mut next, mut place) = (Vec::with_capacity(of.len()), of.iter().peekable(), 0);
+    ops.rewind()?;
+    while next.peek().is_some()
+        && let Some(op) = ops.next_op()?
+    {
+        if next.next_if(|it| it.place == place).is_some() {
+            ids.push(parts(&op).0.map(Cow::into_owned));
+        }
+        place += 1;
+    }
+    ops.rewind()?;
+    Ok(ids)
 }
 
 impl Waiting {

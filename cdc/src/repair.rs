@@ -1,4 +1,5 @@
-//! Reading single rows again, by their `_id`: what a retry of dead letters writes.
+//! Reading single rows again, by their `_id`: what a retry of dead letters writes, and what a copy that
+//! goes on lacks.
 //!
 //! A snapshot and the position in the log that agrees with it come from a temporary slot, as for a
 //! copy. What is read is right at that position, and is written once the stream has passed it, for
@@ -77,7 +78,8 @@ pub(crate) async fn read(
     Ok(Read { lsn: snapshot.checkpoint.lsn, rows })
 }
 
-async fn read_one(control: &Control, reading: &Reading, id: &str) -> Result<Found> {
+/// Reads one row on a session that is in the snapshot.
+pub(crate) async fn read_one(control: &Control, reading: &Reading, id: &str) -> Result<Found> {
     let Some(statement) = statement(reading, id) else {
         return Ok(Found::Unreadable("it has no key to be read by".to_owned()));
     };

@@ -124,15 +124,17 @@ impl Shown {
         let expected: u64 =
             status.tables.iter().map(|table| table.rows_estimated.max(table.rows_copied)).sum();
         let table = status.tables.iter().find(|table| table.state == TableState::Copying);
-        let table = table.map_or_else(String::new, |table| table.table.clone());
+        let table = table.map(|table| table.table.as_str());
+        // What is copied and not yet followed.
+        let doing = if table.is_some() { "copying" } else { "catching up with the log" };
         if std::io::stderr().is_terminal() {
             let bar = self.bar.get_or_insert_with(|| bar(&status.name));
             bar.set_length(expected);
             bar.set_position(copied);
-            bar.set_message(table);
+            bar.set_message(table.unwrap_or(doing).to_owned());
         } else if self.last_line.is_none_or(|last| last.elapsed() >= LINE_INTERVAL) {
             self.last_line = Some(Instant::now());
-            tracing::info!(pipeline = status.name, table, copied, expected, "copying");
+            tracing::info!(pipeline = status.name, table, copied, expected, "{doing}");
         }
     }
 }

@@ -8,6 +8,7 @@
 //! A table or index that fails takes no other with it. A table that is truncated meanwhile is empty
 //! as far as the snapshot shows it; the log brings the truncation, which empties the index too.
 
+mod missing;
 mod ranges;
 pub(crate) mod text;
 pub(crate) mod throttle;
@@ -15,7 +16,8 @@ pub(crate) mod throttle;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use egret_engine::batch::{Batch, BatchOutcome, Compose, Condition, Patch, WriteOp};
+use bytes::Bytes;
+use egret_engine::batch::{Batch, BatchOutcome, Compose, Condition, WriteOp};
 use egret_engine::{Checkpoint, Lsn};
 use futures_util::{StreamExt, pin_mut};
 use parking_lot::Mutex;
@@ -67,7 +69,7 @@ pub(crate) struct Job {
     pub(crate) counters: Arc<TableCounters>,
     /// What is in already, of a copy that was interrupted: rows as they are in the snapshot.
     pub(crate) resumes: Option<Progress>,
-    /// Rows that the log has changed and that are not in, by their `_id`: each must come.
+    /// Rows that the log has changed and that are not in, by their `_id`: each must come, or be read.
     pub(crate) missing: Vec<String>,
 }
 
@@ -168,7 +170,7 @@ pub(crate) async fn copy(
         }
         let result = match fate.failure {
             Some(failure) => Err(failure),
-            None => match confirm(job, snapshot.checkpoint).await {
+            None => match missing::read(source, config, snapshot, (job, place), letters).await {
                 Ok(()) => finish(job, snapshot.checkpoint, fate.rewritten, &copying.letters).await,
                 Err(failure) => Err(failure),
             },
@@ -364,13 +366,10 @@ impl Gathered {
         let id = job.format.id(row);
         let document = id.clone().and_then(|id| Ok((id, job.format.document(row)?.source)));
         match document {
-            Ok((id, source)) => {
-                self.bytes += id.len() + source.len() + size_of::<WriteOp>();
-                self.ops.push(WriteOp::Upsert { id, source, condition: Condition::None });
-            }
+            Ok((id, source)) => self.add(id, source),
             Err(error) => {
                 self.bytes += line.len();
-                self.refused.push(RefusedRow {
+                self.refuse(RefusedRow {
                     id: id.unwrap_or_default(),
                     reason: error.to_string(),
                     raw: job.format.raw(row),
@@ -378,6 +377,15 @@ impl Gathered {
             }
         }
         Ok(())
+    }
+
+    fn add(&mut self, id: String, source: Bytes) {
+        self.bytes += id.len() + source.len() + size_of::<WriteOp>();
+        self.ops.push(WriteOp::Upsert { id, source, condition: Condition::None });
+    }
+
+    fn refuse(&mut self, row: RefusedRow) {
+        self.refused.push(row);
     }
 
     async fn submit(
@@ -428,29 +436,6 @@ pub(crate) async fn begin(job: &Job, lsn: Lsn, progress: &Progress) -> Result<()
     let copy_progress = Some(progress.to_text());
     let batch = Batch { row_lsn: Some(lsn), copy_progress, ..Batch::default() };
     submit_and_wait(job, batch).await.map(drop)
-}
-
-/// Makes sure that rows are in which the log has changed before they were read. One that is not has
-/// moved to blocks that were read before it did, and its whole text is nowhere but in the table: the
-/// copy begins again.
-async fn confirm(job: &Job, checkpoint: Checkpoint) -> Result<()> {
-    if job.missing.is_empty() {
-        return Ok(());
-    }
-    let nothing = |id: &String| WriteOp::Patch {
-        id: id.clone(),
-        previous_id: None,
-        patch: Patch::Merge { source: "{}".into(), upsert: None, detect_noop: true },
-        condition: Condition::None,
-    };
-    let ops = job.missing.iter().map(nothing).collect();
-    let batch = Batch { ops, row_lsn: Some(checkpoint.lsn), ..Batch::default() };
-    if submit_and_wait(job, batch).await?.ops.iter().all(Result::is_ok) {
-        return Ok(());
-    }
-    begin(job, checkpoint.lsn, &Progress::copying(&job.table, checkpoint)).await?;
-    let message = "rows moved while its copy was interrupted: it begins again";
-    Err(Error::new(ErrorKind::TableChanged, message))
 }
 
 /// Gives an index the snapshot's position, and makes all of it durable. One whose rows vanished is

@@ -144,6 +144,7 @@ impl Follower<'_> {
             }
             News::Copied { .. } => *copying = false,
             News::Failed { error, .. } if error.kind() == ErrorKind::TableChanged => {
+                tracing::info!(%error, table = member.title, "a table is looked at again");
                 member.change(error.to_string(), None);
             }
             News::Failed { error, .. } => {

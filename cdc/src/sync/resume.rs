@@ -3,9 +3,9 @@
 //! An index has rows of some blocks, all as they were at one position A. A new snapshot S agrees with
 //! a position C. The log from A to C is applied to what is there; then it is as S shows it, and the
 //! blocks that are left are read from S. What this cannot bring are rows that had not been read, whose
-//! change is in the log without those of their values that are stored apart: they are left out, and
-//! in the end each must have come with its block. One that has not has moved to blocks that were read
-//! earlier, and then the copy begins again.
+//! change is in the log without those of their values that are stored apart: they are left out.
+//! In the end each must have come with its block; one that has not has moved to blocks that were read
+//! earlier, and is read by its key from the same snapshot.
 
 use std::sync::Arc;
 

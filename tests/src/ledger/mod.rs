@@ -62,7 +62,7 @@ pub fn following(database: &Database) -> EgretOptions {
 pub fn following_at(url: &str) -> EgretOptions {
     EgretOptions::following(url, TABLES)
         .with("copy_workers", "1")
-        .with("copy_batch_bytes", "16384")
+        .with("copy_batch_bytes", "65536")
         .with("copy_range_blocks", "16")
         .with("acknowledge_interval_ms", "50")
         .with("reconnect_max_ms", "1000")

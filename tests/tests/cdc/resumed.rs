@@ -156,21 +156,33 @@ async fn a_copy_of_a_table_that_is_another_begins_again() {
     }
 }
 
-/// Rows move to blocks that were read before they moved, and the log does not have all of them.
+/// Rows move to blocks that were read before they moved, and the log does not have all of them: nor
+/// where their transaction was too large for memory.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_copy_whose_rows_moved_behind_it_begins_again() {
-    let mut following = interrupted(TABLE).await;
-    following.database.execute("DELETE FROM birds WHERE id < 3000").await;
-    following.database.execute("VACUUM birds").await;
-    let moved = "UPDATE birds SET name = name || ' moved' WHERE id > 18500";
-    following.database.execute(moved).await;
-    let first = "SELECT (ctid::text::point)[0] < 100 FROM birds WHERE id = 20000";
-    let row = following.database.client().query_one(first, &[]).await.unwrap();
-    assert!(row.get::<_, bool>(0), "the row has not moved to the first blocks");
-    go_on(&mut following).await;
-    following.equals("birds", BIRDS).await;
-    assert_eq!(following.pipeline().status().dead_letters, 0);
-    assert_eq!(birds(&following).rows_resumed, 0);
+async fn rows_that_moved_behind_a_copy_are_read_by_their_keys() {
+    for memory in [None, Some(4 << 10)] {
+        let mut following = interrupted(TABLE).await;
+        following.database.execute("DELETE FROM birds WHERE id < 3000").await;
+        following.database.execute("VACUUM birds").await;
+        let moved = "UPDATE birds SET name = name || ' moved' WHERE id > 18500";
+        following.database.execute(moved).await;
+        let first = "SELECT (ctid::text::point)[0] < 100 FROM birds WHERE id = 20000";
+        let row = following.database.client().query_one(first, &[]).await.unwrap();
+        assert!(row.get::<_, bool>(0), "the row has not moved to the first blocks");
+        following.database.execute("DELETE FROM birds WHERE id = 19500").await;
+        following.config.transaction_buffer_bytes =
+            memory.unwrap_or(following.config.transaction_buffer_bytes);
+        go_on(&mut following).await;
+        following.equals("birds", BIRDS).await;
+        let table = birds(&following);
+        assert!(table.rows_resumed > 3000, "{table:?}");
+        assert_eq!((following.pipeline().status().dead_letters, following.copies()), (0, 1));
+        // One as large as that which moved the rows.
+        let again = "UPDATE birds SET name = name || '!' WHERE id > 18500";
+        following.execute(again, &["birds"]).await;
+        let spooled = following.pipeline().status().spooled_transactions;
+        assert_eq!(spooled > 0, memory.is_some(), "{memory:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
