@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use egret_cdc::status::PipelineState;
 use egret_engine::catalog::resolve::Expansion;
 use egret_engine::catalog::{IndexEntry, date_name};
 use egret_engine::{ErrorKind, IndexDefinition};
@@ -142,11 +143,14 @@ pub(super) async fn delete(
     Ok(Reply::ok(&json!({"acknowledged": true})))
 }
 
-/// Whether an index has followed a pipeline that was dropped.
+/// Whether an index has followed a pipeline that was dropped, or whose tables it is none of any more. A
+/// pipeline that is not connected does not know all of its tables.
 fn is_orphan(app: &App, name: &str) -> bool {
     let index = app.engine.index(name).ok();
-    let pipeline = index.as_ref().and_then(|index| index.pipeline());
-    pipeline.is_some_and(|pipeline| app.pipelines.get(pipeline).is_none())
+    let Some(pipeline) = index.as_ref().and_then(|index| index.pipeline()) else { return false };
+    let Some(pipeline) = app.pipelines.get(pipeline) else { return true };
+    let status = pipeline.status();
+    status.state == PipelineState::Streaming && status.tables.iter().all(|it| it.index != name)
 }
 
 /// Refuses patterns where the configuration wants names.
