@@ -16,7 +16,7 @@ use super::DocumentVersion;
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::schema::{ID, LSN, SEQ_NO, TERM, VERSION};
 use crate::position::{Lsn, SeqNo};
-use crate::store::source::SourceReader;
+use crate::store::source::{PreparedDictionary, SourceReader};
 
 /// How often and in how many documents a field occurs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -62,6 +62,8 @@ struct SegmentCache {
     versions: OnceLock<VersionColumns>,
     /// Only for segments whose sources are of the version without ids.
     ids: OnceLock<StrColumn>,
+    /// Of the sources; held from the first one that is read on.
+    dictionary: OnceLock<Option<Arc<PreparedDictionary>>>,
     /// By field; held only to look up or insert.
     first_characters: RwLock<FxHashMap<Field, Arc<[char]>>>,
 }
@@ -208,6 +210,7 @@ impl Segment {
             return Ok(sources);
         }
         let sources = SourceReader::open(&self.reader)?;
+        self.cache.dictionary.get_or_init(|| sources.dictionary().cloned());
         Ok(self.opened.sources.get_or_init(|| sources))
     }
 

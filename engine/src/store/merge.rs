@@ -30,7 +30,7 @@ use super::builder::guarded;
 use super::directory::{MergeOutput, SegmentFiles, StoreDirectory};
 use super::merge_counts::Inputs;
 use super::segment::{LiveSegment, alive_set};
-use super::source;
+use super::source::{self, Merging};
 use super::throttle::Pace;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -48,6 +48,8 @@ const DELETED_SHARE: u32 = 5;
 const SMALLEST_ALONE: u32 = 1000;
 /// The same while nothing is written, when it costs nobody anything.
 const DELETED_SHARE_IDLE: u32 = 20;
+/// A segment with so many bytes of sources that are not compressed is merged by itself then.
+const RAW_BYTES_IDLE: u64 = 1 << 20;
 /// And so many segments are worth a merge then.
 const FEWEST_TOGETHER: usize = 3;
 
@@ -59,6 +61,8 @@ pub(super) struct MergeTask {
     pub(super) large: bool,
     /// Of a large one.
     pub(super) pace: Option<Arc<Pace>>,
+    /// What becomes of sources.
+    pub(super) sources: Merging,
 }
 
 pub(super) struct MergeInput {
@@ -90,7 +94,8 @@ pub(super) fn choose(
         .filter(|(_, segment)| !(segment.merging || segment.reserved || segment.files.is_damaged()))
         .map(|(place, segment)| {
             let (alive, max_doc) = (segment.alive_count(), segment.max_doc);
-            Candidate { place, alive, max_doc, bytes: living_bytes(segment) }
+            let (bytes, raw_bytes) = (living_bytes(segment), segment.raw_source_bytes);
+            Candidate { place, alive, max_doc, bytes, raw_bytes }
         })
         .filter(|candidate| candidate.alive > 0 && candidate.bytes < LARGEST_SEGMENT_BYTES / 2)
         .collect();
@@ -132,6 +137,8 @@ struct Candidate {
     alive: u32,
     max_doc: u32,
     bytes: u64,
+    /// Of sources that no merge has tried to compress.
+    raw_bytes: u64,
 }
 
 /// Merges worth doing, smallest tiers first.
@@ -165,7 +172,8 @@ fn wasteful(candidates: &[Candidate], share: u32) -> impl Iterator<Item = Vec<Ca
     candidates.iter().filter(wasteful).map(|candidate| vec![*candidate])
 }
 
-/// Further merges while nothing is written, that leave few segments and few deleted documents.
+/// Further merges while nothing is written, that leave few segments and few deleted documents, and
+/// compress what is not yet.
 ///
 /// As many of the smallest are merged as can be without one that is larger than all others of
 /// them: so the segments that are left at least double in size from one to the next, and a document
@@ -186,7 +194,9 @@ fn plan_idle(candidates: &[Candidate]) -> Vec<Vec<Candidate>> {
     }
     rising.truncate(count);
     let together = (count >= FEWEST_TOGETHER).then_some(rising);
-    together.into_iter().chain(wasteful(candidates, DELETED_SHARE_IDLE)).collect()
+    let raw = candidates.iter().filter(|candidate| candidate.raw_bytes >= RAW_BYTES_IDLE);
+    let alone = wasteful(candidates, DELETED_SHARE_IDLE).chain(raw.map(|one| vec![*one]));
+    together.into_iter().chain(alone).collect()
 }
 
 impl MergeInput {
@@ -214,7 +224,7 @@ impl MergeTask {
         self.inputs.iter().try_for_each(|input| input.files.verify())?;
         let overlay = Overlay::new(self.directory.clone());
         let mut view = Index::open(overlay.clone())?;
-        view.register_plugin(source::plugin());
+        view.register_plugin(source::merging(self.sources));
         let mut segments = Vec::with_capacity(self.inputs.len());
         let mut filters = Vec::with_capacity(self.inputs.len());
         for input in &self.inputs {
@@ -367,6 +377,7 @@ mod tests {
                 alive,
                 max_doc,
                 bytes: u64::from(alive) * 100,
+                raw_bytes: 0,
             })
             .collect();
         let plans: Vec<Vec<usize>> = plan(&candidates)
@@ -393,7 +404,13 @@ mod tests {
     fn check_idle(segments: &[(u32, u32)], expected: &[&[u64]]) {
         let candidates: Vec<Candidate> = segments
             .iter()
-            .map(|&(alive, max_doc)| Candidate { place: 0, alive, max_doc, bytes: alive.into() })
+            .map(|&(alive, max_doc)| Candidate {
+                place: 0,
+                alive,
+                max_doc,
+                bytes: alive.into(),
+                raw_bytes: 0,
+            })
             .collect();
         let plans: Vec<Vec<u64>> = plan_idle(&candidates)
             .iter()
@@ -419,8 +436,26 @@ mod tests {
         check_idle(&[(most, most), (most, most), (most, most)], &[]);
     }
 
+    #[test]
+    fn what_is_not_compressed_is_merged_when_idle() {
+        let one = |place, alive: u32, raw_bytes| Candidate {
+            place,
+            alive,
+            max_doc: alive,
+            bytes: alive.into(),
+            raw_bytes,
+        };
+        let most = RAW_BYTES_IDLE;
+        let plans = plan_idle(&[one(0, 100, most), one(1, 40, most - 1), one(2, 20, 2 * most)]);
+        let places = |plan: &Vec<Candidate>| plan.iter().map(|one| one.place).collect::<Vec<_>>();
+        assert_eq!(plans.iter().map(places).collect::<Vec<_>>(), [vec![0], vec![2]]);
+        // Together with others comes first: it compresses, too.
+        let plans = plan_idle(&[one(0, 30, most), one(1, 20, 0), one(2, 20, 0)]);
+        assert_eq!(plans.iter().map(places).collect::<Vec<_>>(), [vec![1, 2, 0], vec![0]]);
+    }
+
     fn sized(bytes: u64) -> Candidate {
-        Candidate { place: 0, alive: 1, max_doc: 1, bytes }
+        Candidate { place: 0, alive: 1, max_doc: 1, bytes, raw_bytes: 0 }
     }
 
     /// Merges once and says how many bytes; nothing where nothing is to do.

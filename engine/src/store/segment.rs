@@ -12,7 +12,7 @@ use tantivy::schema::{Field, IndexRecordOption};
 use tantivy::{BitSet, DocId, DocSet, Index, SegmentReader, TERMINATED};
 
 use super::directory::SegmentFiles;
-use super::source::{self, SourceReader};
+use super::source::{self, PreparedDictionary, SourceReader};
 use crate::composition::{ANY_ROW, Row};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::schema::{LINKS, LSN, SEQ_NO, SystemFields, SystemValues, TERM, VERSION};
@@ -47,6 +47,10 @@ pub(super) struct LiveSegment {
     from_memory: bool,
     ids: Arc<InvertedIndexReader>,
     columns: OnceLock<Columns>,
+    /// Bytes of sources that no merge has tried to compress.
+    pub(super) raw_source_bytes: u64,
+    /// Held from the first source that is read on: readers come and go with publications.
+    dictionary: OnceLock<Option<Arc<PreparedDictionary>>>,
 }
 
 struct Columns {
@@ -86,6 +90,7 @@ impl LiveSegment {
         let ids = reader.inverted_index(SystemFields::FIXED.id)?;
         Ok(Self {
             from_memory: files.sizes().1 > 0,
+            raw_source_bytes: source::raw_bytes(&reader),
             files,
             id,
             max_doc,
@@ -98,6 +103,7 @@ impl LiveSegment {
             stale: false,
             ids,
             columns: OnceLock::new(),
+            dictionary: OnceLock::new(),
         })
     }
 
@@ -154,7 +160,14 @@ impl LiveSegment {
 
     /// The source of a document.
     pub(super) fn source(&self, doc: DocId) -> Result<Bytes> {
-        source::read(&self.reader, doc)
+        self.sources()?.read(doc)
+    }
+
+    /// The sources of its documents.
+    pub(super) fn sources(&self) -> Result<SourceReader> {
+        let sources = SourceReader::open(&self.reader)?;
+        self.dictionary.get_or_init(|| sources.dictionary().cloned());
+        Ok(sources)
     }
 
     /// Whether searches would find nothing in it but rows.
@@ -178,7 +191,7 @@ impl LiveSegment {
 
     /// The id of a row.
     pub(super) fn row_id(&self, doc: DocId) -> Result<String> {
-        let id = SourceReader::open(&self.reader)?.id(doc)?.map(str::to_owned);
+        let id = self.sources()?.id(doc)?.map(str::to_owned);
         id.ok_or_else(|| Error::new(ErrorKind::Corrupt, format!("row [{doc}] has no id")))
     }
 
@@ -220,7 +233,7 @@ impl LiveSegment {
         let index = self.reader.inverted_index(field)?;
         let Some(info) = index.terms().get(term.as_bytes())? else { return Ok(true) };
         let mut postings = index.read_postings_from_terminfo(&info, IndexRecordOption::Basic)?;
-        let sources = SourceReader::open(&self.reader)?;
+        let sources = self.sources()?;
         let mut doc = postings.doc();
         let mut goes_on = true;
         while doc != TERMINATED && goes_on {

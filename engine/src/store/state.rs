@@ -26,7 +26,7 @@ use super::commit::Commit;
 use super::directory::{StoreDirectory, map};
 use super::merge::{MergeInput, MergeTask, Merged, choose, is_large};
 use super::segment::{LiveSegment, Location};
-use super::source;
+use super::source::{self, Dictionary, Merging};
 use super::tombstones::Tombstones;
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::Mapping;
@@ -282,17 +282,18 @@ impl Store {
         let [small, large] = self.merging;
         let busy = [small, large || self.large_merges_wait().is_some()];
         let (places, large) = choose(&self.segments, busy, idle)?;
-        self.begin_merge(&places, large)
+        self.begin_merge(&places, large, large || idle)
     }
 
     /// As [`Self::next_merge`] for the segments at these places, unless a merge of that size runs.
     pub(super) fn merge_of(&mut self, places: &[usize]) -> Option<MergeTask> {
         let large = is_large(&self.segments, places);
         let busy = self.merging.get(usize::from(large)).copied().unwrap_or(true);
-        if busy { None } else { self.begin_merge(places, large) }
+        if busy { None } else { self.begin_merge(places, large, true) }
     }
 
-    fn begin_merge(&mut self, places: &[usize], large: bool) -> Option<MergeTask> {
+    /// `compress`: nobody waits for what it takes.
+    fn begin_merge(&mut self, places: &[usize], large: bool, compress: bool) -> Option<MergeTask> {
         let mut inputs = Vec::with_capacity(places.len());
         for &place in places {
             let segment = self.segments.get_mut(place)?;
@@ -303,7 +304,17 @@ impl Store {
             *running = true;
         }
         let (directory, index) = (self.directory.clone(), self.index.clone());
-        Some(MergeTask { directory, index, inputs, large, pace: None })
+        let dictionary = if compress { self.dictionary_beside(places) } else { None };
+        let sources = Merging { compress, dictionary };
+        Some(MergeTask { directory, index, inputs, large, pace: None, sources })
+    }
+
+    /// The dictionary of the largest segment that has one, but for those at these places.
+    fn dictionary_beside(&self, places: &[usize]) -> Option<Dictionary> {
+        let others = self.segments.iter().enumerate().filter(|(place, _)| !places.contains(place));
+        let mut others: Vec<&LiveSegment> = others.map(|(_, segment)| segment).collect();
+        others.sort_by_key(|segment| std::cmp::Reverse(segment.max_doc));
+        others.into_iter().find_map(|segment| segment.sources().ok()?.carried())
     }
 
     /// Puts a merge's output in place of its inputs, or lets the inputs go where it failed.

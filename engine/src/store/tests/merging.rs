@@ -1,6 +1,8 @@
 //! Merges that are asked for, merges that are held back, and writes that wait for merges.
 
 use crossbeam_channel::bounded;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 
 use super::*;
 use crate::index::{ForceMerge, SegmentStats};
@@ -186,12 +188,15 @@ fn a_write_waits_only_so_long_and_a_pipeline_is_not_refused() {
     drop(held);
 }
 
-/// Writes documents that are not indexed, each of ten thousand bytes, in two segments.
+/// Writes documents that are not indexed, each of ten thousand bytes that cannot be compressed much,
+/// in two segments.
 fn fill(index: &Index, count: u32) {
     index.put_mapping(&json!({"dynamic": false})).unwrap();
-    let text = "x".repeat(10_000);
+    let mut random = StdRng::seed_from_u64(1);
+    let mut text = || (0..10_000).map(|_| char::from(random.random_range(35..91))).collect();
     for half in [0..count / 2, count / 2..count] {
-        let ops = half.map(|n| upsert(&n.to_string(), &json!({"text": text}))).collect();
+        let document = |text: String| json!({"text": text});
+        let ops = half.map(|n| upsert(&n.to_string(), &document(text()))).collect();
         index.write(Batch { ops, refresh: Refresh::Now, ..Batch::default() }).unwrap();
     }
 }

@@ -10,6 +10,7 @@ mod power;
 mod rebuild;
 mod replacement;
 mod replay;
+mod sources;
 mod spooled;
 mod storm;
 mod twice;
