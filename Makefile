@@ -15,8 +15,8 @@ test: ## Install what is missing and run every test
 
 bench: ## Measure against tantivy called directly (ARGS="--docs 100000": see --help)
 	@scripts/ensure-postgres.sh
-	cargo build --release --locked --package egret-server --bin egret
-	cargo run --release --locked --package egret-tests --bin egret-bench -- $(ARGS)
+	cargo build --release --locked --workspace --bin egret --bin egret-bench
+	$(or $(CARGO_TARGET_DIR),target)/release/egret-bench $(ARGS)
 
 chaos: ## Kill egret, PostgreSQL and the network in RUNS=100 more runs, from SEED=1
 	@scripts/ensure-postgres.sh
