@@ -214,7 +214,7 @@ impl Index {
     /// For a followed index: nothing for it between its last batch and here. In order with
     /// `submit`; never blocks on disk.
     pub fn advance(&self, checkpoint: Checkpoint) -> Result<()> {
-        self.named(self.shared.send(Message::Advance(checkpoint)))
+        self.named(self.shared.advance(checkpoint))
     }
 
     /// For a followed index whose writer had to go back to its last commit: takes writes again,

@@ -27,4 +27,6 @@ pub use error::{Error, ErrorKind, Result};
 pub use index::{Index, IndexDefinition};
 pub use position::{Checkpoint, Generation, Lsn, SeqNo};
 pub use snapshot::Snapshot;
+pub use store::budget::BudgetStats;
 pub use store::limits::Limits;
+pub use store::writers::WriterStats;

@@ -100,7 +100,9 @@ pub struct EngineConfig {
     pub segments_before_wait: usize,
     /// Past this they are refused.
     pub segments_before_refusal: usize,
-    /// How long a write waits for merges at most.
+    /// Writers of indexes that have a thread at once.
+    pub max_open_writers: usize,
+    /// How long a write waits at most: for merges, for memory, for its index's writer.
     pub max_write_wait_ms: u64,
     /// How long the folder from before a rebuild is kept, unless the request says otherwise.
     pub keep_rebuilt_ms: u64,
@@ -255,6 +257,7 @@ impl Default for EngineConfig {
             max_merge_bytes_per_second: limits.max_merge_bytes_per_second,
             segments_before_wait: limits.segments_before_wait,
             segments_before_refusal: limits.segments_before_refusal,
+            max_open_writers: limits.max_open_writers,
             max_write_wait_ms: 30_000,
             keep_rebuilt_ms: 3_600_000,
             destructive_requires_name: false,
@@ -322,6 +325,7 @@ impl EngineConfig {
             max_merge_bytes_per_second: self.max_merge_bytes_per_second,
             segments_before_wait: self.segments_before_wait,
             segments_before_refusal: self.segments_before_refusal,
+            max_open_writers: self.max_open_writers,
             max_write_wait: Duration::from_millis(self.max_write_wait_ms),
         }
     }
@@ -364,6 +368,7 @@ impl Config {
             ("engine.max_small_merges", self.engine.max_small_merges),
             ("engine.max_large_merges", self.engine.max_large_merges),
             ("engine.segments_before_wait", self.engine.segments_before_wait),
+            ("engine.max_open_writers", self.engine.max_open_writers),
             ("search.max_result_window", self.search.max_result_window),
             ("search.max_indexes", self.search.max_indexes),
             ("search.max_memory_bytes", self.search.max_memory_bytes),

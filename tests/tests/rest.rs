@@ -243,6 +243,11 @@ async fn statistics_count_documents_and_bytes() {
     assert_eq!(all["_shards"], json!({"total": 2, "successful": 2, "failed": 0}));
     assert_eq!(all["_all"]["total"], all["_all"]["primaries"]);
     assert_eq!(all["_all"]["total"]["docs"]["count"], 5);
+    // Both are written to, each by a thread of its own.
+    let (writers, budget) = (&all["_all"]["writers"], &all["_all"]["indexing_budget"]);
+    assert_eq!((&writers["open"], &writers["max_open"]), (&json!(2), &json!(32)));
+    assert!(budget["used_in_bytes"].as_u64().unwrap() > 0, "{budget}");
+    assert_eq!(egret.get("/_stats/docs").await.ok()["_all"]["writers"], json!(null));
     let of = |name: &str, metric: &str, key: &str| {
         all["indices"][name]["total"][metric][key].as_u64().unwrap()
     };

@@ -43,12 +43,13 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::index::Index;
 use crate::mapping::Mapping;
 use crate::store::background::Background;
-use crate::store::budget::Budget;
+use crate::store::budget::{Budget, BudgetStats};
 use crate::store::limits::Limits;
 use crate::store::replay::ReplayWatch;
 use crate::store::settings::IndexSettings;
 use crate::store::shared::Identity;
 use crate::store::writer::{self, Home};
+use crate::store::writers::WriterStats;
 
 const INDEXES: &str = "indexes";
 const LOCK: &str = "lock";
@@ -210,6 +211,16 @@ impl Engine {
         let identity = identity(name, entry)?;
         let recovered = writer::open(self.home(&entry.uuid), &identity, &self.budget, watch)?;
         Ok(Arc::new(Index::new(identity, recovered, Arc::clone(&self.background))))
+    }
+
+    /// What young segments of all indexes take of the memory for them.
+    pub fn budget(&self) -> BudgetStats {
+        self.budget.stats()
+    }
+
+    /// The writers that have threads.
+    pub fn writers(&self) -> WriterStats {
+        self.background.writers().stats()
     }
 
     /// The threads for merges and flushes.

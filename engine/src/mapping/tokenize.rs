@@ -1,13 +1,20 @@
 //! The analyzers as tantivy's tokenizers, under their own names.
 
+use std::sync::LazyLock;
+
 use egret_analyzers::{Analyzer, POSITION_INCREMENT_GAP, StemCache, Tokens};
 use tantivy::tokenizer::{RawTokenizer, Token, TokenStream, Tokenizer, TokenizerManager};
 
 /// The tokenizer that keeps a text as one term, an empty one too.
 pub(crate) const RAW: &str = "raw";
 
-/// Every built-in analyzer under its name, and `raw`.
+/// Every built-in analyzer under its name, and `raw`: the same ones for all indexes.
 pub fn tokenizers() -> TokenizerManager {
+    static TOKENIZERS: LazyLock<TokenizerManager> = LazyLock::new(make_tokenizers);
+    TOKENIZERS.clone()
+}
+
+fn make_tokenizers() -> TokenizerManager {
     let manager = TokenizerManager::new();
     manager.register(RAW, RawTokenizer::default());
     // Tantivy asks for a tokenizer of this name for every field that is not text, and never calls

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use super::limits::Limits;
 use super::throttle::Throttle;
+use super::writers::Writers;
 use crate::error::{Error, ErrorKind, Result};
 
 /// A piece of work.
@@ -32,6 +33,7 @@ pub(crate) enum Lane {
 pub(crate) struct Background {
     limits: Limits,
     throttle: Arc<Throttle>,
+    writers: Arc<Writers>,
     lanes: Vec<Sender<Job>>,
     /// Taken when they are joined.
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -57,7 +59,8 @@ impl Background {
             lanes.push(sender);
         }
         let throttle = Throttle::new(limits.max_merge_bytes_per_second);
-        Ok(Self { limits, throttle, lanes, threads: Mutex::new(threads) })
+        let writers = Writers::new(&limits);
+        Ok(Self { limits, throttle, writers, lanes, threads: Mutex::new(threads) })
     }
 
     pub(crate) fn limits(&self) -> &Limits {
@@ -67,6 +70,11 @@ impl Background {
     /// How fast large merges may write.
     pub(super) fn throttle(&self) -> &Arc<Throttle> {
         &self.throttle
+    }
+
+    /// The writers that have threads.
+    pub(crate) fn writers(&self) -> &Arc<Writers> {
+        &self.writers
     }
 
     /// Lets merges go on as fast as they can: nothing waits for searches any more.

@@ -15,7 +15,9 @@ pub struct Limits {
     pub segments_before_wait: usize,
     /// and past this are refused.
     pub segments_before_refusal: usize,
-    /// How long a write waits at most.
+    /// Writers that have a thread at once.
+    pub max_open_writers: usize,
+    /// How long a write waits at most, for merges, for memory, or for its writer to have a thread.
     pub max_write_wait: Duration,
 }
 
@@ -27,6 +29,7 @@ impl Default for Limits {
             max_merge_bytes_per_second: 200 << 20,
             segments_before_wait: 100,
             segments_before_refusal: 300,
+            max_open_writers: 32,
             max_write_wait: Duration::from_secs(30),
         }
     }

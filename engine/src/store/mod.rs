@@ -37,6 +37,7 @@ mod throttle;
 mod tombstones;
 mod translog;
 pub(crate) mod writer;
+pub(crate) mod writers;
 
 #[cfg(test)]
 mod tests;

@@ -12,6 +12,7 @@ use tantivy::SegmentReader;
 use tokio::sync::{oneshot, watch};
 
 use super::background::Background;
+use super::budget::Budget;
 use super::directory::SegmentFiles;
 use super::forced::ForceMerge;
 use super::merge_counts::MergeCounts;
@@ -20,6 +21,7 @@ use super::pressure::Pressure;
 use super::settings::IndexSettings;
 use super::state::FinishedMerge;
 use super::writer::{FinishedFlush, Recovered, Slot};
+use super::writers::Presence;
 use crate::batch::{Batch, BatchOutcome, WriteOp};
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::{IndexStats, Positions};
@@ -54,6 +56,8 @@ pub(crate) struct Shared {
     pub(crate) queue: Queue,
     pub(crate) merges: MergeCounts,
     pub(crate) pressure: Pressure,
+    pub(super) budget: Arc<Budget>,
+    pub(super) presence: Presence,
     /// Where the writer is. Guards its starting and parking; nothing slow is done under it.
     pub(super) slot: Mutex<Slot>,
     pub(crate) background: Arc<Background>,
@@ -65,7 +69,7 @@ impl Shared {
         recovered: Recovered,
         background: Arc<Background>,
     ) -> Arc<Self> {
-        let Recovered { writer, snapshot, view, positions } = recovered;
+        let Recovered { mut writer, snapshot, view, positions } = recovered;
         let shared = Arc::new(Self {
             identity,
             snapshot: ArcSwap::from_pointee(snapshot),
@@ -75,9 +79,12 @@ impl Shared {
             queue: Queue::new(),
             merges: MergeCounts::default(),
             pressure: Pressure::new(background.limits()),
+            budget: Arc::clone(writer.budget()),
+            presence: Presence::default(),
             slot: Mutex::new(Slot::Closed),
             background,
         });
+        writer.belongs_to(&shared);
         writer.show(&shared);
         *shared.slot.lock() = Slot::Parked(writer);
         shared
@@ -123,17 +130,21 @@ pub(crate) enum Message {
     },
 }
 
-/// What the background tells a writer.
+/// What others tell a writer.
 pub(super) enum Event {
     Flushed(FinishedFlush),
     Merged(FinishedMerge),
+    /// Memory is short: flush.
+    Flush,
+    /// Others wait for a thread: flush, and give it back.
+    Leave,
 }
 
 /// The way to a writer.
 pub(crate) struct Queue {
     sender: Sender<Message>,
     pub(super) receiver: Receiver<Message>,
-    /// Bounded by what may be under way: one flush and two merges.
+    /// Bounded by what may be under way: one flush, two merges, and what is asked for once each.
     pub(super) events: (Sender<Event>, Receiver<Event>),
     /// What batches must pass. Guards only that; waiters sleep on `passable`.
     gate: Mutex<Gate>,

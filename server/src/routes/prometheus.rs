@@ -78,6 +78,15 @@ fn server(app: &App, page: &mut Page) {
     page.one("egret_search_memory_bytes", "gauge", "Bytes of buckets and hits.", taken);
     let help = "Searches that were refused memory.";
     page.one("egret_search_memory_refused_total", "counter", help, tripped);
+    let (writers, budget) = (app.engine.writers(), app.engine.budget());
+    for (name, kind, help, value) in [
+        ("egret_writers_open", "gauge", "Indexes that are written to.", writers.open as u64),
+        ("egret_writers_waiting", "gauge", "Writes that wait for it.", writers.waiting as u64),
+        ("egret_writers_asked_total", "counter", "Writers that made room.", writers.asked),
+        ("egret_indexing_bytes", "gauge", "Bytes of young segments.", budget.used_bytes as u64),
+    ] {
+        page.one(name, kind, help, value);
+    }
     let pools = &app.pools;
     let pools = [&pools.search, &pools.write, &pools.read, &pools.manage, &pools.merge];
     let pools = pools.map(Pool::statistics);

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
-use egret_engine::Index;
 use egret_engine::index::{IndexStats, MergeStats, PressureStats};
+use egret_engine::{BudgetStats, Index, WriterStats};
 use serde_json::{Map, Value, json};
 
 use super::targets;
@@ -85,6 +85,11 @@ fn show(app: &App, call: &Call, expression: &str, metrics: &str) -> Result<Reply
         "_shards": {"total": count, "successful": count, "failed": 0},
         "_all": {"primaries": &shown, "total": &shown},
     });
+    if metrics.contains(&"indexing") {
+        // Of the whole engine, whichever indexes are asked for.
+        answer["_all"]["writers"] = writers(app.engine.writers());
+        answer["_all"]["indexing_budget"] = budget(app.engine.budget());
+    }
     if level != "cluster" {
         answer["indices"] = Value::Object(by_name);
     }
@@ -195,6 +200,29 @@ fn indexing(pressure: PressureStats) -> Value {
         "throttle_time_in_millis": pressure.throttled_ms,
         "waiting_for_segments": pressure.waiting,
         "rejected_for_segments": pressure.refused,
+    })
+}
+
+/// The writers that have a thread.
+fn writers(writers: WriterStats) -> Value {
+    json!({
+        "max_open": writers.max_open,
+        "open": writers.open,
+        "most_open": writers.most_open,
+        "waiting": writers.waiting,
+        "waited_in_millis": writers.waited_ms,
+        "asked_to_leave": writers.asked,
+        "rejected": writers.refused,
+    })
+}
+
+/// The memory that young segments share.
+fn budget(budget: BudgetStats) -> Value {
+    json!({
+        "budget_in_bytes": budget.budget_bytes,
+        "used_in_bytes": budget.used_bytes,
+        "most_used_in_bytes": budget.most_bytes,
+        "waiting": budget.waiting,
     })
 }
 

@@ -21,7 +21,7 @@ fn submit(index: &Index, id: &str) -> Result<()> {
 }
 
 /// Holds up a lane until the sender goes.
-fn hold(engine: &Engine, lane: Lane) -> crossbeam_channel::Sender<()> {
+pub(super) fn hold(engine: &Engine, lane: Lane) -> crossbeam_channel::Sender<()> {
     let (sender, receiver) = bounded::<()>(0);
     let (began, begins) = bounded(1);
     let wait = move || {

@@ -4,6 +4,7 @@ mod composed;
 mod faults;
 mod follower;
 mod growth;
+mod many;
 mod merging;
 mod model;
 mod power;

@@ -50,6 +50,8 @@ pub(super) struct Flushing {
     waiting: Vec<Sender<Result<()>>>,
     next_waiting: Vec<Sender<Result<()>>>,
     retry: Option<(Instant, Duration)>,
+    /// Whether the next one is wanted at once.
+    hurried: bool,
 }
 
 /// A flush: everything that a background thread needs for it.
@@ -91,11 +93,17 @@ impl Flushing {
             waiting: Vec::new(),
             next_waiting: Vec::new(),
             retry: None,
+            hurried: false,
         }
     }
 
     pub(super) fn is_running(&self) -> bool {
         self.running
+    }
+
+    /// What is not on disk is wanted there at once.
+    pub(super) fn hurry(&mut self) {
+        self.hurried = self.since.is_some();
     }
 
     pub(super) fn note_change(&mut self) {
@@ -157,7 +165,7 @@ impl Writer {
         let poisoned = self.log.as_ref().is_some_and(|log| log.poisoned().is_some());
         let log_bytes = self.log.as_ref().map_or(0, Translog::bytes);
         let full = self.sizes().1 > MEMORY_BYTES || log_bytes > TRANSLOG_BYTES;
-        if full || poisoned || self.share.is_tight() {
+        if full || poisoned || self.leaving || self.flushing.hurried {
             return Some(since);
         }
         let age = if shared.identity.pipeline.is_some() { FOLLOWED_AGE } else { OTHER_AGE };
@@ -219,7 +227,7 @@ impl Writer {
         match guarded(|| self.capture(shared)) {
             Ok((job, finished)) => {
                 self.flushing.running = true;
-                self.flushing.since = None;
+                (self.flushing.since, self.flushing.hurried) = (None, false);
                 let owner = Arc::clone(shared);
                 let started = shared.background.run(Lane::Flush, move || {
                     let began = Instant::now();

@@ -161,10 +161,7 @@ impl Writer {
         self.flushing.note_change();
         self.publishing.note_change();
         self.share.set(self.store.building_bytes());
-        if self.share.is_exceeded() {
-            guarded(|| self.store.seal())?;
-            self.share.set(self.store.building_bytes());
-        }
+        self.share.budget().relieve();
         match self.log.as_ref().and_then(Translog::poisoned) {
             Some(why) => Err(Error::new(ErrorKind::ReadOnly, why)),
             None => Ok(()),

@@ -32,7 +32,7 @@ pub(super) use self::recover::TRANSLOG;
 pub(crate) use self::recover::{Home, Recovered, committed_mapping, create, open};
 pub(crate) use self::thread::Slot;
 use self::thread::Then;
-use super::budget::Share;
+use super::budget::{Budget, Share};
 use super::builder::guarded;
 use super::forced::Forced;
 use super::mirror::Mirror;
@@ -86,9 +86,20 @@ pub(crate) struct Writer {
     mirror_lost: Option<String>,
     /// Why it takes no writes until it is told to resume.
     failed: Option<String>,
+    /// Whether it flushes and gives its thread back as soon as it can.
+    leaving: bool,
 }
 
 impl Writer {
+    pub(in crate::store) fn budget(&self) -> &Arc<Budget> {
+        self.share.budget()
+    }
+
+    /// Says whose writer it is.
+    pub(in crate::store) fn belongs_to(&self, shared: &Arc<Shared>) {
+        self.share.belongs_to(shared);
+    }
+
     fn handle(&mut self, shared: &Arc<Shared>, message: Message) -> Then {
         match message {
             Message::Write(batch, reply) => return self.handle_writes(shared, batch, reply),
@@ -125,6 +136,8 @@ impl Writer {
         match event {
             Event::Flushed(finished) => self.finish_flush(shared, finished),
             Event::Merged(finished) => self.finish_merge(shared, finished),
+            Event::Flush => self.flushing.hurry(),
+            Event::Leave => self.leaving = true,
         }
     }
 
@@ -172,14 +185,9 @@ impl Writer {
                 }
             }
         }
-        self.acknowledge(shared, done);
         self.share.set(self.store.building_bytes());
-        if self.share.is_exceeded() {
-            if let Err(error) = guarded(|| self.store.seal()) {
-                self.fail(shared, &error.to_string());
-            }
-            self.share.set(self.store.building_bytes());
-        }
+        self.acknowledge(shared, done);
+        self.share.budget().relieve();
     }
 
     /// Why no write is taken now.

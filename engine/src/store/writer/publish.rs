@@ -233,7 +233,9 @@ impl Writer {
     }
 
     /// Shows where the index stands.
-    pub(in crate::store) fn show(&self, shared: &Shared) {
+    pub(in crate::store) fn show(&mut self, shared: &Shared) {
+        let (size_bytes, memory_bytes) = self.sizes();
+        self.share.set_young(usize::try_from(memory_bytes).unwrap_or(usize::MAX));
         let snapshot = shared.snapshot.load();
         let unflushed = self.changes != self.flushing.flushed_changes;
         let positions = Positions {
@@ -253,7 +255,7 @@ impl Writer {
         (stats.doc_count, stats.deleted_count) = (snapshot.doc_count(), snapshot.deleted_count());
         stats.segment_count = snapshot.segments().len() as u64;
         stats.building_bytes = self.share.bytes() as u64;
-        (stats.size_bytes, stats.memory_bytes) = self.sizes();
+        (stats.size_bytes, stats.memory_bytes) = (size_bytes, memory_bytes);
         let log = self.log.as_ref();
         stats.translog_bytes = log.map_or(0, Translog::bytes);
         stats.translog_ops = log.map_or(0, Translog::ops);

@@ -155,6 +155,7 @@ fn open_with(
         mirror: None,
         mirror_lost: None,
         failed: None,
+        leaving: false,
     };
     Ok(Recovered { writer: Box::new(writer), snapshot, view, positions })
 }
@@ -253,9 +254,10 @@ impl Writer {
         let home = self.home.clone();
         let Recovered { writer, snapshot, view, .. } =
             open(home, &shared.identity, self.share.budget(), &|_| ())?;
-        let epoch = self.epoch + 1;
+        let (epoch, leaving) = (self.epoch + 1, self.leaving);
         *self = *writer;
-        self.epoch = epoch;
+        (self.epoch, self.leaving) = (epoch, leaving);
+        self.belongs_to(shared);
         shared.snapshot.store(Arc::new(snapshot));
         shared.recent.lock().forget();
         *shared.view.lock() = view;
@@ -269,7 +271,8 @@ impl Writer {
             match shared.queue.events.1.recv() {
                 Ok(Event::Flushed(finished)) => self.flushing.abandon(finished),
                 // What was merged belongs to a state that is gone.
-                Ok(Event::Merged(_)) => {}
+                Ok(Event::Merged(_) | Event::Flush) => {}
+                Ok(Event::Leave) => self.leaving = true,
                 Err(_) => return,
             }
         }

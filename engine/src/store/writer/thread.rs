@@ -12,9 +12,11 @@ use super::{Writer, tell};
 use crate::batch::Batch;
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::Receipt;
+use crate::position::Checkpoint;
 use crate::store::builder::guarded;
 use crate::store::shared::{Event, Message, Shared, closed, source_bytes};
 use crate::store::translog::Translog;
+use crate::store::writers::Turn;
 
 /// A writer that has had nothing to do for so long gives its thread back.
 const IDLE_BEFORE_PARKING: Duration =
@@ -51,32 +53,52 @@ impl Shared {
             let message = "spooled operations are for an index that follows a pipeline";
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
-        let to = self.enter(Some(source_bytes(&batch)))?;
+        let (to, turn) = self.enter(Some(source_bytes(&batch)))?;
         let (reply, receipt) = oneshot::channel();
         let sent = to.send(Message::Write(batch, reply));
         to.queue.passed();
+        drop(turn);
         sent?;
         Ok(receipt)
     }
 
     /// The index that batches go to by now, with room for one of so many bytes; `Queue::passed` must
     /// follow.
-    fn enter(self: &Arc<Self>, bytes: Option<usize>) -> Result<Arc<Self>> {
+    fn enter(self: &Arc<Self>, bytes: Option<usize>) -> Result<(Arc<Self>, Option<Turn>)> {
         let mut to = Arc::clone(self);
         loop {
-            if bytes.is_some() {
-                to.pressure.admit(to.identity.pipeline.is_none())?;
-            }
+            let turn = bytes.map(|_| to.admit()).transpose()?;
             match to.queue.reserve(bytes.unwrap_or_default())? {
                 Some(moved) => to = moved,
-                None => return Ok(to),
+                None => return Ok((to, turn)),
             }
         }
     }
 
+    /// Waits as long as a batch has to.
+    fn admit(&self) -> Result<Turn> {
+        let refusable = self.identity.pipeline.is_none();
+        self.pressure.admit(refusable)?;
+        self.budget.admit(self.background.limits().max_write_wait, refusable)?;
+        self.background.writers().turn(self, refusable)
+    }
+
+    /// For a followed index: nothing up to here. A writer without a thread needs none for it.
+    pub(crate) fn advance(self: &Arc<Self>, checkpoint: Checkpoint) -> Result<()> {
+        let mut slot = self.slot.lock();
+        if let Slot::Parked(writer) = &mut *slot
+            && self.queue.is_empty()
+        {
+            writer.advance(self, checkpoint);
+            return Ok(());
+        }
+        drop(slot);
+        self.send(Message::Advance(checkpoint))
+    }
+
     /// Adds to the mapping, of the folder that batches go to.
     pub(crate) fn put_mapping(self: &Arc<Self>, addition: Value) -> Result<()> {
-        let to = self.enter(None)?;
+        let (to, _) = self.enter(None)?;
         let result = to.ask(|reply| Message::PutMapping(addition, reply));
         to.queue.passed();
         result
@@ -92,7 +114,15 @@ impl Shared {
         answer.recv().map_err(|_| closed())?
     }
 
-    pub(super) fn tell(self: &Arc<Self>, event: Event) {
+    /// Tells a writer that has a thread; another one need not know.
+    pub(in crate::store) fn nudge(&self, event: Event) {
+        if self.presence.is_running() && self.queue.events.0.send(event).is_err() {
+            tracing::debug!(index = %self.identity.name, "an event came after the close");
+        }
+    }
+
+    /// Tells the writer; it begins its thread for it.
+    pub(in crate::store) fn tell(self: &Arc<Self>, event: Event) {
         // The receiver lives in the same structure; a closed index ignores what comes.
         if self.queue.events.0.send(event).is_ok() && self.wake().is_err() {
             tracing::debug!(index = %self.identity.name, "an event came after the close");
@@ -111,12 +141,20 @@ impl Shared {
             Slot::Parked(writer) => {
                 let shared = Arc::clone(self);
                 let name = format!("egret-write-{}", self.identity.name);
-                let thread = std::thread::Builder::new().name(name);
-                match thread.spawn(move || writer.run(&shared)) {
+                let builder = std::thread::Builder::new().name(name);
+                // Before: whoever finds it among those that have threads may tell it to leave.
+                self.presence.set_running(true);
+                let thread = self.background.writers().begin(self);
+                let run = move || {
+                    writer.run(&shared, thread.is_surplus);
+                    drop(thread);
+                };
+                match builder.spawn(run) {
                     Ok(_) => Ok(()),
                     Err(error) => {
                         // The writer went with the closure; a reopened engine has it again.
                         *slot = Slot::Closed;
+                        self.presence.set_running(false);
                         Err(Error::from(error))
                     }
                 }
@@ -143,7 +181,9 @@ impl Shared {
 }
 
 impl Writer {
-    fn run(mut self: Box<Self>, shared: &Arc<Shared>) {
+    /// Does what comes; `is_surplus`: only what is necessary.
+    fn run(mut self: Box<Self>, shared: &Arc<Shared>, is_surplus: bool) {
+        self.leaving = is_surplus;
         let mut idle_since = Instant::now();
         loop {
             let deadline = self.deadline(shared, idle_since + IDLE_BEFORE_PARKING);
@@ -154,13 +194,19 @@ impl Writer {
                 recv(events) -> received => event = received.ok(),
                 default(deadline.saturating_duration_since(Instant::now())) => {}
             }
-            if message.is_some() || event.is_some() {
+            // A pipeline tells all its indexes how far it is.
+            let advances = matches!(message, Some(Message::Advance(_)));
+            if message.is_some() && !advances {
+                shared.background.writers().note_use(shared);
+            }
+            if (message.is_some() && !advances) || event.is_some() {
                 idle_since = Instant::now();
             }
             match guarded(|| Ok(self.step(shared, message, event))) {
                 Ok(Then::Continue) => {}
                 Ok(Then::End(reply, result)) => {
                     *shared.slot.lock() = Slot::Closed;
+                    shared.presence.set_running(false);
                     shared.queue.close();
                     shared.pressure.close();
                     Self::refuse_the_rest(shared);
@@ -169,11 +215,13 @@ impl Writer {
                 }
                 Err(error) => self.fail(shared, &error.to_string()),
             }
-            if !self.is_at_rest() || idle_since.elapsed() < IDLE_BEFORE_PARKING {
+            let idle = self.leaving || idle_since.elapsed() >= IDLE_BEFORE_PARKING;
+            if !self.is_at_rest() || !idle {
                 continue;
             }
             let mut slot = shared.slot.lock();
             if shared.queue.is_empty() {
+                shared.presence.set_running(false);
                 *slot = Slot::Parked(self);
                 return;
             }
@@ -235,10 +283,11 @@ impl Writer {
     fn is_at_rest(&self) -> bool {
         !self.publishing.is_pending()
             && !self.publishing.has_layout()
-            && self.merges_due.is_none()
+            && (self.leaving || self.merges_due.is_none())
             && self.forced.is_empty()
             && !self.flushing.is_running()
-            && !self.store.is_merging()
+            // Their end brings the writer back.
+            && (self.leaving || !self.store.is_merging())
             && self.log.as_ref().is_none_or(|log| log.sync_due().is_none())
             && (self.changes == self.flushing.flushed_changes || self.failed.is_some())
     }
