@@ -6,6 +6,8 @@
 //!
 //! Invariant: every segment reader was opened under the snapshot's schema.
 
+mod listing;
+mod rows;
 mod segment;
 
 use std::fmt;
@@ -17,6 +19,8 @@ use tantivy::schema::{Field, IndexRecordOption, Schema};
 use tantivy::tokenizer::TokenizerManager;
 use tantivy::{DocId, DocSet, Index, ReloadPolicy, Searcher, TERMINATED, Term};
 
+pub use self::listing::Listed;
+pub use self::rows::{Fit, RowSegment};
 pub use self::segment::{FieldStatistics, Segment};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::Mapping;
@@ -45,6 +49,8 @@ pub struct SnapshotParts {
     pub tokenizers: TokenizerManager,
     /// How many rows, which documents are composed from, are in the segments: hidden, as if deleted.
     pub row_count: u64,
+    /// The same rows, for whoever asks for them.
+    pub rows: Vec<RowSegment>,
     /// The segments, in the order that breaks ties between equal hits.
     pub segments: Vec<Arc<SegmentReader>>,
 }

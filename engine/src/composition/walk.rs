@@ -36,6 +36,16 @@ impl Affected {
         Ok(())
     }
 
+    /// Takes note of the document that a row of this id is, or was, named by: also where there is no
+    /// such row, and its document was left over.
+    pub(crate) fn note_named(&mut self, composition: &Composition, id: &str) {
+        if let Some((table, key)) = parse_row_id(id)
+            && table == composition.root_table()
+        {
+            self.roots.insert(key.to_owned());
+        }
+    }
+
     /// The documents that all rows noted so far belong to. What is noted afterwards begins anew.
     pub(crate) fn resolve(
         &mut self,

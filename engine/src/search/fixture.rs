@@ -74,6 +74,7 @@ pub(crate) fn snapshot(
             schema,
             tokenizers,
             row_count: 0,
+            rows: Vec::new(),
             segments: readers.into_iter().map(Arc::new).collect(),
         })
         .unwrap(),

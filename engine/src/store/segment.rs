@@ -16,6 +16,7 @@ use super::source::{self, PreparedDictionary, SourceReader};
 use crate::composition::{ANY_ROW, Row};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::schema::{LINKS, LSN, SEQ_NO, SystemFields, SystemValues, TERM, VERSION};
+use crate::snapshot::RowSegment;
 
 /// Where a document is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +40,8 @@ pub(super) struct LiveSegment {
     alive: BitSet,
     /// What searches see of it, where it has rows: the documents alone.
     visible: Option<BitSet>,
+    /// What was alive as of the last publication, where it has rows.
+    shown: Option<Arc<BitSet>>,
     /// As of the last publication; its set of living documents may be older than `alive`.
     reader: Arc<SegmentReader>,
     /// Whether the reader must be opened again before it is published.
@@ -88,6 +91,7 @@ impl LiveSegment {
             reader = Arc::new(open_reader(index, id, max_doc, visible)?);
         }
         let ids = reader.inverted_index(SystemFields::FIXED.id)?;
+        let shown = visible.is_some().then(|| Arc::new(alive.clone()));
         Ok(Self {
             from_memory: files.sizes().1 > 0,
             raw_source_bytes: source::raw_bytes(&reader),
@@ -99,6 +103,7 @@ impl LiveSegment {
             number: None,
             alive,
             visible,
+            shown,
             reader,
             stale: false,
             ids,
@@ -291,6 +296,12 @@ impl LiveSegment {
         &self.reader
     }
 
+    /// Its rows as of the last [`LiveSegment::renew`], where it has any.
+    pub(super) fn shown_rows(&self) -> Option<RowSegment> {
+        let alive = Arc::clone(self.shown.as_ref()?);
+        Some(RowSegment::new(Arc::clone(&self.reader), alive))
+    }
+
     /// Opens the reader again if anything has changed since.
     pub(super) fn renew(&mut self, index: &Index) -> Result<()> {
         if self.stale {
@@ -298,6 +309,7 @@ impl LiveSegment {
             self.reader = Arc::new(open_reader(index, self.id, self.max_doc, self.visible())?);
             self.ids = self.reader.inverted_index(SystemFields::FIXED.id)?;
             self.columns = OnceLock::new();
+            self.shown = self.visible.is_some().then(|| Arc::new(self.alive.clone()));
             self.stale = false;
         }
         Ok(())

@@ -31,6 +31,7 @@ use super::tombstones::Tombstones;
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::Mapping;
 use crate::mapping::schema::{self, SystemValues};
+use crate::snapshot::RowSegment;
 
 /// Documents pour in until so long after the last large batch.
 const AFTER_POURING: Duration = Duration::from_millis(500);
@@ -262,6 +263,11 @@ impl Store {
     pub(super) fn row_count(&self) -> u64 {
         let shown = self.segments.iter().filter(|segment| !segment.is_hidden());
         shown.map(LiveSegment::row_count).sum()
+    }
+
+    /// The rows of the segments that [`Store::readers`] has opened.
+    pub(super) fn shown_rows(&self) -> Vec<RowSegment> {
+        self.segments.iter().filter_map(LiveSegment::shown_rows).collect()
     }
 
     /// Whether many documents come at once.

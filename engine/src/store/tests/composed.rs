@@ -14,7 +14,7 @@ use crate::composition::tests::{Tables, shop, shop_row};
 use crate::composition::{parse_row_id, row_id};
 use crate::query::ast::Query;
 
-fn shop_index(engine: &Engine, definition: &Value) -> Arc<Index> {
+pub(super) fn shop_index(engine: &Engine, definition: &Value) -> Arc<Index> {
     let mappings = json!({
         "_composition": definition,
         "properties": {"id": {"type": "long"}, "price": {"type": "long"}},
@@ -59,7 +59,12 @@ fn change(random: &mut StdRng, tables: &mut Tables) -> WriteOp {
 }
 
 /// A transaction of some changes, of which a part is in a file.
-fn transaction(random: &mut StdRng, disk: &SimDisk, tables: &mut Tables, lsn: u64) -> Batch {
+pub(super) fn transaction(
+    random: &mut StdRng,
+    disk: &SimDisk,
+    tables: &mut Tables,
+    lsn: u64,
+) -> Batch {
     let ops: Vec<WriteOp> =
         (0..random.random_range(1..30)).map(|_| change(random, tables)).collect();
     let (mut batch, cut) = (batch(ops), random.random_range(0..30));

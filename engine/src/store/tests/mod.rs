@@ -11,6 +11,7 @@ mod power;
 mod rebuild;
 mod replacement;
 mod replay;
+mod rows_shown;
 mod sources;
 mod spooled;
 mod storm;

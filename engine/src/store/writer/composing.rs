@@ -78,6 +78,9 @@ impl Composing {
                     continue;
                 }
             };
+            if matches!(op, WriteOp::Delete { .. }) {
+                self.affected.note_named(&self.composition, id);
+            }
             [Some(id), previous].into_iter().flatten().try_for_each(|id| self.note(store, id))?;
         }
         Ok(())

@@ -143,6 +143,7 @@ pub(super) fn parts(
         max_seq_no: next_seq_no.0.checked_sub(1).map(SeqNo),
         segments: store.readers()?,
         row_count: store.row_count(),
+        rows: store.shown_rows(),
         mapping: Arc::clone(&store.mapping),
         schema: store.schema.clone(),
         tokenizers: store.tokenizers.clone(),
@@ -206,6 +207,7 @@ impl Writer {
     pub(super) fn renew_published(&mut self, shared: &Shared) -> Result<()> {
         let mut parts = self.publishing.parts.clone();
         parts.segments = self.store.readers()?;
+        parts.rows = self.store.shown_rows();
         self.swap(shared, parts)?;
         shared.view.lock().segments = shown(&self.store);
         Ok(())
