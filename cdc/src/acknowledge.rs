@@ -288,6 +288,19 @@ mod tests {
         fn positions(&self) -> watch::Receiver<Positions> {
             self.0.subscribe()
         }
+
+        fn shown(&self, _: &[String]) -> egret_engine::Result<Vec<crate::verify::Shown>> {
+            Ok(Vec::new())
+        }
+
+        fn listed(
+            &self,
+            _: egret_engine::snapshot::Listed,
+            _: Option<&str>,
+            _: usize,
+        ) -> egret_engine::Result<Vec<String>> {
+            Ok(Vec::new())
+        }
     }
 
     fn table() -> Table {

@@ -8,6 +8,7 @@ use egret_aof::check::Check;
 use crate::dead_letters;
 use crate::kept;
 use crate::position::{self, Position};
+use crate::verify::remembered;
 
 /// Verifies the position and the dead letters of a pipeline. A repair removes a damaged position, so
 /// that the tables are copied again, and takes damaged lines out of the list of dead letters.
@@ -27,4 +28,5 @@ pub fn check(check: &mut Check<'_>, folder: &Path) {
     }
     dead_letters::check(check, folder);
     kept::check(check, folder);
+    remembered::check(check, folder);
 }

@@ -3,6 +3,7 @@
 
 mod documents;
 mod related;
+mod verify;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 pub use self::documents::DocumentConfig;
 pub(crate) use self::related::exact;
 pub use self::related::{RelatedConfig, RelatedKind, ThroughConfig};
+pub use self::verify::VerifyConfig;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The configuration of one pipeline: one database, one slot, any number of tables.
@@ -83,6 +85,8 @@ pub struct PipelineConfig {
     pub max_copy_wal_bytes: u64,
     /// Open dead letters past which the pipeline stops rather than lose more rows.
     pub max_dead_letters: usize,
+    /// How it proves that its indexes are what their tables say.
+    pub verify: VerifyConfig,
 }
 
 impl Default for PipelineConfig {
@@ -114,6 +118,7 @@ impl Default for PipelineConfig {
             max_retained_wal_bytes: 10 << 30,
             max_copy_wal_bytes: 8 << 30,
             max_dead_letters: 100_000,
+            verify: VerifyConfig::default(),
         }
     }
 }
@@ -176,7 +181,7 @@ impl PipelineConfig {
             ("max_retained_wal_bytes", self.max_retained_wal_bytes),
             ("max_copy_wal_bytes", self.max_copy_wal_bytes),
         ];
-        for (name, value) in positive {
+        for (name, value) in positive.into_iter().chain(self.verify.positive()) {
             if value == 0 {
                 return refuse(format!("{name} must be above 0"));
             }
@@ -231,6 +236,7 @@ mod tests {
         check(|config| config.publication = Some("a,b".to_owned()), "publication [a,b]");
         check(|config| config.tables.clear(), "tables");
         check(|config| config.copy_workers = 0, "copy_workers");
+        check(|config| config.verify.range_rows = 0, "verify.range_rows");
         PipelineConfig::default().validate().unwrap();
     }
 

@@ -19,11 +19,19 @@ use tokio_postgres::{Client, NoTls, Row};
 use crate::config::PipelineConfig;
 use crate::error::{Error, ErrorKind, Result, with_causes};
 
-/// Settings that decide how values are written as text and how names are read, limits that must not
-/// end a long copy, and that rows which a policy hides are an error rather than left out.
+/// Settings that decide how values are written as text and how names are read, and that rows which a
+/// policy hides are an error rather than left out.
 const SESSION_SETTINGS: &str = "-c DateStyle=ISO -c TimeZone=UTC -c IntervalStyle=iso_8601 \
-    -c extra_float_digits=1 -c bytea_output=hex -c lc_monetary=C -c statement_timeout=0 \
-    -c idle_in_transaction_session_timeout=0 -c search_path=pg_catalog -c row_security=off";
+    -c extra_float_digits=1 -c bytea_output=hex -c lc_monetary=C -c search_path=pg_catalog \
+    -c row_security=off";
+
+/// Limits that must not end a long copy.
+const PATIENCE: &str = "-c statement_timeout=0 -c idle_in_transaction_session_timeout=0";
+
+/// Has no statement of a session take longer than so many milliseconds.
+const LIMIT: &str = "
+    SELECT pg_catalog.set_config(name, $1, false) FROM pg_catalog.pg_settings
+    WHERE name = 'statement_timeout' AND setting::int8 NOT BETWEEN 1 AND $1::text::int8";
 
 /// How often a standby status may be sent, which is also the longest that a raised position waits.
 const STATUS_INTERVAL: Duration = Duration::from_millis(500);
@@ -46,6 +54,8 @@ pub(crate) struct Session<'a> {
 #[derive(Clone)]
 pub(crate) struct Source {
     driver: tokio_postgres::Config,
+    /// The session's options of those who only ask short questions.
+    hurried: String,
     host: String,
     port: u16,
     user: String,
@@ -98,10 +108,11 @@ impl Source {
         let port = driver.get_ports().first().copied().unwrap_or(5432);
         driver
             .dbname(&database)
-            .options(format!("{options}{SESSION_SETTINGS}"))
+            .options(format!("{options}{SESSION_SETTINGS} {PATIENCE}"))
             .application_name(format!("egret {}", config.name))
             .ssl_mode(tokio_postgres::config::SslMode::Disable);
         Ok(Self {
+            hurried: format!("{options}{SESSION_SETTINGS}"),
             driver,
             host,
             port,
@@ -118,7 +129,22 @@ impl Source {
 
     /// Connects to ask.
     pub(crate) async fn control(&self) -> Result<Control> {
-        let connecting = self.open();
+        self.control_with(&self.driver).await
+    }
+
+    /// Connects to ask questions that may each take so long, or less where the role or the database
+    /// are told so.
+    pub(crate) async fn hurried_control(&self, longest: Duration) -> Result<Control> {
+        let mut driver = self.driver.clone();
+        driver.options(&self.hurried);
+        let control = self.control_with(&driver).await?;
+        let millis = longest.as_millis().to_string();
+        control.rows("limiting the time of statements", LIMIT, &[&millis]).await?;
+        Ok(control)
+    }
+
+    async fn control_with(&self, driver: &tokio_postgres::Config) -> Result<Control> {
+        let connecting = self.open(driver);
         let (client, connection) =
             within(self.connect_timeout, "connecting", Box::pin(connecting)).await?;
         Ok(Control {
@@ -128,8 +154,8 @@ impl Source {
         })
     }
 
-    async fn open(&self) -> Result<(Client, AbortHandle)> {
-        let mut driver = self.driver.clone();
+    async fn open(&self, driver: &tokio_postgres::Config) -> Result<(Client, AbortHandle)> {
+        let mut driver = driver.clone();
         if let Some(password) = self.current_password()? {
             driver.password(password);
         }
@@ -172,7 +198,7 @@ impl Source {
         .with_status_interval(STATUS_INTERVAL)
         .with_buffer_size(BUFFERED_EVENTS)
         .with_max_message_size(self.max_message_bytes)
-        .with_options(self.driver.get_options().unwrap_or(SESSION_SETTINGS))
+        .with_options(self.driver.get_options().unwrap_or(&self.hurried))
         .with_application_name(self.driver.get_application_name().unwrap_or("egret"));
         if self.host.starts_with('/') && self.tls.mode.requires_tls() {
             return Err(invalid("sslmode asks for TLS, which a Unix socket does not have"));

@@ -132,6 +132,11 @@ impl DeadLetters {
         self.open.get(table).is_some_and(|letters| !letters.is_empty())
     }
 
+    /// Whether a row is listed.
+    pub(crate) fn has(&self, table: &str, id: &str) -> bool {
+        self.open.get(table).is_some_and(|letters| letters.contains_key(id))
+    }
+
     /// Fails where more are open than may be: somebody must look. They are listed all the same, since
     /// the index has taken note of their transactions, which do not come again.
     pub(crate) fn check_limit(&self) -> Result<()> {

@@ -195,6 +195,11 @@ impl RowFormat {
         &self.key
     }
 
+    /// Whether a column is needed to tell a row by, or whether it counts.
+    pub(crate) fn tells_of_rows(&self, column: usize) -> bool {
+        self.key.contains(&column) || self.soft_delete == Some(column)
+    }
+
     /// The `_id` of a row.
     pub(crate) fn id<R: Row + ?Sized>(&self, row: &R) -> Result<String, RowError> {
         let mut id = String::new();

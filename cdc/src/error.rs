@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use tokio_postgres::error::SqlState;
+
 /// This crate's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -71,6 +73,16 @@ impl Error {
     /// What kind of failure it is.
     pub fn kind(&self) -> ErrorKind {
         self.kind
+    }
+
+    /// The server's code, where it is the server's error.
+    pub(crate) fn sql_state(&self) -> Option<&SqlState> {
+        self.source.as_deref()?.downcast_ref::<tokio_postgres::Error>()?.code()
+    }
+
+    /// Whether a statement had a value that its type does not take, or an expression without one.
+    pub(crate) fn is_bad_value(&self) -> bool {
+        self.sql_state().is_some_and(|code| code.code().starts_with("22"))
     }
 }
 

@@ -34,8 +34,27 @@ pub(crate) struct Feed {
     pub(crate) truncation: Option<Truncation>,
     /// What an interrupted copy has read of the table, where the log is applied to that alone.
     pub(crate) resumes: Option<Progress>,
-    /// Rows that are being read again, each with the beginning of the last commit that changed it.
-    pub(crate) watched: Option<FxHashMap<String, Lsn>>,
+    /// Rows that somebody wants to know the changes of.
+    pub(crate) watched: Watched,
+}
+
+/// Rows, each with the beginning of the last commit that changed it.
+type Rows = FxHashMap<String, Lsn>;
+
+/// Rows that somebody wants to know the changes of.
+#[derive(Debug, Default)]
+pub(crate) struct Watched {
+    /// Those that are being read again.
+    pub(crate) retried: Option<Rows>,
+    /// Those that are being held against their documents.
+    pub(crate) checked: Option<Rows>,
+}
+
+impl Watched {
+    /// All of them.
+    pub(crate) fn all_mut(&mut self) -> impl Iterator<Item = &mut Rows> {
+        self.retried.iter_mut().chain(&mut self.checked)
+    }
 }
 
 /// Names of the tables that an index is fed from.
@@ -105,7 +124,7 @@ impl Feed {
             submitted,
             truncation: None,
             resumes: None,
-            watched: None,
+            watched: Watched::default(),
         }
     }
 

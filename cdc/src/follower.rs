@@ -4,6 +4,7 @@
 //! Nothing here waits for a single table: what takes long runs beside the stream and is taken note
 //! of when it ends.
 
+mod checks;
 mod requests;
 mod syncs;
 mod tables;
@@ -18,6 +19,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
+use self::checks::{Checks, Step};
 use self::requests::Repairs;
 use self::syncs::Patience;
 use crate::acknowledge::{Acknowledgements, Ended};
@@ -68,6 +70,8 @@ pub(crate) struct Follower<'a> {
     swaps: JoinSet<(usize, Result<()>)>,
     /// Rows that are read again.
     repairs: Repairs,
+    /// Rows that are held against their documents.
+    checks: Checks,
     looks_inactive: u32,
     next_acknowledgement: Instant,
 }
@@ -96,6 +100,7 @@ enum Wake {
     Request(Request),
     Read(Result<Read>),
     Written(Vec<crate::orders::Retried>),
+    Checked(Step),
     Due,
 }
 
@@ -130,6 +135,7 @@ impl<'a> Follower<'a> {
             wants_look: false,
             swaps: JoinSet::new(),
             repairs: Repairs::default(),
+            checks: Checks::default(),
             looks_inactive: 0,
             next_acknowledgement: Instant::now(),
         }
@@ -162,6 +168,7 @@ impl<'a> Follower<'a> {
                 self.look().await?;
                 self.acknowledge_if_due()?;
                 self.write_again();
+                self.go_on_checking();
             }
             if !self.syncs.is_empty() && self.stream.is_between_transactions() {
                 self.take_over().await?;
@@ -180,6 +187,7 @@ impl<'a> Follower<'a> {
                 Wake::Request(request) => self.request(request)?,
                 Wake::Read(read) => self.read_again(read),
                 Wake::Written(retried) => self.written_again(retried),
+                Wake::Checked(step) => self.checked(step),
                 Wake::News(None) | Wake::Due => {}
             }
         }
@@ -205,6 +213,9 @@ impl<'a> Follower<'a> {
             }
             Some(written) = self.repairs.writing.join_next() => {
                 Wake::Written(written.unwrap_or_default())
+            }
+            Some(step) = self.checks.steps.join_next() => {
+                Wake::Checked(step.unwrap_or_else(|error| Step::Read(Err(given_up(error)))))
             }
             () = sleep_until(due) => Wake::Due,
         })

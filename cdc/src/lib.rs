@@ -47,6 +47,7 @@ mod sync;
 mod tables;
 mod transaction;
 mod types;
+pub mod verify;
 pub mod wait;
 mod watcher;
 
@@ -56,4 +57,5 @@ pub use error::{Error, ErrorKind, Result};
 pub use orders::{DeadLetter, Retried, RetryOutcome};
 pub use pipeline::{Pipeline, PipelineHandle, RetrySummary};
 pub use status::{PipelineState, PipelineStatus};
+pub use verify::{VerifyOptions, VerifyReport};
 pub use wait::{LsnToken, WaitOutcome};

@@ -1,11 +1,16 @@
 //! What a pipeline is told while it runs: to stand still, to go on, to begin anew; and what the one
 //! that follows its log is asked to do.
 
+use std::sync::Arc;
+
 use egret_engine::Lsn;
 use serde::Serialize;
 use tokio::sync::oneshot;
 
+use crate::catalog::Table;
 use crate::error::Result;
+use crate::sink::Sink;
+use crate::verify::DriftKind;
 
 /// What it is to do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -26,6 +31,45 @@ pub(crate) enum Request {
     },
     /// To read rows again whose letters are open, by table and `_id`.
     Retry { letters: Vec<(String, String)>, reply: oneshot::Sender<Result<Vec<Retried>>> },
+    /// Which tables it follows.
+    Followed { reply: oneshot::Sender<Vec<Followed>> },
+    /// To look again at rows that differ from their documents.
+    Check(Check),
+}
+
+/// A table that is followed, and its index.
+pub(crate) struct Followed {
+    /// The index's name.
+    pub(crate) index: String,
+    pub(crate) table: Arc<Table>,
+    pub(crate) sink: Arc<dyn Sink>,
+}
+
+/// Rows that differ from their documents.
+pub(crate) struct Check {
+    /// The index's name.
+    pub(crate) index: String,
+    /// The ids that the index has them under.
+    pub(crate) ids: Vec<String>,
+    /// Whether what has drifted is repaired.
+    pub(crate) repairs: bool,
+    pub(crate) reply: oneshot::Sender<Result<Vec<Drifted>>>,
+}
+
+/// A row and a document that are not each other's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Drifted {
+    /// The row's table, as `schema.table`, and the `_id` of its document.
+    pub(crate) table: String,
+    pub(crate) key: String,
+    /// The id that the index has it under.
+    pub(crate) id: String,
+    pub(crate) kind: DriftKind,
+    /// It was so at this position.
+    pub(crate) lsn: Lsn,
+    pub(crate) repaired: bool,
+    /// Why it could not be repaired.
+    pub(crate) reason: Option<String>,
 }
 
 /// What became of a row that was read again.

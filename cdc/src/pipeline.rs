@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use self::operations::RetrySummary;
+pub(crate) use self::operations::answered;
 use crate::config::PipelineConfig;
 use crate::connect::Source;
 use crate::error::Result;
@@ -24,6 +25,7 @@ use crate::orders::{Order, Request};
 use crate::receipts::LetterBox;
 use crate::sink::Indexes;
 use crate::status::{PipelineState, PipelineStatus, StatusBoard};
+use crate::verify::{self, Verifier, Wanted};
 use crate::wait::{LsnToken, WaitOutcome, wait_for_positions};
 
 /// How often a waiting reader says what it waits for.
@@ -63,6 +65,10 @@ pub(crate) struct Shared {
     /// Open once the pipeline has begun. Held to copy the handle out.
     pub(crate) letters: Mutex<Option<LetterBox>>,
     pub(crate) requests: mpsc::Sender<Request>,
+    /// What was proven, and what has drifted.
+    pub(crate) verification: verify::Board,
+    /// Rounds that are asked for.
+    pub(crate) wanted: mpsc::Sender<Wanted>,
 }
 
 /// A running pipeline. Dropping the handle stops it.
@@ -96,6 +102,7 @@ impl Pipeline {
         let (ending, ended) = watch::channel(false);
         let demand = watch::Sender::new(Lsn::default());
         let (send_request, requests) = mpsc::channel(MAX_REQUESTS);
+        let (send_wanted, wanted) = mpsc::channel(1);
         let paused = Kept::load(&*disk, &folder)?.paused;
         let shared = Arc::new(Shared {
             config: config.clone(),
@@ -106,6 +113,8 @@ impl Pipeline {
             obeyed: watch::Sender::new(0),
             letters: Mutex::new(None),
             requests: send_request,
+            verification: verify::Board::new(&config.verify),
+            wanted: send_wanted,
         });
         let handle = PipelineHandle {
             name: config.name.clone(),
@@ -118,6 +127,12 @@ impl Pipeline {
             ended,
         };
         let name = format!("cdc-{}", config.name);
+        let verifier = Verifier {
+            shared: Arc::clone(&shared),
+            status: Arc::clone(&board),
+            demand: demand.clone(),
+            stop: stop.clone(),
+        };
         let threads = TaskTracker::new();
         let requests = tokio::sync::Mutex::new(requests);
         let indexes = engine;
@@ -135,15 +150,16 @@ impl Pipeline {
             stop,
         };
         let runtime = tokio::runtime::Handle::current();
+        let verifying = start_verifier(verifier, wanted)?;
         // A thread of its own, since handing batches to the engine may block.
         std::thread::Builder::new().name(name).spawn(move || {
-            runtime.block_on(pipeline.run());
+            runtime.block_on(pipeline.run(verifying));
             let _ = ending.send(true);
         })?;
         Ok(handle)
     }
 
-    async fn run(self) {
+    async fn run(self, verifying: watch::Receiver<bool>) {
         tokio::select! {
             () = self.stop.cancelled() => {}
             () = Box::pin(self.obey()) => {}
@@ -151,10 +167,27 @@ impl Pipeline {
         // A copy that was given up may still be handing over its last batch.
         self.threads.close();
         self.threads.wait().await;
+        // An error means that the thread is gone, which is what is waited for.
+        let _ = verifying.clone().wait_for(|ended| *ended).await;
         if self.board.state() != PipelineState::Refused {
             self.board.set_state(PipelineState::Stopped, None);
         }
     }
+}
+
+/// Starts the verifier on a thread of its own: comparing blocks. Says when it has ended.
+fn start_verifier(
+    verifier: Verifier,
+    wanted: mpsc::Receiver<Wanted>,
+) -> Result<watch::Receiver<bool>> {
+    let (ending, ended) = watch::channel(false);
+    let name = format!("verify-{}", verifier.shared.config.name);
+    let runtime = tokio::runtime::Handle::current();
+    std::thread::Builder::new().name(name).spawn(move || {
+        runtime.block_on(verifier.run(wanted));
+        let _ = ending.send(true);
+    })?;
+    Ok(ended)
 }
 
 impl Pipeline {

@@ -80,19 +80,41 @@ pub(crate) async fn read(
 
 /// Reads one row on a session that is in the snapshot.
 pub(crate) async fn read_one(control: &Control, reading: &Reading, id: &str) -> Result<Found> {
-    let Some(statement) = statement(reading, id) else {
-        return Ok(Found::Unreadable("it has no key to be read by".to_owned()));
+    let Some(statement) = statement(reading, id, "") else {
+        let key =
+            reading.format.rows_of().and_then(|_| parse_row_id(id)).map_or(id, |(_, key)| key);
+        if key.is_empty() {
+            return Ok(Found::Unreadable("it has no key to be read by".to_owned()));
+        }
+        // It has not as many parts as the key: it is no row's.
+        return Ok(Found::Nothing);
     };
     control.execute("reading a row again", "SAVEPOINT one").await?;
     match ask(control, reading, id, &statement).await {
         Err(error) if error.kind() == ErrorKind::Server => {
             control.execute("reading a row again", "ROLLBACK TO SAVEPOINT one").await?;
+            if error.is_bad_value() && is_no_key(control, reading, id).await? {
+                return Ok(Found::Nothing);
+            }
             Ok(Found::Unreadable(error.to_string()))
         }
         found => {
             control.execute("reading a row again", "RELEASE SAVEPOINT one").await?;
             found
         }
+    }
+}
+
+/// Whether no row can have this id: its texts are none of its columns' types. Asked without looking at
+/// any row, whose own faults would say nothing.
+async fn is_no_key(control: &Control, reading: &Reading, id: &str) -> Result<bool> {
+    let Some(statement) = statement(reading, id, " LIMIT 0") else { return Ok(true) };
+    match ask(control, reading, id, &statement).await {
+        Err(error) if error.kind() == ErrorKind::Server => {
+            control.execute("reading a row again", "ROLLBACK TO SAVEPOINT one").await?;
+            Ok(error.is_bad_value())
+        }
+        asked => asked.map(|_| false),
     }
 }
 
@@ -128,7 +150,7 @@ async fn ask(control: &Control, reading: &Reading, id: &str, statement: &str) ->
 }
 
 /// Asks for the row of an `_id`, through the key's index: the texts are read as the columns' types.
-fn statement(reading: &Reading, id: &str) -> Option<String> {
+fn statement(reading: &Reading, id: &str, end: &str) -> Option<String> {
     let Reading { table, format, .. } = reading;
     let key = match format.rows_of() {
         Some(_) => parse_row_id(id)?.1,
@@ -145,5 +167,6 @@ fn statement(reading: &Reading, id: &str) -> Option<String> {
     let rows = table.shape.as_ref().and_then(|shape| shape.filter());
     conditions.extend(rows.map(|rows| format!("({rows})")));
     let (names, conditions) = (names.join(", "), conditions.join(" AND "));
-    Some(format!("COPY (SELECT {names} FROM {} WHERE {conditions}) TO STDOUT", table.quoted()))
+    let table = table.quoted();
+    Some(format!("COPY (SELECT {names} FROM {table} WHERE {conditions}{end}) TO STDOUT"))
 }

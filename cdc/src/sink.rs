@@ -5,7 +5,9 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use egret_engine::batch::Batch;
+use egret_engine::composition::parse_row_id;
 use egret_engine::index::{Positions, Receipt};
+use egret_engine::snapshot::Listed;
 use egret_engine::{Checkpoint, Index, Lsn, Result};
 use tokio::sync::watch;
 
@@ -13,6 +15,7 @@ use crate::catalog::Table;
 use crate::position::Holds;
 use crate::progress::Progress;
 use crate::slot::Server;
+use crate::verify::{Checksum, Shown};
 
 /// An index as its pipeline sees it.
 pub(crate) trait Sink: Send + Sync + 'static {
@@ -28,6 +31,10 @@ pub(crate) trait Sink: Send + Sync + 'static {
     fn flush(&self) -> Result<()>;
     /// Where it stands.
     fn positions(&self) -> watch::Receiver<Positions>;
+    /// What it shows under ids. Blocking.
+    fn shown(&self, ids: &[String]) -> Result<Vec<Shown>>;
+    /// Ids that it shows, in their order: at most so many after this one. Blocking.
+    fn listed(&self, listed: Listed, after: Option<&str>, most: usize) -> Result<Vec<String>>;
 }
 
 /// How the index of a table can go on.
@@ -113,5 +120,24 @@ impl Sink for Index {
 
     fn positions(&self) -> watch::Receiver<Positions> {
         Self::positions(self)
+    }
+
+    fn shown(&self, ids: &[String]) -> Result<Vec<Shown>> {
+        let snapshot = self.snapshot();
+        let one = |id: &String| {
+            let document = snapshot.stored(id)?;
+            let document = document.map(|it| (Lsn(it.version), Checksum::of(&it.source)));
+            // Documents are named by the rows of a composition's first table.
+            let composed = match parse_row_id(id) {
+                Some((0, key)) => snapshot.fit(key)?,
+                _ => None,
+            };
+            Ok(Shown { document, composed })
+        };
+        ids.iter().map(one).collect()
+    }
+
+    fn listed(&self, listed: Listed, after: Option<&str>, most: usize) -> Result<Vec<String>> {
+        self.snapshot().ids_after(listed, after, most)
     }
 }

@@ -330,6 +330,12 @@ impl StatusBoard {
         }
     }
 
+    /// The tables, and what is being done with each.
+    pub(crate) fn tables(&self) -> Vec<(String, TableState)> {
+        let facts = self.facts.lock();
+        facts.tables.iter().map(|entry| (entry.table.clone(), entry.state)).collect()
+    }
+
     /// The names of the indexes that the stream writes to now; not known before the tables are.
     pub(crate) fn indexes_followed(&self) -> Option<Vec<String>> {
         let facts = self.facts.lock();

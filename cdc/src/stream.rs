@@ -317,7 +317,7 @@ impl Stream {
         let was_spooled = changes.iter().any(|(_, changes)| changes.spool.is_some());
         for (place, changes) in changes {
             let Some(Some(feed)) = self.feeds.get_mut(place) else { continue };
-            if let Some(watched) = &mut feed.watched {
+            for watched in feed.watched.all_mut() {
                 changes.note(watched, begin);
             }
             let truncation = feed.truncation.take_if(|_| changes.truncated);

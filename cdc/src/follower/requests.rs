@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::Follower;
+use super::checks::Step;
 use crate::dead_letters::{DeadLetters, Letter};
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::Titles;
@@ -56,6 +57,9 @@ impl Follower<'_> {
         while let Some(written) = self.repairs.writing.try_join_next() {
             self.written_again(written.unwrap_or_default());
         }
+        while let Some(step) = self.checks.steps.try_join_next() {
+            self.checked(step.unwrap_or_else(|error| Step::Read(Err(given_up(error)))));
+        }
         Ok(())
     }
 
@@ -86,6 +90,15 @@ impl Follower<'_> {
             }
             Request::Retry { letters, reply } => {
                 self.retry(letters, reply);
+                Ok(())
+            }
+            Request::Followed { reply } => {
+                // Who asked may be gone.
+                let _ = reply.send(self.followed());
+                Ok(())
+            }
+            Request::Check(check) => {
+                self.check(check);
                 Ok(())
             }
         }
@@ -169,7 +182,7 @@ impl Follower<'_> {
         let format = format.with_max_bytes(self.pipeline.config.max_document_bytes);
         let id = |key: &String| format.rows_of().map_or_else(|| key.clone(), |of| row_id(of, key));
         let ids: Vec<String> = keys.iter().map(id).collect();
-        let watched = feed.watched.get_or_insert_default();
+        let watched = feed.watched.retried.get_or_insert_default();
         watched.extend(ids.iter().map(|id| (id.clone(), Lsn::default())));
         Ok(Reading { place, table, format, ids })
     }
@@ -178,7 +191,8 @@ impl Follower<'_> {
         match read {
             Ok(read) => self.repairs.ready = Some(read),
             Err(error) => {
-                self.stream.feeds.iter_mut().flatten().for_each(|feed| feed.watched = None);
+                let feeds = self.stream.feeds.iter_mut().flatten();
+                feeds.for_each(|feed| feed.watched.retried = None);
                 self.repairs.done.clear();
                 if let Some(reply) = self.repairs.reply.take() {
                     let _ = reply.send(Err(error.context("reading rows again")));
@@ -203,7 +217,7 @@ impl Follower<'_> {
             let titles = self.members.get_mut(place).map(|it| Titles::of(&it.table));
             let feed = self.stream.feeds.get_mut(place).and_then(Option::as_mut);
             let watched =
-                feed.and_then(|feed| Some((feed.watched.take()?, Arc::clone(&feed.sink))));
+                feed.and_then(|feed| Some((feed.watched.retried.take()?, Arc::clone(&feed.sink))));
             let (Some(titles), Some((watched, sink))) = (titles, watched) else {
                 self.repairs.done.extend(rows.iter().map(left));
                 continue;
@@ -255,10 +269,12 @@ fn retried(table: &str, id: String, outcome: RetryOutcome, reason: Option<&str>)
 }
 
 /// Rows on their way into an index.
-struct Writing {
+pub(super) struct Writing {
     titles: Titles,
     lsn: Lsn,
-    ops: Vec<WriteOp>,
+    /// Whether what cannot be written is listed, where it was not before.
+    lists: bool,
+    pub(super) ops: Vec<WriteOp>,
     /// Of each operation its id, its document, and what it comes to.
     written: Vec<(String, Option<bytes::Bytes>, RetryOutcome)>,
     refused: Vec<RefusedRow>,
@@ -268,7 +284,12 @@ struct Writing {
 impl Writing {
     fn new(titles: Titles, lsn: Lsn) -> Self {
         let (ops, written, refused) = (Vec::new(), Vec::new(), Vec::new());
-        Self { titles, lsn, ops, written, refused, done: Vec::new() }
+        Self { titles, lsn, lists: false, ops, written, refused, done: Vec::new() }
+    }
+
+    /// Those that were not listed as dead letters.
+    pub(super) fn listing(titles: Titles, lsn: Lsn) -> Self {
+        Self { lists: true, ..Self::new(titles, lsn) }
     }
 
     /// Takes note of what became of a row.
@@ -282,7 +303,7 @@ impl Writing {
         Letter { table: table.to_owned(), id: key.to_owned(), lsn: self.lsn, reason, values }
     }
 
-    fn take(&mut self, row: ReadRow, changed: bool) {
+    pub(super) fn take(&mut self, row: ReadRow, changed: bool) {
         let ReadRow { id, found, .. } = row;
         if changed {
             self.note(&id, RetryOutcome::Changed, None);
@@ -299,7 +320,13 @@ impl Writing {
                 self.ops.push(WriteOp::Delete { id, condition });
             }
             Found::Refused(row) => {
-                self.note(&id, RetryOutcome::Failed, Some(&row.reason));
+                if self.lists {
+                    // What is there is not what it could make.
+                    self.written.push((id.clone(), None, RetryOutcome::Gone));
+                    self.ops.push(WriteOp::Delete { id, condition });
+                } else {
+                    self.note(&id, RetryOutcome::Failed, Some(&row.reason));
+                }
                 self.refused.push(row);
             }
             Found::Unreadable(reason) => {
@@ -309,7 +336,7 @@ impl Writing {
     }
 
     /// Waits for the index, makes it durable, and only then settles the letters.
-    async fn finish(
+    pub(super) async fn finish(
         mut self,
         sink: Arc<dyn Sink>,
         receipt: Result<Receipt, String>,
@@ -366,12 +393,18 @@ impl Writing {
                     let (table, key) = self.titles.find(&id);
                     letters.close(table, key, lsn)?;
                 }
-                Some(reason) => letters.renew(self.letter(&id, reason, values(source.as_ref())))?,
+                Some(reason) => {
+                    self.list(letters, self.letter(&id, reason, values(source.as_ref())))?;
+                }
             }
         }
         for RefusedRow { id, reason, raw } in std::mem::take(&mut self.refused) {
-            letters.renew(self.letter(&id, reason, raw))?;
+            self.list(letters, self.letter(&id, reason, raw))?;
         }
         letters.sync()
+    }
+
+    fn list(&self, letters: &mut DeadLetters, letter: Letter) -> Result<()> {
+        if self.lists { letters.add(letter) } else { letters.renew(letter) }
     }
 }

@@ -7,16 +7,17 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::sync::oneshot;
 
-use super::PipelineHandle;
+use super::{PipelineHandle, Shared};
 use crate::config::PipelineConfig;
 use crate::connect::quote_identifier;
 use crate::dead_letters::LetterFilter;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kept::Kept;
-use crate::orders::{DeadLetter, Request, Retried, RetryOutcome};
+use crate::orders::{DeadLetter, Followed, Request, Retried, RetryOutcome};
 use crate::receipts::LetterBox;
 use crate::slot;
-use crate::status::PipelineState;
+use crate::status::{PipelineState, StatusBoard};
+use crate::verify::{VerifyOptions, VerifyReport, Wanted};
 
 /// How long the one that follows the log may take to take note of a request.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -126,20 +127,42 @@ impl PipelineHandle {
     pub async fn copy(&self, table: &str) -> Result<()> {
         let (reply, answer) = oneshot::channel();
         self.ask(Request::Copy { table: table.to_owned(), reply }).await?;
-        let timeout = tokio::time::timeout(REPLY_TIMEOUT, answer).await;
-        let late = |_| Error::new(ErrorKind::Unavailable, "the pipeline does not answer");
-        timeout.map_err(late)?.unwrap_or_else(|_| Err(interrupted()))
+        answered(answer, REPLY_TIMEOUT).await?
     }
 
     async fn ask(&self, request: Request) -> Result<()> {
-        let state = self.board.state();
-        if !matches!(state, PipelineState::Streaming | PipelineState::Copying) {
-            let message =
-                format!("pipeline [{}] follows nothing now, it is {state:?}", self.name());
-            return Err(Error::new(ErrorKind::Conflict, message.to_lowercase()));
+        self.shared.ask(&self.board, request).await
+    }
+
+    /// What was proven of the tables and when, and what has drifted.
+    pub fn verification(&self) -> VerifyReport {
+        let mut report = self.shared.verification.report();
+        // What has taken an index's place since was not proven.
+        report.tables.retain(|table| {
+            self.engine.index(&table.index).is_ok_and(|index| index.uuid() == table.uuid)
+        });
+        report
+    }
+
+    /// Begins to hold rows and documents against each other; the number of the round. One that runs by
+    /// itself gives way.
+    pub async fn verify(&self, options: VerifyOptions) -> Result<u64> {
+        let followed = self.shared.followed(&self.board).await?;
+        if let Some(table) = &options.table
+            && !followed.iter().any(|it| it.has(table))
+        {
+            let message = format!("table [{table}] is not followed by this pipeline now");
+            return Err(Error::new(ErrorKind::NotFound, message));
         }
-        let full = |_| Error::new(ErrorKind::Unavailable, "the pipeline does not answer");
-        self.shared.requests.send_timeout(request, REPLY_TIMEOUT).await.map_err(full)
+        let number = self.shared.verification.ask_for_round()?;
+        let ended = |_| Error::new(ErrorKind::Stopped, "the pipeline has ended");
+        self.shared.wanted.send(Wanted { number, options }).await.map_err(ended)?;
+        Ok(number)
+    }
+
+    /// Waits until a round has ended.
+    pub async fn verified(&self, number: u64) {
+        self.shared.verification.wait_for(number).await;
     }
 
     fn letter_box(&self) -> Result<LetterBox> {
@@ -196,6 +219,34 @@ impl PipelineHandle {
         control.end();
         Ok(())
     }
+}
+
+impl Shared {
+    /// Asks the one that follows the log.
+    pub(crate) async fn ask(&self, board: &StatusBoard, request: Request) -> Result<()> {
+        let state = board.state();
+        if !matches!(state, PipelineState::Streaming | PipelineState::Copying) {
+            let name = &self.config.name;
+            let message = format!("pipeline [{name}] follows nothing now, it is {state:?}");
+            return Err(Error::new(ErrorKind::Conflict, message.to_lowercase()));
+        }
+        let full = |_| Error::new(ErrorKind::Unavailable, "the pipeline does not answer");
+        self.requests.send_timeout(request, REPLY_TIMEOUT).await.map_err(full)
+    }
+
+    /// The tables that the stream writes to.
+    pub(crate) async fn followed(&self, board: &StatusBoard) -> Result<Vec<Followed>> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(board, Request::Followed { reply }).await?;
+        answered(answer, REPLY_TIMEOUT).await
+    }
+}
+
+/// Waits for an answer.
+pub(crate) async fn answered<T>(answer: oneshot::Receiver<T>, timeout: Duration) -> Result<T> {
+    let late = |_| Error::new(ErrorKind::Unavailable, "the pipeline does not answer");
+    let answered = tokio::time::timeout(timeout, answer).await.map_err(late)?;
+    answered.map_err(|_| interrupted())
 }
 
 fn interrupted() -> Error {

@@ -9,7 +9,8 @@ use egret_cdc::status::{TableState, TableStatus};
 use egret_cdc::{
     LsnToken, Pipeline, PipelineConfig, PipelineHandle, PipelineState, PipelineStatus, WaitOutcome,
 };
-use egret_engine::{Engine, EngineOptions, Index};
+use egret_engine::batch::Batch;
+use egret_engine::{Engine, EngineOptions, Index, Lsn};
 use egret_tests::poll;
 use egret_tests::postgres::Database;
 use serde_json::Value;
@@ -177,6 +178,20 @@ impl Following {
     /// The mapping of an index.
     pub(crate) fn mapping(&self, index: &str) -> Value {
         self.index(index).mapping().to_json()
+    }
+
+    /// Writes to an index what its pipeline knows nothing of.
+    pub(crate) fn alter(&self, index: &str, batch: Batch) {
+        let index = self.index(index);
+        let outcome = block_in_place(|| index.write(batch)).unwrap();
+        assert!(outcome.ops.iter().all(Result::is_ok), "{outcome:?}");
+        block_in_place(|| index.refresh()).unwrap();
+    }
+
+    /// A position behind everything that was committed.
+    pub(crate) async fn next_lsn(&self) -> Lsn {
+        self.database.execute("SELECT pg_logical_emit_message(true, 'test', '')").await;
+        self.database.flush_lsn().await.parse().unwrap()
     }
 
     /// Adds to the mapping of an index.

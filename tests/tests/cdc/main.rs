@@ -22,3 +22,4 @@ mod schema;
 mod shapes;
 mod slots;
 mod types;
+mod verify;

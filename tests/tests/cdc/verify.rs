@@ -1,0 +1,593 @@
+//! Indexes are held against their tables: no false alarm whatever is written meanwhile, and each kind
+//! of drift is found, named, repaired, and not found again.
+
+use bytes::Bytes;
+use egret_cdc::verify::{DriftKind, RoundState, VerifyReport};
+use egret_cdc::{DocumentConfig, LetterFilter, PipelineConfig, PipelineState, VerifyOptions};
+use egret_engine::batch::{Batch, Compose, Condition, WriteOp};
+use egret_engine::composition::row_id;
+use egret_tests::ledger::{self, Load};
+use egret_tests::poll;
+use egret_tests::postgres::Database;
+use serde_json::{Value, json};
+use tokio::task::block_in_place;
+
+use crate::following::Following;
+
+/// Follows a database whose tables are verified when that is asked for, as fast as that goes.
+fn follow(database: Database, change: impl FnOnce(&mut PipelineConfig)) -> Following {
+    Following::follow(database, |config| {
+        config.verify.enabled = false;
+        (config.verify.rows_per_second, config.verify.bytes_per_second) = (0, 0);
+        config.verify.range_rows = 100;
+        change(config);
+    })
+}
+
+fn declared(documents: &[Value]) -> impl FnOnce(&mut PipelineConfig) {
+    let read = |it: &Value| serde_json::from_value::<DocumentConfig>(it.clone()).unwrap();
+    let documents = documents.iter().map(read).collect();
+    move |config| {
+        config.tables.clear();
+        config.documents = documents;
+    }
+}
+
+/// What a whole round has to say.
+async fn verified(following: &Following, options: VerifyOptions) -> VerifyReport {
+    let pipeline = following.pipeline();
+    let number = pipeline.verify(options).await.unwrap();
+    pipeline.verified(number).await;
+    let report = pipeline.verification();
+    let last = report.last_round.as_ref().unwrap();
+    assert_eq!((last.number, last.state), (number, RoundState::Done), "{report:#?}");
+    assert_eq!(last.unproven, [], "{report:#?} {:#?}", pipeline.status());
+    report
+}
+
+fn repairing(repair: bool) -> VerifyOptions {
+    VerifyOptions { repair, ..VerifyOptions::default() }
+}
+
+/// Differences of the last round, as `table id kind`, sorted; with a mark where they were repaired.
+async fn found(following: &Following, repair: bool) -> Vec<String> {
+    let report = verified(following, repairing(repair)).await;
+    let last = report.last_round.unwrap();
+    let before = report.differences.len() - usize::try_from(last.differences).unwrap();
+    let differences = report.differences.into_iter().skip(before);
+    let mut shown: Vec<String> = differences
+        .map(|it| {
+            let (table, id, kind) = (it.table, it.id, it.kind);
+            let mark = if it.repaired { "!" } else { "" };
+            format!("{table} {id} {kind:?}{mark}")
+        })
+        .collect();
+    shown.sort();
+    shown
+}
+
+/// These are found, stay without a repair, are repaired, and are not there any more.
+async fn finds_and_repairs(following: &Following, expected: &[&str]) {
+    assert_eq!(found(following, false).await, expected);
+    assert_eq!(found(following, false).await, expected);
+    let repaired: Vec<String> = expected.iter().map(|it| format!("{it}!")).collect();
+    assert_eq!(found(following, true).await, repaired);
+    assert_eq!(found(following, false).await, [""; 0]);
+    assert_eq!(following.pipeline().status().dead_letters, 0);
+}
+
+fn upsert(id: &str, source: &Value) -> WriteOp {
+    let source = Bytes::from(source.to_string());
+    WriteOp::Upsert { id: id.to_owned(), source, condition: Condition::None }
+}
+
+fn delete(id: &str) -> WriteOp {
+    WriteOp::Delete { id: id.to_owned(), condition: Condition::None }
+}
+
+/// Writes to an index behind the back of its pipeline.
+async fn alter(following: &Following, index: &str, ops: Vec<WriteOp>, compose: Compose) {
+    let row_lsn = Some(following.next_lsn().await);
+    following.alter(index, Batch { ops, row_lsn, compose, ..Batch::default() });
+}
+
+/// Key changes, deletes, values stored out of line, truncated tables, undone parts.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hard_load_gives_no_false_alarm() {
+    let database = Database::create().await;
+    let size = ledger::Size { accounts: 1500, journal: 400 };
+    ledger::create(&database, size).await;
+    let following = follow(database, |config| {
+        config.tables = ledger::TABLES.split(',').map(str::to_owned).collect();
+        config.verify.range_rows = 500;
+    });
+    following.follows("public.accounts").await;
+    following.follows("public.journal").await;
+    let load = Load::start(&following.database, size.accounts, 7, 4).await;
+    let (mut rows, mut documents) = (0, 0);
+    for _ in 0..4 {
+        let report = verified(&following, repairing(true)).await;
+        assert_eq!(report.differences, [], "{report:#?}");
+        let last = report.last_round.unwrap();
+        (rows, documents) = (rows + last.rows, documents + last.documents);
+    }
+    let counts = load.stop().await;
+    poll::report(&format!("{rows} rows and {documents} documents proven beside {counts}"));
+    assert!(rows > 4 * 1500 && documents > 4 * 1500 && counts.committed > 20);
+    assert_eq!(found(&following, false).await, [""; 0]);
+    following.shows(&["accounts"]).await;
+    let count = "SELECT count(*) FROM accounts";
+    let count: i64 = following.database.client().query_one(count, &[]).await.unwrap().get(0);
+    assert_eq!(following.count("accounts"), u64::try_from(count).unwrap());
+}
+
+const BIRDS: &str = "
+    CREATE TABLE birds (id int PRIMARY KEY, name text, facts jsonb, song text);
+    ALTER TABLE birds ALTER COLUMN song SET STORAGE EXTERNAL;
+    INSERT INTO birds SELECT n, 'egret ' || n, '{\"a\": [1, 2.50]}', repeat('la', 1500)
+      FROM generate_series(1, 350) AS n;
+    CREATE TABLE nests (place text, number int, eggs numeric, PRIMARY KEY (place, number));
+    INSERT INTO nests SELECT 'reed, \\' || n % 7, n, n / 3.0 FROM generate_series(1, 250) AS n";
+
+/// What the publication leaves out for a while, the stream does not bring.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_written_past_the_publication_is_found_and_repaired() {
+    let database = Database::create().await;
+    database.execute(BIRDS).await;
+    // Nobody looks whether the publication changes.
+    let following = follow(database, |config| config.watch_interval_ms = 3_600_000);
+    following.follows("public.birds").await;
+    following.follows("public.nests").await;
+    // By then it has looked at what there is.
+    assert_eq!(found(&following, true).await, [""; 0]);
+    let publish = |what: &str| format!("ALTER PUBLICATION egret_main SET (publish = '{what}')");
+    for statements in [
+        &publish("truncate"),
+        "UPDATE birds SET name = 'unseen' WHERE id = 5; DELETE FROM birds WHERE id = 6;
+         INSERT INTO birds VALUES (9000, 'unseen', NULL, repeat('do', 1500));
+         UPDATE birds SET id = 9001 WHERE id = 7; DELETE FROM nests WHERE number = 8;
+         UPDATE nests SET eggs = 0 WHERE number = 9",
+        &publish("insert, update, delete, truncate"),
+    ] {
+        following.database.execute(statements).await;
+    }
+    following.shows(&["birds", "nests"]).await;
+    let expected = [
+        "public.birds 5 Different",
+        "public.birds 6 LeftOver",
+        "public.birds 7 LeftOver",
+        "public.birds 9000 Missing",
+        "public.birds 9001 Missing",
+        r"public.nests reed\, \\1,8 LeftOver",
+        r"public.nests reed\, \\2,9 Different",
+    ];
+    finds_and_repairs(&following, &expected).await;
+    let birds = "SELECT id::text, row_to_json(birds)::text FROM birds";
+    following.equals("birds", birds).await;
+    // The stream goes on over what was repaired, also where it leaves values out.
+    let changes = "UPDATE birds SET name = 'streamed' WHERE id IN (5, 9000, 9001)";
+    following.execute(changes, &["birds"]).await;
+    following.equals("birds", birds).await;
+    let report = following.pipeline().verification();
+    let table = report.tables.iter().find(|it| it.table == "public.birds").unwrap();
+    assert_eq!((table.rows, table.documents, table.differences), (350, 350, 0), "{table:#?}");
+    assert!(table.ranges.len() >= 4 && table.document_ranges.len() >= 4, "{table:#?}");
+    assert!(table.lsn.is_some() && table.proven_ms.is_some());
+}
+
+/// One table alone is verified where that is asked for, and what is asked for wrongly is refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_table_alone() {
+    let database = Database::create().await;
+    database.execute(BIRDS).await;
+    let following = follow(database, |_| {});
+    following.follows("public.birds").await;
+    following.follows("public.nests").await;
+    alter(&following, "birds", vec![delete("3")], Compose::default()).await;
+    alter(&following, "nests", vec![upsert("no key", &json!({}))], Compose::default()).await;
+    let table = Some("public.birds".to_owned());
+    let options = VerifyOptions { table, rows_per_second: Some(100_000), ..repairing(true) };
+    let report = verified(&following, options).await;
+    assert_eq!(report.differences.len(), 1, "{report:#?}");
+    assert_eq!(report.tables.len(), 1);
+    let difference = &report.differences[0];
+    assert_eq!((&*difference.id, difference.kind), ("3", DriftKind::Missing));
+    // An id that is none of the key's texts belongs to no row.
+    assert_eq!(found(&following, true).await, ["public.nests no key LeftOver!"]);
+    let other = VerifyOptions { table: Some("public.no".to_owned()), ..repairing(true) };
+    let error = following.pipeline().verify(other).await.unwrap_err();
+    assert!(error.to_string().contains("[public.no] is not followed"), "{error}");
+    following.pipeline().pause().await.unwrap();
+    let error = following.pipeline().verify(repairing(true)).await.unwrap_err();
+    assert!(error.to_string().contains("paused"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn declared_documents_with_filters_and_soft_deletes() {
+    let database = Database::create().await;
+    database
+        .execute(
+            "CREATE TABLE goods (id int PRIMARY KEY, sku text NOT NULL, shop int NOT NULL, descr text,
+                                 price int, gone timestamptz, secret text, UNIQUE (shop, sku));
+             ALTER TABLE goods REPLICA IDENTITY FULL;
+             INSERT INTO goods SELECT n, 'sku,' || n, n % 3, 'd' || n, n % 10,
+                 CASE WHEN n % 7 = 0 THEN now() END, 'hush' FROM generate_series(1, 400) AS n",
+        )
+        .await;
+    // Its key in another order than that of its index.
+    let document = json!({
+        "table": "goods", "id": ["sku", "shop"], "filter": "price > 3", "soft_delete": "gone",
+        "exclude": ["secret", "gone"], "rename": {"descr": "description"}, "constants": {"a": 1},
+    });
+    let following = follow(database, declared(&[document]));
+    following.follows("public.goods").await;
+    assert_eq!(found(&following, true).await, [""; 0]);
+    following
+        .execute(
+            "UPDATE goods SET price = (price + 3) % 10 WHERE id % 3 = 0;
+             UPDATE goods SET gone = CASE WHEN gone IS NULL THEN now() END WHERE id % 11 = 0;
+             UPDATE goods SET sku = 'new ' || sku WHERE id % 13 = 0",
+            &["goods"],
+        )
+        .await;
+    assert_eq!(found(&following, true).await, [""; 0]);
+    following
+        .database
+        .execute("UPDATE goods SET price = 5, gone = NULL WHERE id IN (1, 2, 4); UPDATE goods SET price = 5,
+                  gone = now() WHERE id = 5; UPDATE goods SET price = 0, gone = NULL WHERE id = 8")
+        .await;
+    following.shows(&["goods"]).await;
+    let row =
+        |id: i32| json!({"id": id, "sku": "s", "shop": 1, "description": "d", "price": 5, "a": 1});
+    let ops = vec![
+        upsert(r"sku\,1,1", &json!({"id": 1, "description": "other", "a": 1})),
+        delete(r"sku\,2,2"),
+        // Rows that count as deleted, or are not among those that are taken.
+        upsert(r"sku\,5,2", &row(5)),
+        upsert(r"sku\,8,2", &row(8)),
+        upsert(r"never,1", &row(9)),
+    ];
+    alter(&following, "goods", ops, Compose::default()).await;
+    let expected = [
+        r"public.goods never,1 LeftOver",
+        r"public.goods sku\,1,1 Different",
+        r"public.goods sku\,2,2 Missing",
+        r"public.goods sku\,5,2 LeftOver",
+        r"public.goods sku\,8,2 LeftOver",
+    ];
+    finds_and_repairs(&following, &expected).await;
+    let goods = r"SELECT replace(sku, ',', '\,') || ',' || shop, json_build_object('id', id, 'sku', sku,
+        'shop', shop, 'description', descr, 'price', price, 'a', 1)::text FROM goods
+        WHERE price > 3 AND gone IS NULL";
+    following.equals("goods", goods).await;
+}
+
+const SHOP: &str = "
+    CREATE TABLE makers (id int PRIMARY KEY, name text);
+    CREATE TABLE products (id int PRIMARY KEY, name text, maker int);
+    CREATE TABLE reviews (id bigint PRIMARY KEY, product int, stars int);
+    INSERT INTO makers SELECT n, 'maker ' || n FROM generate_series(1, 5) AS n;
+    INSERT INTO products SELECT n, 'product ' || n, n % 6 FROM generate_series(1, 150) AS n;
+    INSERT INTO reviews SELECT n, n % 160, n % 5 FROM generate_series(1, 500) AS n";
+
+const PRODUCTS: &str = "
+    SELECT p.id::text, json_build_object('id', p.id, 'name', p.name,
+      'maker', (SELECT row_to_json(m) FROM makers m WHERE m.id = p.maker),
+      'reviews', (SELECT coalesce(json_agg(json_build_object('id', r.id, 'stars', r.stars)
+                  ORDER BY r.id), '[]') FROM reviews r WHERE r.product = p.id))::text FROM products p";
+
+fn products() -> Value {
+    json!({"table": "products", "exclude": ["maker"], "related": [
+        {"field": "maker", "table": "makers", "kind": "one", "foreign_key": ["maker"]},
+        {"field": "reviews", "table": "reviews", "foreign_key": ["product"],
+         "include": ["id", "stars"]},
+    ]})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn related_tables() {
+    let database = Database::create().await;
+    database.execute(SHOP).await;
+    let following = follow(database, declared(&[products()]));
+    following.follows("public.products").await;
+    assert_eq!(found(&following, true).await, [""; 0]);
+    let writing = "UPDATE reviews SET product = (product + 7) % 160 WHERE id % 9 = 0;
+        DELETE FROM products WHERE id % 17 = 0; UPDATE makers SET name = name || '!';
+        TRUNCATE makers; INSERT INTO makers SELECT n, 'again ' || n FROM generate_series(1, 4) AS n";
+    following.execute(writing, &["products"]).await;
+    assert_eq!(found(&following, true).await, [""; 0]);
+    // The table and its rows, by their place: what is composed follows only the last ones.
+    let rows = vec![
+        upsert(&row_id(1, "2"), &json!({"id": 2, "name": "other"})),
+        delete(&row_id(2, "5")),
+        upsert(&row_id(2, "9999"), &json!({"id": 9999, "product": 3, "stars": 1})),
+    ];
+    alter(&following, "products", rows, Compose::Affected).await;
+    let rows = vec![
+        delete(&row_id(0, "20")),
+        upsert(&row_id(0, "21"), &json!({"id": 21, "name": "other", "maker": 3})),
+        upsert(&row_id(0, "7777"), &json!({"id": 7777, "name": "nobody's"})),
+        upsert(&row_id(2, "6"), &json!({"id": 6, "product": 6, "stars": 77})),
+    ];
+    alter(&following, "products", rows, Compose::Later).await;
+    let expected = [
+        "public.makers 2 Different",
+        "public.products 20 Missing",
+        "public.products 21 Different",
+        // Its document lacks what one of its rows now says.
+        "public.products 6 Different",
+        "public.products 7777 LeftOver",
+        "public.reviews 5 Missing",
+        "public.reviews 6 Different",
+        "public.reviews 9999 LeftOver",
+    ];
+    assert_eq!(found(&following, false).await, expected);
+    let repaired: Vec<String> = expected.iter().map(|it| format!("{it}!")).collect();
+    assert_eq!(found(&following, true).await, repaired);
+    assert_eq!(found(&following, false).await, [""; 0]);
+    following.equals("products", PRODUCTS).await;
+    let report = following.pipeline().verification();
+    let tables: Vec<&str> = report.tables.iter().map(|it| it.table.as_str()).collect();
+    assert_eq!(tables, ["public.products", "public.makers", "public.reviews"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_are_no_drift() {
+    let database = Database::create().await;
+    database
+        .execute(
+            "CREATE TABLE notes (id int PRIMARY KEY, code text, body text);
+             INSERT INTO notes SELECT n, CASE WHEN n % 10 = 0 THEN 'x' ELSE n::text END, 'b'
+             FROM generate_series(1, 100) AS n;
+             INSERT INTO notes VALUES (101, '1', repeat('x', 5000))",
+        )
+        .await;
+    let document = json!({"table": "notes",
+        "mappings": {"properties": {"code": {"type": "integer"}}}});
+    let following = follow(database, |config| {
+        declared(&[document])(config);
+        config.max_document_bytes = 4096;
+    });
+    following.streams().await;
+    following.lists(11).await;
+    assert_eq!(found(&following, true).await, [""; 0]);
+    let change =
+        "UPDATE notes SET code = 'y' WHERE id = 5; UPDATE notes SET code = '5' WHERE id = 10";
+    following.execute(change, &["notes"]).await;
+    following.lists(11).await;
+    assert_eq!(found(&following, true).await, [""; 0]);
+    // A letter that was thrown away says nothing of its row any more: it is missing, and listed again.
+    let filter = LetterFilter { table: Some("public.notes".to_owned()), id: Some("20".to_owned()) };
+    assert_eq!(block_in_place(|| following.pipeline().purge(&filter)).unwrap(), 1);
+    assert_eq!(found(&following, false).await, ["public.notes 20 Missing"]);
+    following.lists(10).await;
+    let report = verified(&following, repairing(true)).await;
+    let difference = report.differences.back().unwrap();
+    assert!(!difference.repaired, "{difference:?}");
+    assert!(difference.reason.as_ref().unwrap().contains("code"), "{difference:?}");
+    following.lists(11).await;
+    assert_eq!(found(&following, true).await, [""; 0]);
+    // A document that its row could not make is worse than none.
+    alter(&following, "notes", vec![upsert("101", &json!({"id": 101}))], Compose::default()).await;
+    assert_eq!(found(&following, true).await, ["public.notes 101 Different!"]);
+    assert_eq!(following.document("notes", "101"), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions() {
+    let following = {
+        let database = Database::create().await;
+        database
+            .execute(
+                "CREATE TABLE events (id int, at date, what text, PRIMARY KEY (id, at))
+                   PARTITION BY RANGE (at);
+                 CREATE TABLE events_22 PARTITION OF events
+                   FOR VALUES FROM ('2022-01-01') TO ('2023-01-01');
+                 CREATE TABLE events_23 PARTITION OF events
+                   FOR VALUES FROM ('2023-01-01') TO ('2024-01-01');
+                 INSERT INTO events SELECT n, date '2022-12-20' + n % 30, 'e' || n
+                   FROM generate_series(1, 300) AS n",
+            )
+            .await;
+        follow(database, |_| {})
+    };
+    following.follows("public.events").await;
+    let change = "UPDATE events SET at = at + 5 WHERE id % 4 = 0 AND at < '2023-01-01'";
+    following.execute(change, &["events"]).await;
+    assert_eq!(found(&following, true).await, [""; 0]);
+    let ops = vec![
+        delete("1,2022-12-21"),
+        upsert("2,2022-12-22", &json!({"id": 2})),
+        upsert("2,2023-12-22", &json!({"id": 2})),
+        upsert("3,2033-12-22", &json!({"id": 3})),
+    ];
+    alter(&following, "events", ops, Compose::default()).await;
+    let expected = [
+        "public.events 1,2022-12-21 Missing",
+        "public.events 2,2022-12-22 Different",
+        "public.events 2,2023-12-22 LeftOver",
+        "public.events 3,2033-12-22 LeftOver",
+    ];
+    finds_and_repairs(&following, &expected).await;
+    let events = "SELECT id || ',' || at, to_json(events)::text FROM events";
+    following.equals("events", events).await;
+}
+
+/// Rows that the stream changes while they are looked at are never put back.
+#[tokio::test(flavor = "multi_thread")]
+async fn repairs_overwrite_nothing_newer() {
+    let database = Database::create().await;
+    database.execute(BIRDS).await;
+    let following = follow(database, |_| {});
+    following.follows("public.birds").await;
+    let writer = following.database.connect().await;
+    let (stop, mut stopped) = tokio::sync::oneshot::channel::<()>();
+    let writing = tokio::spawn(async move {
+        let mut turn = 0;
+        while stopped.try_recv().is_err() {
+            turn += 1;
+            let statements = format!(
+                "UPDATE birds SET name = 'turn {turn}' WHERE id = 1 + {turn} % 50;
+                 DELETE FROM birds WHERE id = 51 + {turn} % 50;
+                 INSERT INTO birds VALUES (51 + ({turn} + 25) % 50, 'turn {turn}')
+                   ON CONFLICT (id) DO UPDATE SET name = 'turn {turn}';
+                 SELECT pg_sleep(0.03)"
+            );
+            writer.batch_execute(&statements).await.unwrap();
+        }
+        turn
+    });
+    let mut repaired = 0;
+    for turn in 0..8 {
+        let ids = (1..=100).filter(|id| id % 8 == turn).map(|id: i32| id.to_string());
+        let wrong = |id: String| upsert(&id, &json!({"name": "wrong"}));
+        let gone = |id: String| delete(&id);
+        let spoil: fn(String) -> WriteOp = if turn % 2 == 0 { wrong } else { gone };
+        let ops = ids.map(spoil);
+        alter(&following, "birds", ops.collect(), Compose::default()).await;
+        repaired += verified(&following, repairing(true)).await.last_round.unwrap().repaired;
+    }
+    stop.send(()).unwrap();
+    let turns = writing.await.unwrap();
+    poll::report(&format!("{repaired} documents repaired beside {turns} transactions"));
+    assert!(turns > 8);
+    assert_eq!(found(&following, true).await, [""; 0]);
+    following.equals("birds", "SELECT id::text, row_to_json(birds)::text FROM birds").await;
+}
+
+/// Of itself it goes round, repairs, and knows after a restart what it has proven.
+#[tokio::test(flavor = "multi_thread")]
+async fn it_goes_round_by_itself() {
+    let database = Database::create().await;
+    database.execute(BIRDS).await;
+    let mut following = follow(database, |config| {
+        (config.verify.enabled, config.verify.pause_ms) = (true, 300);
+        config.verify.rows_per_second = 20_000;
+    });
+    following.follows("public.birds").await;
+    following.follows("public.nests").await;
+    alter(
+        &following,
+        "birds",
+        vec![delete("3"), upsert("900", &json!({"id": 1}))],
+        Compose::default(),
+    )
+    .await;
+    let repaired = async || {
+        let report = following.pipeline().verification();
+        (report.repaired_total == 2).then_some(report)
+    };
+    let report = poll::until("both are repaired", repaired).await;
+    assert_eq!(report.differences_total, 2, "{report:#?}");
+    following.equals("birds", "SELECT id::text, row_to_json(birds)::text FROM birds").await;
+    let rounds = || following.pipeline().verification().last_round.map_or(0, |last| last.number);
+    let before = rounds();
+    poll::until("more rounds", async || (rounds() > before + 1).then_some(())).await;
+    // One that is asked for goes first.
+    verified(&following, repairing(false)).await;
+    following.stop().await;
+    (following.config.verify.enabled, following.config.verify.pause_ms) = (true, 3_600_000);
+    following.resume();
+    following.reaches(PipelineState::Streaming).await;
+    let proven = async || {
+        let report = following.pipeline().verification();
+        (report.tables.len() == 2 && report.next_round_ms.is_some()).then_some(report)
+    };
+    let report = poll::until("what was proven before the restart", proven).await;
+    assert!(report.last_round.is_none(), "{report:#?}");
+    assert!(report.tables.iter().all(|it| it.proven_ms.is_some() && !it.ranges.is_empty()));
+    // Another index was not proven.
+    following.pipeline().copy("public.birds").await.unwrap();
+    following.comes_to("another copy", |status| status.copies == 1).await;
+    following.follows("public.birds").await;
+    poll::until("what took its place is not proven", async || {
+        (following.pipeline().verification().tables.len() == 1).then_some(())
+    })
+    .await;
+}
+
+/// No statement waits longer than it may, and a table that is locked for a while is proven afterwards.
+#[tokio::test(flavor = "multi_thread")]
+async fn statements_are_short() {
+    let database = Database::create().await;
+    database.execute(BIRDS).await;
+    let following = follow(database, |config| {
+        config.verify.statement_timeout_ms = 50;
+        config.reconnect_max_ms = 500;
+    });
+    following.follows("public.birds").await;
+    let locker = following.database.connect().await;
+    locker.batch_execute("BEGIN; LOCK TABLE birds IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let table = Some("public.birds".to_owned());
+    let options = VerifyOptions { table, ..repairing(true) };
+    let number = following.pipeline().verify(options).await.unwrap();
+    let cluster = following.database.cluster();
+    let timeout = "canceling statement due to statement timeout";
+    poll::until("a statement gives up", async || cluster.log().contains(timeout).then_some(()))
+        .await;
+    locker.batch_execute("COMMIT").await.unwrap();
+    following.pipeline().verified(number).await;
+    let last = following.pipeline().verification().last_round.unwrap();
+    assert_eq!((last.state, last.rows, last.differences), (RoundState::Done, 350, 0), "{last:#?}");
+    assert_eq!(last.unproven, []);
+}
+
+/// Keys of types whose order and operators are their own.
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_of_every_kind() {
+    let database = Database::create().await;
+    database
+        .execute(
+            "CREATE TYPE mood AS ENUM ('zesty', 'calm', 'angry');
+             CREATE DOMAIN code AS varchar(20) CHECK (VALUE <> '');
+             CREATE TABLE moods (m mood, n numeric, PRIMARY KEY (m, n));
+             INSERT INTO moods SELECT m, (n / 4.0)::numeric(9, 2) FROM unnest(enum_range(NULL::mood)) AS m,
+               generate_series(1, 100) AS n;
+             CREATE TABLE codes (c code PRIMARY KEY, f float8);
+             INSERT INTO codes SELECT 'Ä' || n, n FROM generate_series(1, 150) AS n;
+             CREATE TABLE padded (c char(8) PRIMARY KEY);
+             INSERT INTO padded SELECT 'p' || n FROM generate_series(1, 150) AS n;
+             CREATE TABLE floats (f float8 PRIMARY KEY);
+             INSERT INTO floats SELECT n / 3.0 FROM generate_series(1, 150) AS n;
+             INSERT INTO floats VALUES ('NaN'), ('-Infinity'), ('1e-300');
+             CREATE TABLE days (d timestamptz PRIMARY KEY);
+             INSERT INTO days SELECT timestamptz '2024-01-01 00:00:00.123+03' + n * interval '7 hours'
+               FROM generate_series(1, 150) AS n;
+             CREATE TABLE arrays (a int[] PRIMARY KEY);
+             INSERT INTO arrays SELECT ARRAY[n % 12, n] FROM generate_series(1, 150) AS n;
+             CREATE TABLE uuids (u uuid PRIMARY KEY);
+             INSERT INTO uuids SELECT md5(n::text)::uuid FROM generate_series(1, 150) AS n",
+        )
+        .await;
+    let following = follow(database, |config| config.verify.range_rows = 40);
+    for table in ["moods", "codes", "padded", "floats", "days", "arrays", "uuids"] {
+        following.follows(&format!("public.{table}")).await;
+    }
+    assert_eq!(found(&following, true).await, [""; 0]);
+    let report = following.pipeline().verification();
+    let rows: Vec<u64> = report.tables.iter().map(|it| it.rows).collect();
+    assert_eq!(rows.iter().sum::<u64>(), 300 + 5 * 150 + 153, "{report:#?}");
+    assert!(report.tables.iter().all(|it| it.rows == it.documents && it.ranges.len() >= 3));
+    for (index, id) in
+        [("moods", "calm,0.25"), ("padded", "p7"), ("floats", "NaN"), ("codes", "Ä9")]
+    {
+        alter(
+            &following,
+            index,
+            vec![delete(id), upsert("nonsense", &json!({}))],
+            Compose::default(),
+        )
+        .await;
+    }
+    let expected = [
+        "public.codes nonsense LeftOver",
+        "public.codes Ä9 Missing",
+        "public.floats NaN Missing",
+        "public.floats nonsense LeftOver",
+        "public.moods calm,0.25 Missing",
+        "public.moods nonsense LeftOver",
+        "public.padded nonsense LeftOver",
+        "public.padded p7 Missing",
+    ];
+    finds_and_repairs(&following, &expected).await;
+}
