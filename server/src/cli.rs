@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use egret_cdc::PipelineConfig;
 
+use crate::client::Server;
 use crate::config::{Config, DEFAULT_FILE};
 use crate::error::{Error, Kind, Result};
 
@@ -19,6 +20,8 @@ Examples:
       Writes every option with its default and what it means.
   egret check --data ./data
       Verifies every file of a folder that no server has open; --repair does what is safe.
+  egret verify
+      Has the running server hold every document against its row; --repair puts right what differs.
 
 Credentials may come from the environment: EGRET_POSTGRES_URL for the whole URL, PGPASSWORD for the
 password. Then open the address in a browser, or ask for /_cdc, /_cat/indices?v, /_search?q=word.";
@@ -45,6 +48,33 @@ pub enum Command {
     /// Says which index, part and file is wrong. Ends with status 0 where nothing is damaged (any
     /// more), else with 1.
     Check(CheckFolder),
+    /// Have a running server hold every document against its row in the database
+    ///
+    /// Says what differs. Ends with status 0 where nothing does (any more), else with 1.
+    Verify(Verify),
+}
+
+/// Options of `egret verify`.
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// The server.
+    #[command(flatten)]
+    pub server: Server,
+    /// The pipeline; all where not given
+    #[arg(long, value_name = "NAME")]
+    pub pipeline: Option<String>,
+    /// One table alone: schema.table
+    #[arg(long, value_name = "TABLE")]
+    pub table: Option<String>,
+    /// Put right what differs
+    #[arg(long)]
+    pub repair: bool,
+    /// Rows and documents a second, 0 for as many as it can [default: as the pipeline is configured]
+    #[arg(long, value_name = "NUMBER")]
+    pub rows_per_second: Option<u64>,
+    /// Print the whole report as one JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Options of `egret check`.
@@ -123,6 +153,7 @@ pub fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Config => print(DEFAULT_FILE),
         Command::Check(options) => crate::check::run(&options),
+        Command::Verify(options) => crate::verify::run(&options),
         Command::Serve(serve) => {
             let config = serve.configuration(std::env::var("PGPASSWORD").ok().as_deref())?;
             crate::app::serve(config)

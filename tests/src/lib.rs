@@ -13,6 +13,7 @@
     reason = "a harness ends a test by panicking"
 )]
 
+pub mod command;
 pub mod egret;
 pub mod ledger;
 pub mod poll;

@@ -35,6 +35,7 @@ mod targets;
 mod tasks;
 mod templates;
 mod update;
+mod verify;
 mod write;
 
 use std::sync::Arc;
@@ -231,6 +232,7 @@ fn server() -> Router<Arc<App>> {
         .route("/_cdc/{pipeline}/_copy", post(cdc::copy))
         .route("/_cdc/{pipeline}/dead", get(cdc::letters).delete(cdc::purge))
         .route("/_cdc/{pipeline}/dead/_retry", post(cdc::retry))
+        .route("/_cdc/{pipeline}/verify", get(verify::report).post(verify::start))
         .route("/_cache/stats", get(cache::stats))
         .route("/_metrics/series", get(metrics::series))
         .route("/_metrics/query", get(metrics::query))
