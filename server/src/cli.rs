@@ -8,6 +8,7 @@ use egret_cdc::PipelineConfig;
 use crate::client::Server;
 use crate::config::{Config, DEFAULT_FILE};
 use crate::error::{Error, Kind, Result};
+use crate::pipeline::Pipeline;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -20,6 +21,8 @@ Examples:
       Writes every option with its default and what it means.
   egret check --data ./data
       Verifies every file of a folder that no server has open; --repair does what is safe.
+  egret pipeline list
+      Shows where the running server's pipelines stand; `egret pipeline --help` lists what they can be told.
   egret verify
       Has the running server hold every document against its row; --repair puts right what differs.
 
@@ -52,6 +55,8 @@ pub enum Command {
     ///
     /// Says what differs. Ends with status 0 where nothing does (any more), else with 1.
     Verify(Verify),
+    /// Show the pipelines of a running server, and tell them what to do
+    Pipeline(Pipeline),
 }
 
 /// Options of `egret verify`.
@@ -154,6 +159,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Config => print(DEFAULT_FILE),
         Command::Check(options) => crate::check::run(&options),
         Command::Verify(options) => crate::verify::run(&options),
+        Command::Pipeline(options) => crate::pipeline::run(&options),
         Command::Serve(serve) => {
             let config = serve.configuration(std::env::var("PGPASSWORD").ok().as_deref())?;
             crate::app::serve(config)

@@ -17,6 +17,7 @@ pub mod error;
 mod http;
 mod identity;
 mod kept;
+pub mod pipeline;
 mod pipelines;
 mod pools;
 mod progress;
