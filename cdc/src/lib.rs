@@ -26,6 +26,7 @@ mod feed;
 mod flush_position;
 mod follow;
 mod follower;
+pub mod inspect;
 pub mod kept;
 mod members;
 mod orders;

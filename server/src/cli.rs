@@ -8,6 +8,7 @@ use egret_cdc::PipelineConfig;
 use crate::client::Server;
 use crate::config::{Config, DEFAULT_FILE};
 use crate::error::{Error, Kind, Result};
+use crate::init::Init;
 use crate::pipeline::Pipeline;
 
 const AFTER_HELP: &str = "\
@@ -17,6 +18,8 @@ Examples:
   egret serve --data ./data --postgres postgres://me@localhost/shop --tables '*'
       Follows every table with a primary key that the role may publish: one index for each,
       as new as the last commit. The database needs wal_level=logical.
+  egret init --postgres postgres://me@localhost/shop
+      Looks at a database, says what is wrong, and writes egret.toml; --check only checks.
   egret config > egret.toml
       Writes every option with its default and what it means.
   egret check --data ./data
@@ -57,6 +60,10 @@ pub enum Command {
     Verify(Verify),
     /// Show the pipelines of a running server, and tell them what to do
     Pipeline(Pipeline),
+    /// Look at a database, and write a configuration for it
+    ///
+    /// Says what stands in the way, and which statements make a role that may do no more than it must.
+    Init(Init),
 }
 
 /// Options of `egret verify`.
@@ -160,6 +167,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Check(options) => crate::check::run(&options),
         Command::Verify(options) => crate::verify::run(&options),
         Command::Pipeline(options) => crate::pipeline::run(&options),
+        Command::Init(options) => crate::init::run(&options),
         Command::Serve(serve) => {
             let config = serve.configuration(std::env::var("PGPASSWORD").ok().as_deref())?;
             crate::app::serve(config)

@@ -16,6 +16,7 @@ pub mod dialect;
 pub mod error;
 mod http;
 mod identity;
+pub mod init;
 mod kept;
 pub mod pipeline;
 mod pipelines;

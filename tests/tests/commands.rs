@@ -2,10 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::sync::Arc;
+
 use egret_tests::command::{Ran, run};
 use egret_tests::egret::{Egret, EgretOptions};
 use egret_tests::poll;
-use egret_tests::postgres::Database;
+use egret_tests::postgres::{Cluster, ClusterOptions, Database};
 use serde_json::Value;
 use tokio::task::block_in_place;
 
@@ -85,4 +87,94 @@ async fn a_pipeline_is_declared_told_what_to_do_and_dropped() {
     let left: i64 = database.client().query_one(slots, &[]).await.unwrap().get(0);
     assert_eq!(left, 0);
     fails(&egret, &["delete", "shop"], "shop");
+}
+
+/// Statements that were printed, with a password that the tests' URLs have.
+fn statements(printed: &str) -> String {
+    let (_, rest) = printed.split_once("in database [").unwrap();
+    let (_, rest) = rest.split_once("\n\n").unwrap();
+    let (statements, _) = rest.split_once("\n\n").unwrap();
+    statements.replace("choose a password", "only for tests")
+}
+
+/// What is written and printed is enough: a role with nothing else follows, copies and verifies.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configuration_and_a_role_are_made_from_a_database() {
+    let database = Database::create().await;
+    let tables =
+        format!("{BIRDS}; CREATE TABLE \"Odd nests\" (\"Id\" int PRIMARY KEY, place text)");
+    database.execute(&tables).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("egret.toml");
+    let file = file.to_str().unwrap();
+    let (url, role) = (database.url(), format!("role_of_{}", database.name()));
+    let init = |more: &[&str]| {
+        let all = ["init", "--postgres", &url, "--role", &role, "--output", file];
+        let all: Vec<&str> = all.iter().chain(more).copied().collect();
+        block_in_place(|| run(&all))
+    };
+    let checked = init(&["--check"]);
+    assert!(!checked.succeeded && checked.printed.contains("public.eggs cannot"), "{checked:?}");
+    assert!(!std::path::Path::new(file).exists());
+    let checked = init(&["--check", "--tables", "birds"]);
+    assert!(checked.succeeded && checked.printed.contains("known by (id)"), "{checked:?}");
+    assert!(!init(&["--check", "--tables", "fish"]).succeeded);
+    let made = init(&[]);
+    assert!(made.succeeded, "{made:?}");
+    assert!(!init(&[]).succeeded, "a file is not written over");
+
+    database.execute(&statements(&made.printed)).await;
+    let slot = format!("[[pipelines]]\nslot = \"egret_{}\"", database.name());
+    let text = std::fs::read_to_string(file).unwrap();
+    let configuration = text.replace("data = \"egret-data\"\n", "").replace("[[pipelines]]", &slot);
+    let password = ("PGPASSWORD".to_owned(), "only for tests".to_owned());
+    let options =
+        EgretOptions { configuration, environment: vec![password], ..EgretOptions::default() };
+    let egret = block_in_place(|| Egret::start(options));
+    let both = async || {
+        let status = egret.get("/_cdc/main").await.body;
+        let tables = status["tables"].as_array()?;
+        let streams = tables.iter().all(|table| table["state"] == "streaming");
+        (tables.len() == 2 && streams).then_some(())
+    };
+    poll::until("both tables are followed", both).await;
+    database.execute("UPDATE birds SET name = 'new'; INSERT INTO \"Odd nests\" VALUES (1)").await;
+    poll::until("the changes come", async || {
+        let bird = egret.get("/birds/_doc/1").await.body;
+        (bird["_source"]["name"] == "new").then_some(())
+    })
+    .await;
+    assert!(succeeds(&egret, &["copy", "main", "public.birds"]).contains("again"));
+    poll::until("another copy", async || {
+        (egret.get("/_cdc/main").await.body["copies"] == 1).then_some(())
+    })
+    .await;
+    poll::until("both tables are followed again", both).await;
+    let address = egret.url("");
+    let verify = ["verify", "--server", &address, "--rows-per-second", "0", "--repair"];
+    let ran = block_in_place(|| run(&verify));
+    assert!(ran.succeeded && ran.printed.contains("public.birds in [birds]: 30 rows"), "{ran:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_server_lacks_is_named() {
+    let settings = ["wal_level=replica", "max_replication_slots=2"].map(str::to_owned).to_vec();
+    let options = ClusterOptions { settings, ..ClusterOptions::default() };
+    let cluster = Arc::new(block_in_place(|| Cluster::start(options)));
+    let database = Database::create_on(&cluster).await;
+    database.execute(BIRDS).await;
+    let url = database.url();
+    let ran = block_in_place(|| run(&["init", "--check", "--postgres", &url]));
+    assert!(!ran.succeeded, "{ran:?}");
+    for expected in [
+        "wal_level is [replica], and must be logical",
+        "ALTER SYSTEM SET wal_level = 'logical'",
+        "max_replication_slots is [2]",
+        "public.eggs cannot be followed: it has no primary key",
+    ] {
+        assert!(ran.printed.contains(expected), "{expected}: {}", ran.printed);
+    }
+    let ran =
+        block_in_place(|| run(&["init", "--check", "--postgres", "postgres://u@127.0.0.1:1/d"]));
+    assert!(!ran.succeeded && ran.said.contains("127.0.0.1:1"), "{ran:?}");
 }
