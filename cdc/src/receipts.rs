@@ -299,9 +299,8 @@ impl Outstanding {
                 all.into_iter().partition(|it| is_missing(&it.error));
             spooled.rejected = rejected;
             if !missing.is_empty() {
-                for id in ids_of(&mut spooled.ops, &missing)? {
-                    self.missing.push((done.place, id));
-                }
+                let ids = ids_of(&mut spooled.ops, &missing)?;
+                self.missing.extend(ids.into_iter().map(|id| (done.place, id)));
             }
         }
         Ok(())
