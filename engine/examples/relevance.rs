@@ -76,6 +76,7 @@ fn index(folder: &Path, analyzer: &str) -> Outcome<Arc<Snapshot>> {
         tokenizers,
         segments: segments.into_iter().map(Arc::new).collect(),
         row_count: 0,
+        rows: Vec::new(),
     })?))
 }
 
