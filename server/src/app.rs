@@ -9,6 +9,7 @@ use egret_cdc::PipelineHandle;
 use egret_engine::{Breaker, Engine, EngineOptions};
 use egret_metrics::Metrics;
 use egret_results::SystemClock;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 
 use crate::cached_search::{self, Cache};
@@ -158,11 +159,23 @@ fn open(disk: &Arc<dyn Disk>, folder: &Path, config: &Config) -> Result<Opened> 
 
 /// Runs `egret serve` until it is told to stop.
 pub fn serve(config: Config) -> Result<()> {
+    raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| {
         Error::new(Kind::Internal, format!("cannot start threads: {error}")).with_source(error)
     })?;
     runtime.block_on(serve_until_stopped(config))
+}
+
+/// Lets the process have as many files open as the system allows: an index has a handful open, and many
+/// systems begin with a limit of 1,024.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        let current = limit.current;
+        tracing::warn!(%error, ?current, "the limit of open files stays as it is");
+    }
 }
 
 async fn serve_until_stopped(config: Config) -> Result<()> {

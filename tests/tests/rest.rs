@@ -416,3 +416,13 @@ async fn numbers_of(egret: &Egret, writer: usize) -> Vec<u64> {
     let hits = answer["hits"]["hits"].as_array().unwrap();
     hits.iter().map(|hit| hit["_source"]["number"].as_u64().unwrap()).collect()
 }
+
+/// Hundreds of indexes have more files open than the 1,024 that many systems begin with.
+#[tokio::test(flavor = "multi_thread")]
+async fn as_many_files_may_be_open_as_the_system_allows() {
+    let egret = Egret::start(EgretOptions::default());
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", egret.pid())).unwrap();
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let limits: Vec<&str> = line.split_whitespace().skip(3).take(2).collect();
+    assert_eq!(limits[0], limits[1], "{line}");
+}
