@@ -90,7 +90,7 @@ async fn a_pause_does_not_fill_the_databases_disk() {
     let fill =
         "INSERT INTO birds SELECT n, repeat('x', 1000) FROM generate_series(10001, 18000) AS n";
     following.database.execute(fill).await;
-    egret_tests::poll::until("the slot is dropped", async || {
+    poll::until("the slot is dropped", async || {
         let row = following.database.client().query_one(&slot, &[]).await.unwrap();
         (row.get::<_, i64>(0) == 0).then_some(())
     })
