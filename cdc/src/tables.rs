@@ -1,6 +1,7 @@
 //! The tables of a pipeline and their indexes: which can be followed, how an index goes on, and which
 //! one a copy fills.
 
+use egret_engine::mapping::Mapping;
 use egret_engine::{Checkpoint, Engine, ErrorKind as EngineErrorKind, Index, IndexDefinition, Lsn};
 use rustc_hash::FxHashMap;
 use serde_json::{Map, Value};
@@ -48,6 +49,15 @@ pub(crate) fn candidates(tables: Vec<Table>, selection: &Selection) -> Candidate
         let title = table.title();
         if let Err(reason) = &table.key {
             found.skipped.push(Skipped { title, reason: reason.clone() });
+            continue;
+        }
+        // Nothing but another definition of the table, or a declaration, makes this good.
+        if let Err(error) = Mapping::from_json(&mapping(&table)) {
+            let reason = format!(
+                "its documents cannot be mapped: {error}; [[pipelines.documents]] can exclude or rename \
+                 a column"
+            );
+            found.skipped.push(Skipped { title, reason });
             continue;
         }
         let declared = table.shape.as_ref().and_then(|shape| shape.declaration.index.clone());
@@ -130,7 +140,7 @@ impl Indexes for Engine {
             return Ok(Target { sink: begun, replaces: serves, resumes: Some(progress) });
         }
         if serves {
-            let sink = self.create_replacement(name, &mapping(table), settings(table))?;
+            let sink = self.create_replacement(name, &definition(pipeline, table))?;
             return Ok(Target { sink, replaces: true, resumes: None });
         }
         // What was never filled is nobody's loss.
@@ -216,17 +226,15 @@ fn remember_columns(index: &Index, table: &Table, progress: &Progress) -> Result
 
 /// What the index of a table is made from.
 fn definition(pipeline: &str, table: &Table) -> IndexDefinition {
+    let declared = table.shape.as_ref().map(|shape| &shape.declaration);
+    let object = |of: &Map<String, Value>| Value::Object(of.clone());
     IndexDefinition {
-        mappings: mapping(table),
-        settings: settings(table).cloned().map_or(Value::Null, Value::Object),
+        inferred: mapping(table),
+        mappings: declared.map_or(Value::Null, |declared| object(&declared.mappings)),
+        settings: declared.map_or(Value::Null, |declared| object(&declared.settings)),
         pipeline: Some(pipeline.to_owned()),
         ..IndexDefinition::default()
     }
-}
-
-/// The settings that are declared.
-fn settings(table: &Table) -> Option<&Map<String, Value>> {
-    table.shape.as_ref().map(|shape| &shape.declaration.settings)
 }
 
 /// An error for a task that was given up.

@@ -23,9 +23,11 @@ use crate::store::writer::Recovered;
 /// What an index is made from, over what templates give it.
 #[derive(Debug, Clone, Default)]
 pub struct IndexDefinition {
-    /// Its mapping in Elasticsearch's format; `Value::Null` for an empty dynamic one. That of a
-    /// followed index is inferred, and templates go before it.
+    /// Its mapping in Elasticsearch's format; `Value::Null` for an empty dynamic one. It goes before
+    /// what templates say.
     pub mappings: Value,
+    /// What is known of its fields from elsewhere, as a table's columns: templates go before it.
+    pub inferred: Value,
     /// Its settings in Elasticsearch's format (nested or dotted); `Value::Null` for defaults.
     pub settings: Value,
     /// Its aliases.

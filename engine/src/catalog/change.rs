@@ -287,11 +287,11 @@ fn entry_of(
     name: &str,
     definition: IndexDefinition,
 ) -> Result<(IndexEntry, Mapping)> {
-    let IndexDefinition { mappings, settings, aliases, pipeline } = definition;
+    let IndexDefinition { mappings, inferred, settings, aliases, pipeline } = definition;
     let mut layers = catalog.layers_for(name)?;
     layers.add_settings(&settings)?;
     layers.add_aliases(&aliases);
-    let mappings = laid_over(layers.mappings, &mappings, pipeline.is_some());
+    let mappings = laid_over(&inferred, &layers.mappings, &mappings);
     let mapping = Mapping::from_json(&mappings)?;
     if mapping.composition().is_some() && pipeline.is_none() {
         let message = "[_composition] is for indexes that follow a pipeline";
@@ -310,15 +310,12 @@ fn entry_of(
     Ok((entry, mapping))
 }
 
-/// A mapping over that of templates; below it where it is only inferred from a table's columns.
-pub(super) fn laid_over(mut templates: Value, own: &Value, inferred: bool) -> Value {
-    if !inferred {
-        merge_mappings(&mut templates, own);
-        return templates;
-    }
-    let mut own = own.clone();
-    merge_mappings(&mut own, &templates);
-    own
+/// A mapping over that of templates, and these over one that is only inferred.
+pub(super) fn laid_over(inferred: &Value, templates: &Value, own: &Value) -> Value {
+    let mut all = inferred.clone();
+    merge_mappings(&mut all, templates);
+    merge_mappings(&mut all, own);
+    all
 }
 
 pub(super) fn new_uuid() -> String {

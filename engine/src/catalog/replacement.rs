@@ -7,41 +7,40 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::change::{laid_over, new_uuid};
 use super::model::{Catalog, IndexEntry, IndexState, Replacement};
 use super::{Engine, Handle, format, identity, not_found};
 use crate::error::{Error, ErrorKind, Result};
-use crate::index::Index;
+use crate::index::{Index, IndexDefinition};
 use crate::mapping::Mapping;
 use crate::store::settings::{IndexSettings, SettingsUpdate};
 use crate::store::writer;
 
 impl Engine {
-    /// Creates an empty index beside the one of this name, with that one's pipeline, another
-    /// mapping, which templates are laid over as at a creation, and that one's settings, over
-    /// which others are laid. Nobody finds it by name
-    /// before [`Engine::swap_in_replacement`]. One begun earlier is removed. The index to replace may
-    /// be damaged. Blocking.
+    /// Creates an empty index beside the one of this name, with that one's pipeline and aliases, the
+    /// mapping of the definition, with templates as at a creation, and that one's settings with those
+    /// of the definition over them. Nobody finds it by name before [`Engine::swap_in_replacement`]. One
+    /// begun earlier is removed. The index to replace may be damaged. Blocking.
     pub fn create_replacement(
         &self,
         name: &str,
-        mappings: &Value,
-        settings: Option<&Map<String, Value>>,
+        definition: &IndexDefinition,
     ) -> Result<Arc<Index>> {
         let changing = self.changing.lock();
         let mut next = self.next()?;
         let named = |error: Error| error.with_index(name);
         let templates = next.layers_for(name).map_err(named)?.mappings;
         let entry = next.indexes.get_mut(name).ok_or_else(|| not_found(name))?;
-        let laid_over_them = |settings: &Map<String, Value>| {
+        let IndexDefinition { mappings, inferred, settings, .. } = definition;
+        let laid_over_them = |change: &Value| {
             let own = IndexSettings::from_json(&entry.settings)?;
-            let change = Value::Object(settings.clone());
-            Ok(own.updated(&change, SettingsUpdate::default())?.given())
+            Ok(own.updated(change, SettingsUpdate::default())?.given())
         };
+        let settings = (!settings.is_null()).then_some(settings);
         let settings = settings.map(laid_over_them).transpose().map_err(named)?;
-        let mappings = laid_over(templates, mappings, entry.pipeline.is_some());
+        let mappings = laid_over(inferred, &templates, mappings);
         let mapping = Mapping::from_json(&mappings).map_err(named)?;
         let created_ms = jiff::Timestamp::now().as_millisecond();
         let replacement = Replacement { uuid: new_uuid(), created_ms, settings };

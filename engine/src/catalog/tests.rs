@@ -361,11 +361,25 @@ fn new_indexes_begin_with_their_templates() {
     assert_eq!(shown["properties"]["n"]["type"], "long");
     assert_eq!(shown["properties"]["o"]["properties"].as_object().unwrap().len(), 2);
     assert!(engine.catalog().has_alias("logs-1-all"));
-    // What a pipeline infers from columns goes behind.
+    // What a pipeline infers from columns goes behind, what it declares before.
     let pipeline = Some("main".to_owned());
-    let followed = IndexDefinition { pipeline, ..definition };
-    let made = engine.create_index("logs-2", followed).unwrap();
-    assert_eq!(made.mapping().to_json()["properties"]["n"]["type"], "keyword");
+    let inferred = json!({"properties": {"n": {"type": "date"}, "seen": {"type": "date"}}});
+    let declared = definition.mappings.clone();
+    let followed = |mappings: Value| {
+        let (pipeline, inferred, definition) =
+            (pipeline.clone(), inferred.clone(), definition.clone());
+        IndexDefinition { pipeline, inferred, mappings, ..definition }
+    };
+    let made = engine.create_index("logs-2", followed(Value::Null)).unwrap();
+    let types = |index: &Index| {
+        let shown = index.mapping().to_json();
+        ["n", "seen"].map(|field| shown["properties"][field]["type"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(types(&made), ["keyword", "date"]);
+    let made = engine.create_replacement("logs-2", &followed(declared.clone())).unwrap();
+    assert_eq!(types(&made), ["long", "date"]);
+    let made = engine.create_index("logs-3", followed(declared)).unwrap();
+    assert_eq!(types(&made), ["long", "date"]);
     // No index template fits: the older kind applies.
     let made = create(&engine, "other").unwrap();
     assert_eq!(made.settings()["index"]["refresh_interval"], "9s");

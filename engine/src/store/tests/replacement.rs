@@ -7,8 +7,9 @@ use egret_aof::disk::sim::Fault;
 
 use super::*;
 
-fn mapping() -> Value {
-    json!({"properties": {"n": {"type": "keyword"}}})
+fn definition() -> IndexDefinition {
+    let mappings = json!({"properties": {"n": {"type": "keyword"}}});
+    IndexDefinition { mappings, ..IndexDefinition::default() }
 }
 
 /// An index with one document.
@@ -22,7 +23,7 @@ fn old_index(engine: &Engine) -> Arc<Index> {
 
 /// Fills a replacement and swaps it in.
 fn replace(engine: &Engine) -> Result<()> {
-    let new = engine.create_replacement("a", &mapping(), None)?;
+    let new = engine.create_replacement("a", &definition())?;
     let ops = vec![upsert("new", &json!({"n": "one"}))];
     new.write(Batch { ops, checkpoint: Some(checkpoint(2)), ..Batch::default() })?;
     new.flush()?;
@@ -37,16 +38,16 @@ fn folders(disk: &SimDisk) -> usize {
 fn a_replacement_takes_the_place_of_its_index() {
     let disk = SimDisk::new();
     let engine = open(&disk);
-    let missing = engine.create_replacement("a", &mapping(), None).unwrap_err();
+    let missing = engine.create_replacement("a", &definition()).unwrap_err();
     assert_eq!(missing.kind(), ErrorKind::IndexNotFound);
     let old = old_index(&engine);
     let snapshot = old.snapshot();
     let missing = engine.swap_in_replacement("a").unwrap_err();
     assert_eq!(missing.kind(), ErrorKind::InvalidArgument);
-    engine.create_replacement("a", &mapping(), None).unwrap();
+    engine.create_replacement("a", &definition()).unwrap();
     engine.discard_replacement("a").unwrap();
     assert_eq!((engine.replacement("a").is_none(), folders(&disk)), (true, 1));
-    engine.create_replacement("a", &mapping(), None).unwrap();
+    engine.create_replacement("a", &definition()).unwrap();
     replace(&engine).unwrap();
     let new = engine.index("a").unwrap();
     assert_ne!(new.uuid(), old.uuid());
@@ -60,7 +61,7 @@ fn a_replacement_takes_the_place_of_its_index() {
     let engine = open(&disk);
     assert_eq!(engine.index("a").unwrap().uuid(), uuid);
     // With an index goes what would have replaced it.
-    engine.create_replacement("a", &mapping(), None).unwrap();
+    engine.create_replacement("a", &definition()).unwrap();
     engine.delete_index("a", true).unwrap();
     assert_eq!((engine.replacement("a").is_none(), folders(&disk)), (true, 0));
 }
@@ -70,7 +71,7 @@ fn a_replacement_survives_a_restart() {
     let disk = SimDisk::new();
     let engine = open(&disk);
     old_index(&engine);
-    let new = engine.create_replacement("a", &mapping(), None).unwrap();
+    let new = engine.create_replacement("a", &definition()).unwrap();
     let copy_progress = Some("half".to_owned());
     let ops = vec![upsert("new", &json!({"n": "one"}))];
     new.write(Batch { ops, copy_progress, ..Batch::default() }).unwrap();
