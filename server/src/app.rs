@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use egret_aof::disk::{Disk, FileDisk};
 use egret_cdc::PipelineHandle;
+use egret_engine::store::replay::ReplayProgress;
 use egret_engine::{Breaker, Engine, EngineOptions};
 use egret_metrics::Metrics;
 use egret_results::SystemClock;
@@ -23,6 +24,7 @@ use crate::pipelines::Pipelines;
 use crate::pools::Pools;
 use crate::progress::Replays;
 use crate::sampler;
+use crate::starting::Starting;
 use crate::statistics::Statistics;
 use crate::tasks::Tasks;
 
@@ -48,6 +50,11 @@ pub struct App {
 impl App {
     /// Opens the data folder and starts following the configured databases.
     pub async fn start(config: Config) -> Result<Arc<Self>> {
+        Self::start_watched(config, Arc::default()).await
+    }
+
+    /// As [`App::start`]; what takes a while is told.
+    async fn start_watched(config: Config, starting: Arc<Starting>) -> Result<Arc<Self>> {
         let disk: Arc<dyn Disk> = Arc::new(FileDisk);
         let folder = std::path::absolute(&config.data).map_err(|error| {
             let reason = format!("cannot open {}: {error}", config.data.display());
@@ -55,7 +62,7 @@ impl App {
         })?;
         let opening = {
             let (disk, folder, config) = (Arc::clone(&disk), folder.clone(), config.clone());
-            move || open(&disk, &folder, &config)
+            move || open(&disk, &folder, &config, &starting)
         };
         let opened = tokio::task::spawn_blocking(opening).await.map_err(|error| {
             Error::new(Kind::Internal, "opening the data folder failed").with_source(error)
@@ -123,7 +130,12 @@ struct Opened {
 }
 
 /// Opens a data folder, made where there is none. Blocking.
-fn open(disk: &Arc<dyn Disk>, folder: &Path, config: &Config) -> Result<Opened> {
+fn open(
+    disk: &Arc<dyn Disk>,
+    folder: &Path,
+    config: &Config,
+    starting: &Starting,
+) -> Result<Opened> {
     let options = EngineOptions {
         disk: Arc::clone(disk),
         folder: folder.to_owned(),
@@ -131,7 +143,11 @@ fn open(disk: &Arc<dyn Disk>, folder: &Path, config: &Config) -> Result<Opened> 
         limits: config.engine.limits(),
     };
     let replays = Replays::default();
-    let engine = Engine::open_watched(options, &|progress| replays.show(progress))?;
+    let watch = |progress: &ReplayProgress<'_>| {
+        replays.show(progress);
+        starting.note(progress);
+    };
+    let engine = Engine::open_watched(options, &watch)?;
     // After the engine, which locks the folder.
     let identity = Identity::open(disk.as_ref(), folder)?;
     // Before anything is published: answers of the states that were flushed are warm.
@@ -189,26 +205,30 @@ async fn serve_until_stopped(config: Config) -> Result<()> {
     let listener = TcpListener::bind(&listen).await.map_err(cannot_listen)?;
     let address = listener.local_addr().map_err(cannot_listen)?;
     let stop = stop_signal()?;
-    let app = App::start(config).await?;
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), data = %app.config.data.display(), "started");
-    crate::cli::print(&format!("egret listening on http://{address}\n"))?;
-    crate::progress::watch(&app);
     let (stopping, mut stopped) = tokio::sync::watch::channel(false);
     let signal = async move {
         let name = stop.await;
         tracing::info!("stopping on {name}");
         let _ = stopping.send(true);
     };
-    let listener = BoundedListener::new(listener, app.config.http.max_connections);
-    let server = axum::serve(listener, crate::routes::router(Arc::clone(&app)))
-        .with_graceful_shutdown(signal)
-        .into_future();
+    let listener = BoundedListener::new(listener, config.http.max_connections);
+    let starting = Arc::new(Starting::default());
+    // Who asks while indexes replay their translogs is told so.
+    let server = axum::serve(listener, starting.router()).with_graceful_shutdown(signal);
+    let server = tokio::spawn(server.into_future());
+    let app = App::start_watched(config, Arc::clone(&starting)).await?;
+    starting.finish(crate::routes::router(Arc::clone(&app)));
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), data = %app.config.data.display(), "started");
+    crate::cli::print(&format!("egret listening on http://{address}\n"))?;
+    crate::progress::watch(&app);
     let deadline = async {
         let _ = stopped.wait_for(|stopping| *stopping).await;
         tokio::time::sleep(patience).await;
     };
     tokio::select! {
-        served = server => served.map_err(cannot_listen)?,
+        served = server => served.map_err(|error| {
+            Error::new(Kind::Internal, "serving has ended").with_source(error)
+        })?.map_err(cannot_listen)?,
         () = deadline => tracing::warn!("requests in progress did not end in time"),
     }
     app.stop().await

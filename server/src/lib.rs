@@ -25,6 +25,7 @@ mod progress;
 pub mod routes;
 mod sampler;
 mod searches;
+mod starting;
 mod statistics;
 mod tasks;
 pub mod verify;

@@ -324,6 +324,31 @@ fn a_followed_index_stays_but_may_have_aliases_and_settings() {
 }
 
 #[test]
+fn templates_go_before_what_is_inferred_and_behind_what_is_declared() {
+    let engine = try_open(&SimDisk::new()).unwrap();
+    let field = |kind: &str| json!({"properties": {"n": {"type": kind}}});
+    let template = json!({"index_patterns": ["t*"], "template": {"mappings": field("keyword")}});
+    let template = serde_json::from_value::<IndexTemplate>(template).unwrap();
+    engine.put_index_template("t", template, true).unwrap();
+    let definition = |mappings: Value| IndexDefinition {
+        mappings,
+        inferred: json!({"properties": {"n": {"type": "date"}, "seen": {"type": "date"}}}),
+        pipeline: Some("main".to_owned()),
+        ..IndexDefinition::default()
+    };
+    let types = |index: &Index| {
+        let shown = index.mapping().to_json();
+        ["n", "seen"].map(|field| shown["properties"][field]["type"].as_str().unwrap().to_owned())
+    };
+    let inferred = engine.create_index("t1", definition(Value::Null)).unwrap();
+    assert_eq!(types(&inferred), ["keyword", "date"]);
+    let declared = engine.create_replacement("t1", &definition(field("long"))).unwrap();
+    assert_eq!(types(&declared), ["long", "date"]);
+    let declared = engine.create_index("t2", definition(field("long"))).unwrap();
+    assert_eq!(types(&declared), ["long", "date"]);
+}
+
+#[test]
 fn new_indexes_begin_with_their_templates() {
     let disk = SimDisk::new();
     let engine = try_open(&disk).unwrap();
@@ -354,32 +379,13 @@ fn new_indexes_begin_with_their_templates() {
         settings: json!({"refresh_interval": "1s"}),
         ..IndexDefinition::default()
     };
-    let made = engine.create_index("logs-1", definition.clone()).unwrap();
+    let made = engine.create_index("logs-1", definition).unwrap();
     let own = &made.settings()["index"];
     assert_eq!((&own["refresh_interval"], &own["max_result_window"]), (&json!("1s"), &json!("9")));
     let shown = made.mapping().to_json();
     assert_eq!(shown["properties"]["n"]["type"], "long");
     assert_eq!(shown["properties"]["o"]["properties"].as_object().unwrap().len(), 2);
     assert!(engine.catalog().has_alias("logs-1-all"));
-    // What a pipeline infers from columns goes behind, what it declares before.
-    let pipeline = Some("main".to_owned());
-    let inferred = json!({"properties": {"n": {"type": "date"}, "seen": {"type": "date"}}});
-    let declared = definition.mappings.clone();
-    let followed = |mappings: Value| {
-        let (pipeline, inferred, definition) =
-            (pipeline.clone(), inferred.clone(), definition.clone());
-        IndexDefinition { pipeline, inferred, mappings, ..definition }
-    };
-    let made = engine.create_index("logs-2", followed(Value::Null)).unwrap();
-    let types = |index: &Index| {
-        let shown = index.mapping().to_json();
-        ["n", "seen"].map(|field| shown["properties"][field]["type"].as_str().unwrap().to_owned())
-    };
-    assert_eq!(types(&made), ["keyword", "date"]);
-    let made = engine.create_replacement("logs-2", &followed(declared.clone())).unwrap();
-    assert_eq!(types(&made), ["long", "date"]);
-    let made = engine.create_index("logs-3", followed(declared)).unwrap();
-    assert_eq!(types(&made), ["long", "date"]);
     // No index template fits: the older kind applies.
     let made = create(&engine, "other").unwrap();
     assert_eq!(made.settings()["index"]["refresh_interval"], "9s");
