@@ -126,6 +126,7 @@ impl Writer {
             }
             Message::Close { flush, reply } => {
                 let result = if flush { self.flush_and_wait(shared) } else { Ok(()) };
+                self.wait_for_flush(shared);
                 return Then::End(reply, result);
             }
         }

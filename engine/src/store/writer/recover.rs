@@ -265,8 +265,9 @@ impl Writer {
         Ok(())
     }
 
-    /// Waits until no flush runs: it may be replacing the commit.
-    fn wait_for_flush(&mut self, shared: &Shared) {
+    /// Waits until no flush runs: it may be replacing the commit, and whoever opens the folder next
+    /// removes what the commit of then does not name.
+    pub(super) fn wait_for_flush(&mut self, shared: &Shared) {
         while self.flushing.is_running() {
             match shared.queue.events.1.recv() {
                 Ok(Event::Flushed(finished)) => self.flushing.abandon(finished),
