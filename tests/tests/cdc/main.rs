@@ -23,3 +23,4 @@ mod shapes;
 mod slots;
 mod types;
 mod verify;
+mod verify_rounds;
