@@ -66,8 +66,8 @@ fn round(client: &Client, name: &str, options: &Verify) -> Result<Value> {
         if report["last_round"]["number"].as_u64() >= number {
             return Ok(report);
         }
-        if report["round"].is_null() && report["last_round"].is_null() {
-            let reason = format!("pipeline [{name}] was begun anew, and knows of no round");
+        if report["rounds"].as_u64() < number {
+            let reason = format!("pipeline [{name}] was begun anew, and knows of no such round");
             return Err(Error::new(Kind::State, reason));
         }
         std::thread::sleep(PAUSE);

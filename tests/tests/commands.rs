@@ -43,6 +43,16 @@ async fn shows(egret: &Egret, arguments: &[&str], expected: &str) -> String {
     .await
 }
 
+/// Copies that a pipeline has begun.
+async fn copies(egret: &Egret, pipeline: &str) -> u64 {
+    egret.get(&format!("/_cdc/{pipeline}")).await.body["copies"].as_u64().unwrap()
+}
+
+async fn copies_again(egret: &Egret, pipeline: &str, before: u64) {
+    let more = async || (copies(egret, pipeline).await > before).then_some(());
+    poll::until("another copy", more).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pipeline_is_declared_told_what_to_do_and_dropped() {
     let database = Database::create().await;
@@ -69,11 +79,9 @@ async fn a_pipeline_is_declared_told_what_to_do_and_dropped() {
     fails(&egret, &["copy", "shop", "public.birds"], "paused");
     assert!(succeeds(&egret, &["resume", "shop"]).contains("goes on"));
     shows(&egret, &["list"], "streaming").await;
+    let before = copies(&egret, "shop").await;
     assert!(succeeds(&egret, &["copy", "shop", "public.birds"]).contains("[public.birds] again"));
-    poll::until("another copy", async || {
-        (egret.get("/_cdc/shop").await.body["copies"] == 1).then_some(())
-    })
-    .await;
+    copies_again(&egret, "shop", before).await;
     assert!(succeeds(&egret, &["restart", "shop"]).contains("begins anew"));
     shows(&egret, &["list"], "streaming").await;
 
@@ -144,11 +152,9 @@ async fn a_configuration_and_a_role_are_made_from_a_database() {
         (bird["_source"]["name"] == "new").then_some(())
     })
     .await;
+    let before = copies(&egret, "main").await;
     assert!(succeeds(&egret, &["copy", "main", "public.birds"]).contains("again"));
-    poll::until("another copy", async || {
-        (egret.get("/_cdc/main").await.body["copies"] == 1).then_some(())
-    })
-    .await;
+    copies_again(&egret, "main", before).await;
     poll::until("both tables are followed again", both).await;
     let address = egret.url("");
     let verify = ["verify", "--server", &address, "--rows-per-second", "0", "--repair"];

@@ -17,6 +17,8 @@ use crate::orders::Drifted;
 pub struct VerifyReport {
     /// Whether rounds begin by themselves.
     pub enabled: bool,
+    /// Rounds that have begun or were asked for since the start: the highest number.
+    pub rounds: u64,
     /// The round that goes on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub round: Option<RoundReport>,
@@ -203,7 +205,8 @@ impl Board {
     }
 
     pub(crate) fn report(&self) -> VerifyReport {
-        self.report.lock().clone()
+        let rounds = self.rounds.lock().0;
+        VerifyReport { rounds, ..self.report.lock().clone() }
     }
 
     /// The number of a round that is asked for, unless one is already.
