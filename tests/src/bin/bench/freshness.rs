@@ -5,41 +5,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use egret_tests::egret::{Egret, EgretOptions};
-use egret_tests::postgres::{Cluster, ClusterOptions, Database};
 use serde_json::{Value, json};
-use tokio::runtime::Runtime;
 
 use crate::client::Client;
-use crate::corpus::Corpus;
+use crate::followed::{Followed, TABLE};
 use crate::rates::port;
 use crate::report::{self, ms, quantile};
 
-const TABLE: &str = "packages";
 const RATES: [u64; 2] = [100, 1_000];
 const SAMPLES_A_SECOND: u64 = 20;
 const NOT_FOUND_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Runs the part.
-pub(crate) fn run(corpus: &Corpus, seconds: u64) {
-    let runtime = Runtime::new().expect("start a runtime");
-    // As in production, commits wait for the disk.
-    let cluster = Arc::new(Cluster::start(ClusterOptions { fsync: true, settings: Vec::new() }));
-    let database = runtime.block_on(Database::create_on(&cluster));
-    runtime.block_on(fill(&database, corpus));
-    report::heading("copy and freshness: one table followed through logical replication");
-    let began = Instant::now();
-    let egret = Egret::start(EgretOptions::following(database.url(), &format!("public.{TABLE}")));
-    let port = port(&egret);
-    wait_for_copy(port, corpus.docs.len());
-    let time = began.elapsed();
-    report::line(&format!(
-        "copy, start to searchable  {:.1} s, {:.0} rows/s",
-        time.as_secs_f64(),
-        corpus.docs.len() as f64 / time.as_secs_f64()
-    ));
+pub(crate) fn run(followed: &Followed, seconds: u64) {
+    report::heading("freshness: from COMMIT in PostgreSQL until a search finds the row");
     for rate in RATES {
-        let mut found = measure(&runtime, &database, port, rate, seconds);
+        let mut found = measure(followed, rate, seconds);
         report::line(&format!(
             "commit to searchable at {rate:>5} rows/s  p50 {} ms  p99 {} ms  max {} ms  ({} samples)",
             ms(quantile(&mut found, 0.5)),
@@ -50,58 +31,15 @@ pub(crate) fn run(corpus: &Corpus, seconds: u64) {
     }
 }
 
-async fn fill(database: &Database, corpus: &Corpus) {
-    const CHUNK: usize = 10_000;
-    let client = database.client();
-    let create = format!(
-        "CREATE TABLE {TABLE} (id bigint PRIMARY KEY, source text, name text, version text,
-             month text, year int, downloads bigint, summary text)"
-    );
-    client.batch_execute(&create).await.expect("create the table");
-    let insert = format!(
-        "INSERT INTO {TABLE}
-         SELECT r.* FROM jsonb_populate_recordset(NULL::{TABLE}, $1::text::jsonb) AS r"
-    );
-    let insert = client.prepare(&insert).await.expect("prepare");
-    for chunk in corpus.docs.chunks(CHUNK) {
-        let rows = format!("[{}]", chunk.join(",")).replace("\\u0000", "");
-        client.execute(&insert, &[&rows]).await.expect("insert rows");
-    }
-    client.batch_execute(&format!("VACUUM ANALYZE {TABLE}")).await.expect("vacuum");
-}
-
-fn wait_for_copy(port: u16, rows: usize) {
-    let began = Instant::now();
-    let mut client = Client::connect(port);
-    loop {
-        let indexes = client.json("GET", "/_cat/indices?format=json", &Value::Null);
-        let there =
-            indexes.as_array().is_some_and(|rows| rows.iter().any(|row| row["index"] == TABLE));
-        if there {
-            let count = client.json("GET", &format!("/{TABLE}/_count"), &Value::Null);
-            if count["count"].as_u64() == Some(rows as u64) {
-                return;
-            }
-        }
-        assert!(began.elapsed() < Duration::from_secs(900), "the copy does not end");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
 /// Commits single-row updates and inserts at `rate` and samples how long each sampled one takes
 /// from COMMIT's return until a search finds it.
-fn measure(
-    runtime: &Runtime,
-    database: &Database,
-    port: u16,
-    rate: u64,
-    seconds: u64,
-) -> Vec<Duration> {
+fn measure(followed: &Followed, rate: u64, seconds: u64) -> Vec<Duration> {
+    let Followed { runtime, database, .. } = followed;
     let stop = Arc::new(AtomicBool::new(false));
     let next = Arc::new(AtomicU64::new(rate * 10_000_000));
     let load =
         runtime.spawn(background(database.url(), rate, Arc::clone(&stop), Arc::clone(&next)));
-    let mut client = Client::connect(port);
+    let mut client = Client::connect(port(followed.egret()));
     let writer = runtime.block_on(database.connect());
     let insert = format!("INSERT INTO {TABLE} (id, name, summary) VALUES ($1, $2, $3)");
     let insert = runtime.block_on(writer.prepare(&insert)).expect("prepare");

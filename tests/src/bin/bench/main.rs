@@ -18,14 +18,17 @@
 )]
 
 mod client;
+mod copies;
 mod corpus;
 mod engine;
+mod followed;
 mod freshness;
 mod plain;
 mod queries;
 mod rates;
 mod report;
 mod searches;
+mod streams;
 mod writes;
 
 use std::path::PathBuf;
@@ -33,6 +36,11 @@ use std::path::PathBuf;
 use clap::Parser;
 
 use crate::corpus::Corpus;
+use crate::followed::Followed;
+
+/// Both sides allocate alike.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Egret against tantivy called directly, and commit-to-searchable latency.
 #[derive(Debug, Parser)]
@@ -62,10 +70,13 @@ struct Options {
     #[arg(
         long,
         value_delimiter = ',',
-        default_values_t = [Part::Rates, Part::Queries, Part::Freshness, Part::Writes]
+        default_values_t = [Part::Rates, Part::Queries, Part::Capture, Part::Freshness, Part::Writes]
     )]
     parts: Vec<Part>,
 }
+
+/// How often the table is copied, and its rows are indexed by the engine alone.
+const COPIES: usize = 3;
 
 /// A part of the bench.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -74,6 +85,8 @@ enum Part {
     Rates,
     /// Queries against tantivy called directly, in process and over HTTP. It indexes first.
     Queries,
+    /// Copies of a table against the engine called directly, streams against `pg_recvlogical`.
+    Capture,
     /// From commit in PostgreSQL to searchable.
     Freshness,
     /// Writes over REST: until searchable, what updates do to queries, and starting again.
@@ -85,6 +98,7 @@ impl std::fmt::Display for Part {
         f.write_str(match self {
             Self::Rates => "rates",
             Self::Queries => "queries",
+            Self::Capture => "capture",
             Self::Freshness => "freshness",
             Self::Writes => "writes",
         })
@@ -103,8 +117,15 @@ fn main() {
             searches::run(&mut egret, &corpus, &queries(), options.rounds);
         }
     }
-    if wants(Part::Freshness) {
-        freshness::run(&corpus, options.seconds);
+    if wants(Part::Capture) || wants(Part::Freshness) {
+        let mut followed = Followed::fill(&corpus);
+        copies::run(&mut followed, &corpus, if wants(Part::Capture) { COPIES } else { 0 });
+        if wants(Part::Freshness) {
+            freshness::run(&followed, options.seconds);
+        }
+        if wants(Part::Capture) {
+            streams::run(&followed);
+        }
     }
     if wants(Part::Writes) {
         writes::run(&corpus, &queries(), options.seconds);
