@@ -34,7 +34,7 @@ pub(crate) fn run(corpus: &Corpus) -> Egret {
         rate(bulk),
         rate(bulk) / rate(direct)
     ));
-    settle(port);
+    settle(port, INDEX);
     let stats =
         Client::connect(port).json("GET", "/_cat/indices?format=json&bytes=b", &Value::Null);
     report::line(&format!("egret's index       {}", stats[0]));
@@ -100,14 +100,14 @@ fn bulk_body(first: usize, chunk: &[String]) -> Vec<u8> {
 }
 
 /// Waits until the index is flushed and its merges have caught up: its segments no longer change.
-pub(crate) fn settle(port: u16) {
+pub(crate) fn settle(port: u16, index: &str) {
     let mut client = Client::connect(port);
-    client.json("POST", &format!("/{INDEX}/_flush"), &Value::Null);
+    client.json("POST", &format!("/{index}/_flush"), &Value::Null);
     let mut calm = 0;
     let mut last = Value::Null;
     for _ in 0..600 {
         let now = client.json("GET", "/_cat/indices?format=json&bytes=b", &Value::Null);
-        let merges = client.json("GET", &format!("/{INDEX}/_stats/merge"), &Value::Null);
+        let merges = client.json("GET", &format!("/{index}/_stats/merge"), &Value::Null);
         let is_merging = merges["_all"]["primaries"]["merges"]["current"] != 0;
         calm = if now == last && !is_merging { calm + 1 } else { 0 };
         if calm >= 40 {

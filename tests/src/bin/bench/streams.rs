@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::client::Client;
 use crate::followed::{Followed, STREAMED, TABLE, wait_until};
-use crate::rates::port;
+use crate::rates::{port, settle};
 use crate::report;
 
 const ROUNDS: usize = 3;
@@ -145,6 +145,9 @@ fn measure(followed: &Followed, load: &Load, peer_first: bool) -> (Took, Took) {
     let slot = slot(followed);
     let before = flushed(followed);
     wait_until("everything before is acknowledged", || confirmed(followed, &slot) >= before);
+    for index in [TABLE, STREAMED] {
+        settle(port(followed.egret()), index);
+    }
     order(followed, "_pause");
     wait_until("nobody reads the slot", || walsender(followed, &slot).is_none());
     followed

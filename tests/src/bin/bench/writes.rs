@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use egret_tests::egret::{Egret, EgretOptions};
+use egret_tests::process::anonymous_bytes;
 use serde_json::{Value, json};
 
 use crate::client::Client;
@@ -19,6 +20,8 @@ const SAMPLES_A_SECOND: u64 = 20;
 const NOT_FOUND_DEADLINE: Duration = Duration::from_secs(30);
 /// Updates jump through the index by so many documents, to touch all of it.
 const STRIDE: usize = 7_919;
+/// How often every query is asked before memory is looked at.
+const SERVING_ROUNDS: usize = 3;
 /// At most so many documents are replayed: a longer translog would be flushed meanwhile.
 const REPLAYED_DOCS: usize = 150_000;
 
@@ -27,11 +30,31 @@ pub(crate) fn run(corpus: &Corpus, queries: &[Query], seconds: u64) {
     report::heading("writes over REST to an index of the whole corpus");
     let mut egret = Egret::start(EgretOptions::default());
     let rate = corpus.docs.len() as f64 / load(port(&egret), corpus).as_secs_f64();
-    settle(port(&egret));
+    settle(port(&egret), INDEX);
     freshness(port(&egret), seconds);
-    settle(port(&egret));
+    settle(port(&egret), INDEX);
     updates(port(&egret), corpus, queries);
     restart(&mut egret, corpus, rate);
+    serving(&mut egret, queries);
+}
+
+/// What the index takes in memory that no file backs while it answers queries, with a result cache as
+/// small as it may be.
+fn serving(egret: &mut Egret, queries: &[Query]) {
+    settle(port(egret), INDEX);
+    egret.terminate();
+    egret.options_mut().configuration.push_str("[cache]\nbudget_bytes = 1\n");
+    egret.resume();
+    let started = anonymous_bytes(egret.pid()) >> 20;
+    let mut client = Client::connect(port(egret));
+    for _ in 0..SERVING_ROUNDS {
+        ask_all(&mut client, queries);
+    }
+    let served = anonymous_bytes(egret.pid()) >> 20;
+    report::line(&format!(
+        "RssAnon with the smallest cache  {started} MiB after the start, {served} MiB after \
+         {SERVING_ROUNDS} times every query (bar 256)"
+    ));
 }
 
 /// Writes single documents at a steady rate, half of them updates, and samples how long it takes
@@ -129,7 +152,7 @@ fn updates(port: u16, corpus: &Corpus, queries: &[Query]) {
         rounds.sort_unstable();
         (rounds[rounds.len() / 2], sender.join().expect("the sender of updates"))
     });
-    settle(port);
+    settle(port, INDEX);
     ask_all(&mut client, queries);
     let after = ask_all(&mut client, queries);
     let ratio = |time: Duration| time.as_secs_f64() / fresh.as_secs_f64();
