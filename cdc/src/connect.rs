@@ -4,11 +4,11 @@
 
 use std::future::Future;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use egret_engine::Lsn;
-use pgwire_replication::tls::rustls::maybe_upgrade_to_tls;
-use pgwire_replication::{ReplicationClient, ReplicationConfig, SslMode, TlsConfig};
+use pgwire_replication::{PgWireError, ReplicationClient, ReplicationConfig, TlsConfig};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::AbortHandle;
@@ -18,15 +18,26 @@ use tokio_postgres::{Client, NoTls, Row};
 
 use crate::config::PipelineConfig;
 use crate::error::{Error, ErrorKind, Result, with_causes};
+use crate::remedy::{Login, PasswordSource};
+use crate::tls::Tls;
 
-/// Settings that decide how values are written as text and how names are read, and that rows which a
-/// policy hides are an error rather than left out.
+/// What a role or a database may be set to, and must not be here: settings that decide how values are
+/// written as text, how names are read and who is asked; that rows which a policy hides are an error
+/// rather than left out; and limits that would end a long copy, or a session that has nothing to say.
 const SESSION_SETTINGS: &str = "-c DateStyle=ISO -c TimeZone=UTC -c IntervalStyle=iso_8601 \
     -c extra_float_digits=1 -c bytea_output=hex -c lc_monetary=C -c search_path=pg_catalog \
-    -c row_security=off";
+    -c row_security=off -c role=none -c default_transaction_read_only=off \
+    -c default_transaction_isolation=read\\ committed -c lock_timeout=0 \
+    -c idle_in_transaction_session_timeout=0";
 
-/// Limits that must not end a long copy.
-const PATIENCE: &str = "-c statement_timeout=0 -c idle_in_transaction_session_timeout=0";
+/// A limit that must not end a long copy, and that short questions may have.
+const PATIENCE: &str = "-c statement_timeout=0";
+
+/// Likewise, where the server is one that has them: another would take no session with such options.
+const UNLIMITED: &str = "
+    SELECT pg_catalog.set_config(name, '0', false)
+    FROM (VALUES ('transaction_timeout'), ('idle_session_timeout')) AS limits (name)
+    WHERE pg_catalog.current_setting(name, true) <> '0'";
 
 /// Has no statement of a session take longer than so many milliseconds.
 const LIMIT: &str = "
@@ -58,9 +69,8 @@ pub(crate) struct Source {
     hurried: String,
     host: String,
     port: u16,
-    user: String,
-    database: String,
-    tls: TlsConfig,
+    login: Arc<Login>,
+    tls: Tls,
     password: Option<String>,
     password_file: Option<PathBuf>,
     connect_timeout: Duration,
@@ -73,6 +83,7 @@ pub(crate) struct Control {
     client: Client,
     connection: CutOff,
     timeout: Duration,
+    login: Arc<Login>,
 }
 
 /// Ends the task of a connection.
@@ -87,7 +98,10 @@ impl Drop for CutOff {
 impl Source {
     /// Reads the connection URL.
     pub(crate) fn parse(config: &PipelineConfig) -> Result<Self> {
-        let (url, tls) = split_tls_parameters(&config.url)?;
+        if !config.url.starts_with("postgres://") && !config.url.starts_with("postgresql://") {
+            return Err(invalid("the connection URL must begin with postgres://"));
+        }
+        let (url, tls) = Tls::split(&config.url)?;
         let mut driver: tokio_postgres::Config =
             url.parse().map_err(|error: tokio_postgres::Error| {
                 let reason = with_causes(&error);
@@ -106,6 +120,13 @@ impl Source {
         let in_url = driver.get_password().map(|bytes| String::from_utf8_lossy(bytes).into_owned());
         let options = driver.get_options().map(|own| format!("{own} ")).unwrap_or_default();
         let port = driver.get_ports().first().copied().unwrap_or(5432);
+        let from = match (&config.password_file, &in_url, &config.password) {
+            (Some(file), _, _) => PasswordSource::File(file.clone()),
+            (_, Some(_), _) => PasswordSource::Url,
+            (_, _, Some(_)) => PasswordSource::Configuration,
+            _ => PasswordSource::Nowhere,
+        };
+        let login = Login { user, database: database.clone(), password: from };
         driver
             .dbname(&database)
             .options(format!("{options}{SESSION_SETTINGS} {PATIENCE}"))
@@ -116,8 +137,7 @@ impl Source {
             driver,
             host,
             port,
-            user,
-            database,
+            login: Arc::new(login),
             tls,
             password: in_url.or_else(|| config.password.clone()),
             password_file: config.password_file.clone(),
@@ -144,14 +164,25 @@ impl Source {
     }
 
     async fn control_with(&self, driver: &tokio_postgres::Config) -> Result<Control> {
-        let connecting = self.open(driver);
+        let connecting = async { self.open(driver).await.map_err(|error| self.told(error)) };
         let (client, connection) =
             within(self.connect_timeout, "connecting", Box::pin(connecting)).await?;
-        Ok(Control {
+        let control = Control {
             client,
             connection: CutOff(connection),
             timeout: self.connect_timeout.saturating_mul(3),
-        })
+            login: Arc::clone(&self.login),
+        };
+        control.rows("connecting", UNLIMITED, &[]).await?;
+        Ok(control)
+    }
+
+    /// Says where a connection failed, and what to do about it.
+    fn told(&self, error: Error) -> Error {
+        let Self { host, port, login, .. } = self;
+        let Login { user, database, .. } = &**login;
+        let place = format!("connecting to [{host}:{port}] as [{user}], database [{database}]");
+        login.explain(error.context(place))
     }
 
     async fn open(&self, driver: &tokio_postgres::Config) -> Result<(Client, AbortHandle)> {
@@ -175,8 +206,7 @@ impl Source {
                 Error::new(ErrorKind::Unavailable, format!("cannot connect to [{place}]: {error}"))
             })?;
         stream.set_nodelay(true)?;
-        // The same code and the same checks as for the stream's connection.
-        let stream = maybe_upgrade_to_tls(stream, &self.tls, &self.host).await?;
+        let stream = self.tls.upgrade(stream, &self.host).await?;
         handshake(&driver, stream).await
     }
 
@@ -185,14 +215,18 @@ impl Source {
         let publication = quote_identifier(&self.publication);
         let config = ReplicationConfig::new(
             &self.host,
-            &self.user,
+            &self.login.user,
             self.current_password()?.unwrap_or_default(),
-            &self.database,
+            &self.login.database,
             session.slot,
             publication.as_str(),
         )
         .with_port(self.port)
-        .with_tls(if self.host.starts_with('/') { TlsConfig::disabled() } else { self.tls.clone() })
+        .with_tls(if self.host.starts_with('/') {
+            TlsConfig::disabled()
+        } else {
+            self.tls.for_driver(&self.host)
+        })
         .with_start_lsn(pgwire_replication::Lsn(session.start.0))
         .with_ack_lsn(pgwire_replication::Lsn(session.acknowledged.0))
         .with_status_interval(STATUS_INTERVAL)
@@ -203,7 +237,17 @@ impl Source {
         if self.host.starts_with('/') && self.tls.mode.requires_tls() {
             return Err(invalid("sslmode asks for TLS, which a Unix socket does not have"));
         }
-        Ok(ReplicationClient::connect_gated(config).await?)
+        let doing = "opening a replication session";
+        let opening = async {
+            let opened = async {
+                let mut client = ReplicationClient::connect_gated(config).await?;
+                client.simple_query(UNLIMITED).await?;
+                Ok(client)
+            };
+            opened.await.map_err(|error: PgWireError| Error::from(error).context(doing))
+        };
+        let opened = within(self.connect_timeout, doing, opening).await;
+        opened.map_err(|error| self.told(error))
     }
 
     /// How long an attempt to connect may take.
@@ -213,7 +257,7 @@ impl Source {
 
     /// The database's name.
     pub(crate) fn database(&self) -> &str {
-        &self.database
+        &self.login.database
     }
 
     fn current_password(&self) -> Result<Option<String>> {
@@ -269,7 +313,8 @@ impl Control {
         doing: &str,
         answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> Result<T> {
-        let answer = async { answer.await.map_err(|error| Error::from(error).context(doing)) };
+        let told = |error| self.login.explain(Error::from(error).context(doing));
+        let answer = async { answer.await.map_err(told) };
         within(self.timeout, doing, answer).await
     }
 }
@@ -280,8 +325,7 @@ impl std::fmt::Debug for Source {
         f.debug_struct("Source")
             .field("host", &self.host)
             .field("port", &self.port)
-            .field("user", &self.user)
-            .field("database", &self.database)
+            .field("login", &self.login)
             .finish_non_exhaustive()
     }
 }
@@ -330,58 +374,14 @@ pub(crate) fn quote_literal(text: &str) -> String {
     format!("'{quoted}'")
 }
 
-/// The URL without its TLS parameters, which the driver knows only in part, and those parameters.
-fn split_tls_parameters(url: &str) -> Result<(String, TlsConfig)> {
-    if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
-        return Err(invalid("the connection URL must begin with postgres://"));
-    }
-    let (base, query) = url.split_once('?').unwrap_or((url, ""));
-    let mut tls = TlsConfig { mode: SslMode::Prefer, ..TlsConfig::default() };
-    let mut kept = Vec::new();
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let value = percent_encoding::percent_decode_str(value).decode_utf8_lossy().into_owned();
-        match name {
-            "sslmode" => tls.mode = ssl_mode(&value)?,
-            "sslrootcert" => tls.ca_pem_path = Some(PathBuf::from(value)),
-            "sslcert" => tls.client_cert_pem_path = Some(PathBuf::from(value)),
-            "sslkey" => tls.client_key_pem_path = Some(PathBuf::from(value)),
-            _ => kept.push(pair),
-        }
-    }
-    if tls.client_cert_pem_path.is_some() != tls.client_key_pem_path.is_some() {
-        return Err(invalid("sslcert and sslkey are only understood together"));
-    }
-    if kept.is_empty() {
-        return Ok((base.to_owned(), tls));
-    }
-    Ok((format!("{base}?{}", kept.join("&")), tls))
-}
-
-fn ssl_mode(value: &str) -> Result<SslMode> {
-    Ok(match value {
-        "disable" => SslMode::Disable,
-        "prefer" => SslMode::Prefer,
-        "require" => SslMode::Require,
-        "verify-ca" => SslMode::VerifyCa,
-        "verify-full" => SslMode::VerifyFull,
-        _ => {
-            return Err(Error::new(
-                ErrorKind::Invalid,
-                format!(
-                    "sslmode [{value}] is not disable, prefer, require, verify-ca or verify-full"
-                ),
-            ));
-        }
-    })
-}
-
 fn invalid(message: &str) -> Error {
     Error::new(ErrorKind::Invalid, message)
 }
 
 #[cfg(test)]
 mod tests {
+    use pgwire_replication::SslMode;
+
     use super::*;
 
     fn parse(url: &str) -> Result<Source> {
@@ -395,16 +395,15 @@ mod tests {
         )
         .unwrap();
         assert_eq!(
-            (source.host.as_str(), source.port, source.user.as_str(), source.database.as_str()),
+            (source.host.as_str(), source.port, source.login.user.as_str(), source.database()),
             ("db.example", 5433, "ada", "shop")
         );
         assert_eq!(source.password.as_deref(), Some("pa ss"));
         assert_eq!(source.tls.mode, SslMode::VerifyFull);
-        assert_eq!(source.tls.ca_pem_path, Some(PathBuf::from("/a b")));
         assert!(source.driver.get_options().unwrap().contains("TimeZone=UTC"));
 
         let source = parse("postgresql://ada@%2Frun%2Fpg/").unwrap();
-        assert_eq!((source.host.as_str(), source.database.as_str()), ("/run/pg", "ada"));
+        assert_eq!((source.host.as_str(), source.database()), ("/run/pg", "ada"));
         assert_eq!(source.tls.mode, SslMode::Prefer);
     }
 

@@ -70,6 +70,13 @@ impl Error {
         self
     }
 
+    /// Says what to do about it.
+    #[must_use]
+    pub(crate) fn followed_by(mut self, remedy: &str) -> Self {
+        self.message = format!("{}; {remedy}", self.message);
+        self
+    }
+
     /// What kind of failure it is.
     pub fn kind(&self) -> ErrorKind {
         self.kind
@@ -78,6 +85,17 @@ impl Error {
     /// The server's code, where it is the server's error.
     pub(crate) fn sql_state(&self) -> Option<&SqlState> {
         self.source.as_deref()?.downcast_ref::<tokio_postgres::Error>()?.code()
+    }
+
+    /// The server's code by its text, whichever driver it came through: the one that follows the log
+    /// has it in its message.
+    pub(crate) fn code(&self) -> Option<&str> {
+        if let Some(state) = self.sql_state() {
+            return Some(state.code());
+        }
+        let source = self.source.as_deref()?.downcast_ref::<pgwire_replication::PgWireError>()?;
+        let pgwire_replication::PgWireError::Server(message) = source else { return None };
+        message.rsplit_once("(SQLSTATE ")?.1.get(..5)
     }
 
     /// Whether a statement had a value that its type does not take, or an expression without one.

@@ -7,6 +7,7 @@
 //! install; it never skips them.
 
 use std::fs;
+use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
@@ -177,6 +178,35 @@ impl Cluster {
         self.port
     }
 
+    /// Writes a file into the server's data folder, for the server alone to read.
+    pub fn write_file(&self, name: &str, content: &str) {
+        let path = self.folder.path().join("data").join(name);
+        // Made anew, since the server may hold another's to be unsafe.
+        let mut file = tempfile::NamedTempFile::new_in(self.folder.path()).unwrap();
+        file.write_all(content.as_bytes()).unwrap();
+        if let Some(account) = self.account {
+            chown(file.path(), Some(account.uid), Some(account.gid)).unwrap();
+        }
+        file.persist(path).unwrap();
+    }
+
+    /// Has the server read its configuration, access rules and certificates again; connections that
+    /// are made afterwards know them.
+    pub async fn reload(&self) {
+        let client = self.connect(SUPERUSER).await;
+        let read_at = async || -> String {
+            let query = "SELECT pg_conf_load_time()::text";
+            client.query_one(query, &[]).await.unwrap().get(0)
+        };
+        let before = read_at().await;
+        client.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+        // The one that takes connections has read it before it tells the others.
+        poll::until("the configuration is read", async || {
+            (read_at().await != before).then_some(())
+        })
+        .await;
+    }
+
     /// The server's log so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.log_path()).unwrap_or_default()
@@ -185,6 +215,11 @@ impl Cluster {
     /// A URL for the superuser.
     pub fn url(&self, database: &str) -> String {
         self.url_as(SUPERUSER, database)
+    }
+
+    /// The password of every role here, as statements have it.
+    pub fn password() -> &'static str {
+        PASSWORD
     }
 
     /// A URL for any role made with the harness's password.

@@ -86,6 +86,15 @@ impl Following {
         self.reaches(PipelineState::Streaming).await;
     }
 
+    /// Waits until an attempt has failed, and says why in all of these words.
+    pub(crate) async fn fails_with(&self, expected: &[&str]) {
+        self.comes_to(&format!("{expected:?}"), |status| {
+            let says = |error: &String| expected.iter().all(|words| error.contains(words));
+            status.state != PipelineState::Streaming && status.last_error.as_ref().is_some_and(says)
+        })
+        .await;
+    }
+
     /// Waits for a state.
     pub(crate) async fn reaches(&self, state: PipelineState) {
         self.comes_to(&format!("{state:?}"), |status| status.state == state).await;

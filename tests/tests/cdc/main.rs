@@ -5,7 +5,9 @@
 
 mod api;
 mod beside;
+mod certificates;
 mod control;
+mod credentials;
 mod dead_letters;
 mod following;
 mod histories;
@@ -21,6 +23,7 @@ mod rows;
 mod schema;
 mod shapes;
 mod slots;
+mod tls;
 mod types;
 mod verify;
 mod verify_rounds;
