@@ -276,6 +276,11 @@ impl Control {
         &self.client
     }
 
+    /// The role that asks.
+    pub(crate) fn user(&self) -> &str {
+        &self.login.user
+    }
+
     /// The rows of a query.
     pub(crate) async fn rows(
         &self,

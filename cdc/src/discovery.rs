@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashSet;
 use tokio_util::task::TaskTracker;
 
+use crate::access::Access;
 use crate::catalog::{self, Fingerprint, Table};
 use crate::compound;
 use crate::config::PipelineConfig;
@@ -99,7 +100,18 @@ impl Discovery {
         }
         let (flushed, _) = slot::read(control, &self.config.slot_name()).await?;
         let server = Server { flushed, ..self.server };
-        let tables = self.judge(published, server, holds, written).await?;
+        let oids = published.iter().flat_map(|(_, table)| table.parts()).map(|part| part.oid);
+        let access = Access::read(control, &oids.collect::<Vec<_>>()).await?;
+        let mut tables = self.judge(published, server, holds, written).await?;
+        for found in &mut tables {
+            let refusal = || found.table.parts().iter().find_map(|part| access.refusal(part));
+            // One that is followed is read no more.
+            if matches!(found.standing, Ok(Standing::Copy(_)))
+                && let Some(reason) = refusal()
+            {
+                found.standing = Err(reason);
+            }
+        }
         Ok(Discovered { tables, skipped, fingerprints })
     }
 
@@ -115,7 +127,8 @@ impl Discovery {
             let judge = |(name, table): (String, Arc<Table>)| {
                 let resumes = !written.contains(&name);
                 let pipeline = &this.config.name;
-                let standing = this.indexes.judge(pipeline, &name, &table, server, &holds, resumes);
+                let standing =
+                    this.indexes.judge(pipeline, &name, &table, server, &holds, resumes);
                 Found { name, table, standing: standing.map_err(|error| error.to_string()) }
             };
             let judged = published.into_iter().map(judge).collect();

@@ -8,6 +8,7 @@
 //! This crate knows PostgreSQL and the engine's write surface. It knows neither HTTP nor how an
 //! index is laid out.
 
+mod access;
 mod acknowledge;
 mod backoff;
 mod catalog;

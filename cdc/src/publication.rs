@@ -81,7 +81,8 @@ pub(crate) async fn ensure(
         existing.unwrap_or(Publication { all_tables: false, via_root: true, complete: true });
     if !publication.complete {
         let message = format!(
-            "publication [{name}] does not publish all of insert, update, delete and truncate"
+            "publication [{name}] does not publish all of insert, update, delete and truncate (ALTER \
+             PUBLICATION {quoted} SET (publish = 'insert, update, delete, truncate'))"
         );
         return Err(Error::new(ErrorKind::Server, message));
     }
@@ -179,7 +180,11 @@ async fn adjust(
             continue;
         }
         if !table.owned {
-            let reason = "the role does not own it, and it is not in the publication".to_owned();
+            let reason = format!(
+                "the role does not own it, and it is not in the publication (ALTER PUBLICATION {quoted} \
+                 ADD TABLE {})",
+                table.quoted()
+            );
             membership.refused.push((table.oid, reason));
             continue;
         }

@@ -143,7 +143,7 @@ pub(crate) const FINGERPRINTS: &str = concat!(
           FROM pg_catalog.pg_partition_tree(c.oid) t
           JOIN pg_catalog.pg_inherits i ON i.inhrelid = t.relid
           JOIN pg_catalog.pg_class k ON k.oid = t.relid) END,
-       m.tablename IS NOT NULL, p.oid, p.xmin, r.oid)
+       m.tablename IS NOT NULL, p.oid, p.xmin, r.oid, pg_catalog.pg_has_role(c.relowner, 'USAGE'))
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     LEFT JOIN pg_catalog.pg_publication p ON p.pubname = $1
     LEFT JOIN pg_catalog.pg_publication_rel r ON r.prpubid = p.oid AND r.prrelid = c.oid

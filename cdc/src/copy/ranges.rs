@@ -87,7 +87,8 @@ impl Range {
     /// and this gives the end of the log, before which the rewriting lies.
     pub(super) async fn lock(&mut self, control: &Control) -> Result<Option<Lsn>> {
         let Holder { oid, name, file, .. } = &self.holder;
-        let lock = format!("SAVEPOINT range; LOCK TABLE ONLY {name} IN ACCESS SHARE MODE");
+        // As LOCK does it, which asks for more than the privilege to read some columns.
+        let lock = format!("SAVEPOINT range; SELECT FROM ONLY {name} LIMIT 0");
         control.execute("locking the table against rewrites", &lock).await?;
         let row = control.row("looking at the table's file", FILE, &[oid]).await?;
         if !self.rewritten && row.try_get::<_, Option<u32>>(0)? == Some(*file) {
@@ -125,7 +126,8 @@ const HOLDERS: &str = "
 const MEASURE: &str = "
     SELECT pg_catalog.pg_relation_size(c.oid) / current_setting('block_size')::int8,
            pg_catalog.pg_relation_filenode(c.oid),
-           pg_catalog.pg_relation_filenode(c.oid) = c.relfilenode
+           pg_catalog.pg_relation_filenode(c.oid) = c.relfilenode,
+           pg_catalog.has_table_privilege(c.oid, 'SELECT')
     FROM pg_catalog.pg_class c WHERE c.oid = $1";
 
 const FILE: &str = "
@@ -157,6 +159,12 @@ pub(super) async fn plan(
             let message = format!("[{name}] was rewritten while its copy was interrupted");
             Error::new(ErrorKind::TableChanged, message)
         })?;
+        // Where rows lie is told to those alone who may read all of them.
+        let by_blocks: Option<bool> = row.try_get(3)?;
+        let (left, blocks) = match by_blocks {
+            Some(false) if !left.is_empty() => (vec![(0, None)], u32::MAX),
+            _ => (left, blocks),
+        };
         let holder = Holder { oid, name, file, blocks: size };
         let pieces = left.into_iter().flat_map(|left| cut(size, blocks, left));
         ranges.0.extend(pieces.map(|(first_block, end_block)| Range {

@@ -16,6 +16,7 @@ mod membership;
 mod names;
 mod network;
 mod partitions;
+mod privileges;
 mod related;
 mod resumed;
 mod rewrites;
