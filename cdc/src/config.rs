@@ -40,6 +40,9 @@ pub struct PipelineConfig {
     pub documents: Vec<DocumentConfig>,
     /// The replication slot; `egret_<name>` where not given.
     pub slot: Option<String>,
+    /// Whether standbys get the slot too, so that one that is promoted can be followed without a new
+    /// copy. PostgreSQL 17 and newer.
+    pub failover_slot: bool,
     /// The publication; `egret_<name>` where not given. One that exists is used and adjusted.
     pub publication: Option<String>,
     /// How many connections read tables during a copy.
@@ -99,6 +102,7 @@ impl Default for PipelineConfig {
             tables: vec!["*".to_owned()],
             documents: Vec::new(),
             slot: None,
+            failover_slot: false,
             publication: None,
             copy_workers: 2,
             copy_batch_bytes: 4 << 20,

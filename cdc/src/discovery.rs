@@ -99,7 +99,7 @@ impl Discovery {
             }
         }
         let (flushed, _) = slot::read(control, &self.config.slot_name()).await?;
-        let server = Server { flushed, ..self.server };
+        let server = Server { flushed, ..self.server.clone() };
         let oids = published.iter().flat_map(|(_, table)| table.parts()).map(|part| part.oid);
         let access = Access::read(control, &oids.collect::<Vec<_>>()).await?;
         let mut tables = self.judge(published, server, holds, written).await?;
@@ -128,7 +128,7 @@ impl Discovery {
                 let resumes = !written.contains(&name);
                 let pipeline = &this.config.name;
                 let standing =
-                    this.indexes.judge(pipeline, &name, &table, server, &holds, resumes);
+                    this.indexes.judge(pipeline, &name, &table, &server, &holds, resumes);
                 Found { name, table, standing: standing.map_err(|error| error.to_string()) }
             };
             let judged = published.into_iter().map(judge).collect();

@@ -18,11 +18,12 @@ use crate::dead_letters::DeadLetters;
 use crate::discovery::{Discovered, Discovery};
 use crate::error::{Error, ErrorKind, Result};
 use crate::follower::{Follower, FollowerParts, beginning};
+use crate::history::History;
 use crate::pipeline::Pipeline;
 use crate::position::{Holds, Position};
 use crate::receipts::{LetterBox, Outstanding};
 use crate::selection::Selection;
-use crate::slot::{self, Server, Verdict};
+use crate::slot::{self, Server, Slot, Verdict};
 use crate::status::PipelineState;
 use crate::stream::Stream;
 use crate::transaction::Gathering;
@@ -30,6 +31,9 @@ use crate::watcher::{Watcher, check_retained};
 
 /// The oldest server that sends logical messages, which the driver always asks for.
 const OLDEST_SERVER: u32 = 140_000;
+
+/// The first one that gives standbys the slots that are meant for it.
+const FIRST_WITH_FAILOVER: u32 = 170_000;
 
 /// Looks at a slot that an ending session still holds, and the pause between.
 const FREE_ATTEMPTS: u32 = 50;
@@ -146,7 +150,7 @@ impl Pipeline {
             config: self.config.clone(),
             indexes: Arc::clone(&self.indexes),
             control,
-            server,
+            server: server.clone(),
             version,
             threads: self.threads.clone(),
         };
@@ -156,7 +160,7 @@ impl Pipeline {
             // The publication is made before the slot: what the slot sends is looked up in it.
             let nothing = Holds { joined: Some(Vec::new()), held: Vec::new() };
             let found = discovery.look(nothing, FxHashSet::default()).await?;
-            let (file, session) = self.make_slot(&discovery.control, session, server).await?;
+            let (file, session) = self.make_slot(&discovery.control, session, &server).await?;
             (found, file, session)
         };
         let (follower, watching) = self.follower(discovery, session, &file, letters).await?;
@@ -166,7 +170,7 @@ impl Pipeline {
     /// Connects, and finds out whether there is something to go on from.
     async fn connect(&self) -> Result<Connected> {
         let control = Arc::new(self.source.control().await?);
-        let version = check_server(&control).await?;
+        let version = check_server(&control, self.config.failover_slot).await?;
         let file = Position::load(&*self.disk, &self.folder)?;
         let slot_name = self.config.slot_name();
         let mut session = self.source.replication(session_of(file.as_ref(), &slot_name)).await?;
@@ -178,15 +182,26 @@ impl Pipeline {
             let message = format!("system identifier [{}] is no number", identity.system_id);
             Error::new(ErrorKind::Protocol, message)
         })?;
-        let server = Server { system_identifier, timeline: identity.timeline, flushed };
+        let timeline = identity.timeline;
+        let history = async { history(&mut session, timeline).await };
+        let history = within(limit, "reading the timeline's history", history).await?;
+        let server = Server { system_identifier, timeline, flushed, history };
         let database = self.source.database();
-        let verdict = slot::judge(file.as_ref(), server, slot.as_ref(), &slot_name, database)?;
+        let verdict = slot::judge(file.as_ref(), &server, slot.as_ref(), &slot_name, database)?;
         if let (Verdict::Continue, Some(slot)) = (&verdict, &slot) {
             check_retained(slot, &slot_name, self.config.max_retained_wal_bytes)?;
         }
         self.board.set_system(server.system_identifier, server.timeline);
         self.board.server.store(flushed.0, Ordering::Relaxed);
-        let file = file.filter(|_| verdict == Verdict::Continue);
+        let mut file = file.filter(|_| verdict == Verdict::Continue);
+        if let Some(older) = file.take_if(|file| file.timeline != timeline) {
+            // Before anything of the new history reaches an index: there is no way back.
+            let position = older.streamed();
+            tracing::info!(pipeline = self.config.name, timeline, %position, "a promoted standby is followed");
+            let newer = older.on_timeline(timeline);
+            newer.store(&*self.disk, &self.folder)?;
+            file = Some(newer);
+        }
         Ok(Connected { control, session, server, version, file })
     }
 
@@ -196,11 +211,16 @@ impl Pipeline {
         &self,
         control: &Control,
         mut session: ReplicationClient,
-        server: Server,
+        server: &Server,
     ) -> Result<(Position, ReplicationClient)> {
         let name = self.config.slot_name();
         slot::drop_slot(control, &name).await?;
-        let create = format!("CREATE_REPLICATION_SLOT {name} LOGICAL pgoutput NOEXPORT_SNAPSHOT");
+        let options = if self.config.failover_slot {
+            "(SNAPSHOT 'nothing', FAILOVER true)"
+        } else {
+            "NOEXPORT_SNAPSHOT"
+        };
+        let create = format!("CREATE_REPLICATION_SLOT {name} LOGICAL pgoutput {options}");
         let rows = session.simple_query(&create).await?;
         let lsn = rows.first().and_then(|row| row.get(1)?.as_ref());
         let lsn = lsn.map(|lsn| String::from_utf8_lossy(lsn).into_owned()).ok_or_else(|| {
@@ -223,7 +243,13 @@ impl Pipeline {
         letters: LetterBox,
     ) -> Result<(Follower<'_>, AbortOnDropHandle<()>)> {
         let control = Arc::clone(&discovery.control);
-        wait_until_free(&control, &self.config.slot_name()).await?;
+        let slot = wait_until_free(&control, &self.config.slot_name()).await?;
+        if self.config.failover_slot && slot.is_some_and(|slot| !slot.failover) {
+            let name = self.config.slot_name();
+            let alter = format!("ALTER_REPLICATION_SLOT {name} (FAILOVER true)");
+            let altering = async { Ok(client.simple_query(&alter).await?) };
+            within(self.source.connect_timeout(), "setting the slot to failover", altering).await?;
+        }
         client.start().await?;
         let started = async { Ok(client.wait_started().await?) };
         within(self.source.connect_timeout(), "starting the stream", started)
@@ -245,7 +271,7 @@ impl Pipeline {
         let watching = AbortOnDropHandle::new(tokio::spawn(watcher.run(send)));
         let (batches, bytes) = (self.config.outstanding_batches, self.config.outstanding_bytes);
         let outstanding = Outstanding::new(batches, bytes, letters.clone());
-        let position = beginning(discovery.server, file.streamed());
+        let position = beginning(&discovery.server, file.streamed());
         let (disk, folder) = (Arc::clone(&self.disk), self.folder.clone());
         let gathering = Arc::new(Gathering::new(disk, folder, &self.config));
         let stream = Stream::new(client, control, position, outstanding, Arc::clone(&gathering));
@@ -278,7 +304,7 @@ fn session_of<'a>(file: Option<&Position>, slot: &'a str) -> Session<'a> {
 }
 
 /// The server's version, where it is one that can be followed.
-async fn check_server(control: &Control) -> Result<u32> {
+async fn check_server(control: &Control, failover_slot: bool) -> Result<u32> {
     const SETTINGS: &str =
         "SELECT current_setting('server_version_num')::int4, current_setting('wal_level')";
     let row = control.row("reading settings", SETTINGS, &[]).await?;
@@ -290,7 +316,17 @@ async fn check_server(control: &Control) -> Result<u32> {
     }
     let level: String = row.try_get(1)?;
     if level != "logical" {
-        let message = format!("wal_level is [{level}], and must be logical");
+        let message = format!(
+            "wal_level is [{level}], and must be logical (ALTER SYSTEM SET wal_level = 'logical', \
+             then restart the server)"
+        );
+        return Err(Error::new(ErrorKind::Server, message));
+    }
+    if failover_slot && version < FIRST_WITH_FAILOVER {
+        let message = format!(
+            "failover_slot needs PostgreSQL 17 or newer, and the server's version is [{version}]: \
+             leave it out"
+        );
         return Err(Error::new(ErrorKind::Server, message));
     }
     Ok(version)
@@ -298,14 +334,29 @@ async fn check_server(control: &Control) -> Result<u32> {
 
 /// Waits a little for a session of ours that is just ending; what holds the slot longer is told by
 /// the server when the stream begins.
-async fn wait_until_free(control: &Control, name: &str) -> Result<()> {
-    for _ in 0..FREE_ATTEMPTS {
+async fn wait_until_free(control: &Control, name: &str) -> Result<Option<Slot>> {
+    for _ in 1..FREE_ATTEMPTS {
         match slot::read(control, name).await? {
             (_, Some(slot)) if slot.active => sleep(FREE_PAUSE).await,
-            _ => break,
+            (_, slot) => return Ok(slot),
         }
     }
-    Ok(())
+    Ok(slot::read(control, name).await?.1)
+}
+
+/// What the server's timeline comes from. One whose file is gone is taken to have no past.
+async fn history(session: &mut ReplicationClient, timeline: u32) -> Result<History> {
+    if timeline == 1 {
+        return Ok(History::default());
+    }
+    match session.timeline_history(timeline).await {
+        Ok(told) => History::parse(&told.content),
+        Err(error) if error.is_server() => {
+            tracing::warn!(%error, timeline, "the timeline's history cannot be read");
+            Ok(History::default())
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// A publication that is missing at some point of the log can never be streamed past that point.

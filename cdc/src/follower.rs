@@ -350,7 +350,7 @@ fn stopped() -> Error {
 }
 
 /// Where a stream begins: behind everything that the joined indexes hold.
-pub(crate) fn beginning(server: crate::slot::Server, streamed: Lsn) -> Checkpoint {
-    let crate::slot::Server { system_identifier, timeline, .. } = server;
+pub(crate) fn beginning(server: &crate::slot::Server, streamed: Lsn) -> Checkpoint {
+    let crate::slot::Server { system_identifier, timeline, .. } = *server;
     Checkpoint { system_identifier, timeline, lsn: streamed }
 }

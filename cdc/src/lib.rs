@@ -27,6 +27,7 @@ mod feed;
 mod flush_position;
 mod follow;
 mod follower;
+mod history;
 pub mod inspect;
 pub mod kept;
 mod members;

@@ -119,6 +119,12 @@ impl Position {
         }
     }
 
+    /// The same on another timeline, whose history has all of it.
+    #[must_use]
+    pub(crate) fn on_timeline(self, timeline: u32) -> Self {
+        Self { timeline, ..self }
+    }
+
     /// Everything up to here is durable in every joined index.
     pub(crate) fn streamed(&self) -> Lsn {
         self.streamed.unwrap_or(self.lsn).max(self.lsn)

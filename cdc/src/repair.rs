@@ -63,7 +63,7 @@ pub(crate) async fn read(
     readings: Vec<Reading>,
 ) -> Result<Read> {
     let control = source.control().await?;
-    let (snapshot, session) = snapshot(&source, &control, &slot, server).await?;
+    let (snapshot, session) = snapshot(&source, &control, &slot, &server).await?;
     crate::copy::import(&control, &snapshot.name).await?;
     let mut rows = Vec::new();
     for reading in &readings {

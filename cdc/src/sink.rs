@@ -76,7 +76,7 @@ pub(crate) trait Indexes: Send + Sync + Debug + 'static {
         pipeline: &str,
         name: &str,
         table: &Table,
-        server: Server,
+        server: &Server,
         holds: &Holds,
         resumes: bool,
     ) -> crate::Result<Standing>;

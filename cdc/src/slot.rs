@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use egret_engine::Lsn;
+use egret_engine::{Checkpoint, Lsn};
 use tokio_postgres::error::SqlState;
 
 use crate::connect::Control;
 use crate::error::{Error, ErrorKind, Result};
+use crate::history::History;
 use crate::position::Position;
 
 /// Attempts to drop a slot that a session which is just ending still holds, and the pause between.
@@ -28,10 +29,14 @@ pub(crate) struct Slot {
     pub(crate) wal_status: Option<String>,
     /// Bytes of log that it makes the server keep.
     pub(crate) retained_bytes: Option<u64>,
+    /// Whether standbys are to have it too, from PostgreSQL 17 on.
+    pub(crate) failover: bool,
+    /// Whether it came to this server while that was a standby.
+    pub(crate) synced: bool,
 }
 
 /// The server that answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Server {
     /// Its cluster.
     pub(crate) system_identifier: u64,
@@ -39,6 +44,17 @@ pub(crate) struct Server {
     pub(crate) timeline: u32,
     /// The end of its durable log.
     pub(crate) flushed: Lsn,
+    /// What its timeline comes from.
+    pub(crate) history: History,
+}
+
+impl Server {
+    /// Whether its log has everything up to a position.
+    pub(crate) fn has(&self, at: Checkpoint) -> bool {
+        at.system_identifier == self.system_identifier
+            && at.lsn <= self.flushed
+            && (at.timeline == self.timeline || self.history.has(at))
+    }
 }
 
 /// How to go on.
@@ -53,7 +69,9 @@ pub(crate) enum Verdict {
 const READ: &str = "
     SELECT pg_catalog.pg_current_wal_flush_lsn()::text, s.active, s.plugin::text, s.database::text,
            s.confirmed_flush_lsn::text, s.wal_status,
-           pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_flush_lsn(), s.restart_lsn)::int8
+           pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_flush_lsn(), s.restart_lsn)::int8,
+           coalesce((pg_catalog.to_jsonb(s) ->> 'failover')::bool, false),
+           coalesce((pg_catalog.to_jsonb(s) ->> 'synced')::bool, false)
     FROM (SELECT 1) AS one LEFT JOIN pg_catalog.pg_replication_slots s ON s.slot_name = $1";
 
 /// The end of the server's durable log, and the slot, where there is one.
@@ -70,6 +88,8 @@ pub(crate) async fn read(control: &Control, name: &str) -> Result<(Lsn, Option<S
         confirmed: confirmed.map(lsn).transpose()?,
         wal_status: row.try_get(5)?,
         retained_bytes: retained.map(|bytes| u64::try_from(bytes).unwrap_or(0)),
+        failover: row.try_get(7)?,
+        synced: row.try_get(8)?,
     };
     Ok((flushed, Some(slot)))
 }
@@ -97,7 +117,7 @@ pub(crate) async fn drop_slot(control: &Control, name: &str) -> Result<()> {
 /// could skip or mix changes.
 pub(crate) fn judge(
     file: Option<&Position>,
-    server: Server,
+    server: &Server,
     slot: Option<&Slot>,
     name: &str,
     database: &str,
@@ -125,11 +145,7 @@ pub(crate) fn judge(
         ));
     }
     if file.timeline != server.timeline {
-        return refused(format!(
-            "the database is on timeline [{}], and the pipeline followed [{}]: a promoted replica \
-             or a restored backup",
-            server.timeline, file.timeline
-        ));
+        goes_on_from(file, server, slot, name)?;
     }
     if server.flushed < file.lsn {
         return refused(format!(
@@ -157,6 +173,35 @@ pub(crate) fn judge(
     }
 }
 
+/// Whether a server on another timeline than the pipeline followed is its older one's standby, which
+/// was promoted, has all that the pipeline has, and its slot from before it was promoted.
+fn goes_on_from(file: &Position, server: &Server, slot: Option<&Slot>, name: &str) -> Result<()> {
+    let (now, before) = (server.timeline, file.timeline);
+    let moved =
+        format!("the database is on timeline [{now}], and the pipeline followed [{before}]");
+    let Some(end) = server.history.end_of(before) else {
+        let message = format!("{moved}, which it does not come from: a restored backup");
+        return Err(Error::new(ErrorKind::Refused, message));
+    };
+    if !slot.is_some_and(|slot| slot.synced) {
+        let message = format!(
+            "{moved}: a promoted replica or a restored backup, to which slot [{name}] was not \
+             synchronized (failover_slot, with sync_replication_slots on the standby). To follow it \
+             with new copies of the tables, drop the pipeline and declare it anew"
+        );
+        return Err(Error::new(ErrorKind::Refused, message));
+    }
+    if file.streamed() > end {
+        let message = format!(
+            "{moved}, which was left at [{end}], before the pipeline's position [{}]: the standby had \
+             not yet what was followed (synchronized_standby_slots on its primary prevents that)",
+            file.streamed()
+        );
+        return Err(Error::new(ErrorKind::ChangesLost, message));
+    }
+    Ok(())
+}
+
 /// An LSN as the server writes it.
 pub(crate) fn lsn(text: &str) -> Result<Lsn> {
     text.parse().map_err(|error: egret_engine::position::InvalidLsn| {
@@ -171,7 +216,10 @@ mod tests {
     use super::*;
     use crate::position::Holds;
 
-    const SERVER: Server = Server { system_identifier: 7, timeline: 1, flushed: Lsn(100) };
+    fn server(timeline: u32, history: &str) -> Server {
+        let history = History::parse(history.as_bytes()).unwrap();
+        Server { system_identifier: 7, timeline, flushed: Lsn(100), history }
+    }
 
     fn file(system_identifier: u64, timeline: u32, lsn: u64) -> Position {
         let at = Checkpoint { system_identifier, timeline, lsn: Lsn(lsn) };
@@ -192,7 +240,7 @@ mod tests {
     fn goes_on_only_where_nothing_is_lost() {
         let good = slot(90, "reserved");
         let judge = |file: Option<Position>, slot: Option<&Slot>| {
-            judge(file.as_ref(), SERVER, slot, "s", "d")
+            judge(file.as_ref(), &server(1, ""), slot, "s", "d")
         };
         assert_eq!(judge(None, None).unwrap(), Verdict::First);
         assert_eq!(judge(None, Some(&good)).unwrap(), Verdict::First);
@@ -217,5 +265,36 @@ mod tests {
         check(file(7, 1, 95), Some(&physical), refused, "physical");
         let elsewhere = Slot { database: Some("other".to_owned()), ..good.clone() };
         check(file(7, 1, 95), Some(&elsewhere), refused, "database [other]");
+    }
+
+    #[test]
+    fn a_promoted_standby_goes_on_only_where_it_has_everything() {
+        let synced = |confirmed| Slot { synced: true, ..slot(confirmed, "reserved") };
+        let judge = |file: &Position, history: &str, slot: &Slot| {
+            judge(Some(file), &server(3, history), Some(slot), "s", "d")
+        };
+        // Of the position 90 everything up to 92 is in the joined indexes.
+        let holds = Holds::default();
+        let at = |timeline| Checkpoint { system_identifier: 7, timeline, lsn: Lsn(90) };
+        let file = |timeline| Position::new("s", at(timeline), Lsn(92), holds.clone());
+        let history = "1\t0/5C\tx\n2\t0/5F\tx\n";
+        for (timeline, confirmed) in [(1, 80), (1, 90), (2, 90)] {
+            let verdict = judge(&file(timeline), history, &synced(confirmed)).unwrap();
+            assert_eq!(verdict, Verdict::Continue);
+        }
+        let check = |history: &str, slot: &Slot, kind: ErrorKind, expected: &str| {
+            let error = judge(&file(1), history, slot).unwrap_err();
+            assert_eq!(error.kind(), kind, "{error}");
+            assert!(error.to_string().contains(expected), "{error}");
+        };
+        let (lost, refused) = (ErrorKind::ChangesLost, ErrorKind::Refused);
+        // It left the timeline at 91: from there on the log is another.
+        check("1\t0/5B\tx\n", &synced(90), lost, "left at [0/5B]");
+        check(history, &synced(91), lost, "past the pipeline's position");
+        check(history, &slot(90, "reserved"), refused, "was not synchronized");
+        check("2\t0/5F\tx\n", &synced(90), refused, "does not come from");
+        let server = server(3, history);
+        assert!(server.has(at(1)) && server.has(at(3)) && !server.has(at(4)));
+        assert!(!server.has(Checkpoint { lsn: Lsn(93), ..at(1) }));
     }
 }

@@ -217,7 +217,7 @@ impl Sync {
     ) -> Result<Vec<(Synced, Lsn)>> {
         // The session keeps the snapshot while it lives.
         let name = self.slot_name("copy");
-        let (snapshot, _session) = snapshot(&self.source, control, &name, self.server).await?;
+        let (snapshot, _session) = snapshot(&self.source, control, &name, &self.server).await?;
         let lsn = snapshot.checkpoint.lsn;
         let mut jobs = Vec::new();
         for task in tasks {
@@ -368,7 +368,7 @@ pub(crate) async fn snapshot(
     source: &Source,
     control: &Control,
     slot: &str,
-    server: Server,
+    server: &Server,
 ) -> Result<(Snapshot, ReplicationClient)> {
     slot::drop_slot(control, slot).await?;
     let mut session = source.replication(Session::new(slot)).await?;
@@ -380,7 +380,7 @@ pub(crate) async fn snapshot(
         let message = format!("making slot [{slot}] gave no position or no snapshot");
         return Err(Error::new(ErrorKind::Protocol, message));
     };
-    let Server { system_identifier, timeline, .. } = server;
+    let Server { system_identifier, timeline, .. } = *server;
     let checkpoint = Checkpoint { system_identifier, timeline, lsn: slot::lsn(&lsn)? };
     Ok((Snapshot { name: snapshot, checkpoint }, session))
 }

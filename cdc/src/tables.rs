@@ -79,7 +79,7 @@ impl Indexes for Engine {
         pipeline: &str,
         name: &str,
         table: &Table,
-        server: Server,
+        server: &Server,
         holds: &Holds,
         resumes: bool,
     ) -> Result<Standing> {
@@ -166,7 +166,7 @@ fn progress(index: &Index) -> Option<Progress> {
 fn check(
     index: &Index,
     table: &Table,
-    server: Server,
+    server: &Server,
     holds: &Holds,
     resumes: bool,
 ) -> Result<std::result::Result<(), String>> {
@@ -188,7 +188,7 @@ fn check(
         return Ok(Err("its copy did not end".to_owned()));
     }
     // One that is written to belongs to what is followed, and may be past what the server said.
-    if resumes && !belongs_to(applied, server) {
+    if resumes && !server.has(applied) {
         return Ok(Err("its position belongs to another history".to_owned()));
     }
     if holds.of(index.uuid()) == Hold::None {
@@ -205,12 +205,6 @@ fn check(
         }
     }
     Ok(Ok(()))
-}
-
-fn belongs_to(checkpoint: Checkpoint, server: Server) -> bool {
-    checkpoint.system_identifier == server.system_identifier
-        && checkpoint.timeline == server.timeline
-        && checkpoint.lsn <= server.flushed
 }
 
 /// Notes that the index's documents now have the table's new columns.

@@ -107,7 +107,7 @@ impl Cluster {
     pub fn start_standby(&self, name: &str, mut options: ClusterOptions) -> Self {
         let conninfo = format!(
             "primary_conninfo=host=127.0.0.1 port={} user={SUPERUSER} password='{PASSWORD}' \
-             application_name={name}",
+             application_name={name} dbname={SUPERUSER}",
             self.port
         );
         options.settings.push(conninfo);
@@ -335,6 +335,12 @@ impl Database {
         admin.batch_execute(&format!("CREATE DATABASE {name} TEMPLATE template0")).await.unwrap();
         let client = cluster.connect(&name).await;
         Self { cluster: Arc::clone(cluster), name, client }
+    }
+
+    /// The database of this name, which a standby has from its primary.
+    pub async fn of_standby(standby: &Arc<Cluster>, name: &str) -> Self {
+        let client = standby.connect(name).await;
+        Self { cluster: Arc::clone(standby), name: name.to_owned(), client }
     }
 
     /// Its name.

@@ -91,7 +91,7 @@ impl Follower<'_> {
             Err(error) => return drop(check.reply.send(Err(error))),
         };
         let slot = temporary_slot(&self.pipeline.config, "check");
-        let (source, server) = (self.pipeline.source.clone(), self.discovery.server);
+        let (source, server) = (self.pipeline.source.clone(), self.discovery.server.clone());
         self.checks.check = Some(Checking { place, check, writes: false });
         let reading = repair::read(source, slot, server, readings);
         self.checks.steps.spawn(async move {

@@ -157,7 +157,7 @@ impl Follower<'_> {
         self.repairs.reply = Some(reply);
         if !readings.is_empty() {
             let slot = temporary_slot(&self.pipeline.config, "again");
-            let (source, server) = (self.pipeline.source.clone(), self.discovery.server);
+            let (source, server) = (self.pipeline.source.clone(), self.discovery.server.clone());
             self.repairs.reading.spawn(repair::read(source, slot, server, readings));
         }
         self.answer_retry();

@@ -95,7 +95,7 @@ impl Follower<'_> {
                 letters: self.letters.clone(),
                 threads: self.pipeline.threads.clone(),
                 gathering: Arc::clone(&self.gathering),
-                server: self.discovery.server,
+                server: self.discovery.server.clone(),
                 throttle: Arc::clone(&self.throttle),
                 number,
             };

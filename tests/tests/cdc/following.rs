@@ -128,6 +128,11 @@ impl Following {
         assert!(matches!(outcome, WaitOutcome::Reached(_)), "{token}: {outcome:?} {status:#?}");
     }
 
+    /// What becomes of a reader of an index that waits for a position.
+    pub(crate) async fn waits(&self, index: &str, token: LsnToken) -> WaitOutcome {
+        self.pipeline().wait_for_lsn(&[self.index(index)], token, WAIT).await
+    }
+
     /// A document.
     pub(crate) fn document(&self, index: &str, id: &str) -> Option<Value> {
         let index = self.index(index);

@@ -9,6 +9,7 @@ mod certificates;
 mod control;
 mod credentials;
 mod dead_letters;
+mod failover;
 mod following;
 mod histories;
 mod large;
