@@ -10,7 +10,7 @@ use crate::access::Access;
 use crate::catalog::{self, Fingerprint, Table};
 use crate::compound;
 use crate::config::PipelineConfig;
-use crate::connect::Control;
+use crate::connect::{Control, quote_identifier};
 use crate::error::Result;
 use crate::position::Holds;
 use crate::publication;
@@ -80,7 +80,7 @@ impl Discovery {
         }
         let owned = self.config.publication.is_none();
         let membership = publication::ensure(control, &name, owned, &wanted, self.version).await?;
-        let mut published = Vec::new();
+        let (mut published, mut kept_out) = (Vec::new(), 0);
         for (index, mut table) in found.tables {
             membership.place(&mut table);
             let table = Arc::new(table);
@@ -96,7 +96,17 @@ impl Discovery {
                 let reason = reason.map_or("it is not in the publication", |(_, reason)| reason);
                 let reason = told_of(&table, absent, reason);
                 skipped.push(Skipped { title: table.title(), reason });
+            } else {
+                kept_out += 1;
             }
+        }
+        if published.is_empty() && skipped.is_empty() && kept_out > 0 {
+            let reason = format!(
+                "of the [{kept_out}] tables that it stands for the role owns none, and none is in \
+                 publication [{name}] (ALTER PUBLICATION {} ADD TABLE ...)",
+                quote_identifier(&name)
+            );
+            skipped.push(Skipped { title: self.config.tables.join(", "), reason });
         }
         let (flushed, _) = slot::read(control, &self.config.slot_name()).await?;
         let server = Server { flushed, ..self.server.clone() };

@@ -219,6 +219,24 @@ async fn publications_that_a_role_cannot_make() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_star_that_stands_for_no_table() {
+    let grants = "GRANT SELECT ON birds, fish TO LIMITED; CREATE PUBLICATION egret_main";
+    let following = follow(limited(Database::create().await, grants).await, |config| {
+        config.tables = vec!["*".to_owned()];
+    });
+    let reason = following.skips("*").await;
+    assert!(
+        reason.contains("[2] tables") && reason.contains("publication [egret_main]"),
+        "{reason}"
+    );
+    run(&following.database, "ALTER PUBLICATION egret_main ADD TABLE birds").await;
+    following.follows("public.birds").await;
+    following.equals("birds", BIRDS).await;
+    let tables = following.pipeline().status().tables;
+    assert_eq!(tables.len(), 1, "{tables:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_publication_that_leaves_something_out() {
     let grants = "GRANT SELECT ON birds, fish TO LIMITED;
         CREATE PUBLICATION egret_main FOR TABLE birds, fish WITH (publish = 'insert, update')";
