@@ -15,20 +15,15 @@ use std::path::{Path, PathBuf};
 use egret_aof::check::Check;
 use egret_aof::disk::{Disk, create_folder_durably, replace_file};
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
 use crate::config::PipelineConfig;
+use crate::envelope;
 use crate::error::{Error, ErrorKind, Result};
 
 const FORMAT: u32 = 1;
 
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Envelope {
-    format: u32,
-    crc32c: u32,
-    pipeline: Box<RawValue>,
-}
+/// What the content is called.
+const CONTENT: &str = "pipeline";
 
 /// What the folder keeps.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,26 +51,13 @@ impl Kept {
 
     /// Replaces it, durably.
     pub fn store(&self, disk: &dyn Disk, folder: &Path) -> Result<()> {
-        let pipeline = serde_json::value::to_raw_value(self).map_err(std::io::Error::other)?;
-        let crc32c = crc32c::crc32c(pipeline.get().as_bytes());
-        let envelope = Envelope { format: FORMAT, crc32c, pipeline };
-        let content = serde_json::to_vec(&envelope).map_err(std::io::Error::other)?;
+        let content = envelope::seal(CONTENT, FORMAT, self)?;
         create_folder_durably(disk, folder)?;
         Ok(replace_file(disk, &path(folder), &content)?)
     }
 
     fn parse(content: &[u8]) -> Result<Self, String> {
-        let damaged = |error: serde_json::Error| format!("is damaged: {error}");
-        let Envelope { format, crc32c, pipeline } =
-            serde_json::from_slice(content).map_err(damaged)?;
-        if format != FORMAT {
-            return Err(format!("has the unknown format {format}"));
-        }
-        let found = crc32c::crc32c(pipeline.get().as_bytes());
-        if found != crc32c {
-            return Err(format!("is damaged: its checksum is [{found}], not [{crc32c}]"));
-        }
-        serde_json::from_str(pipeline.get()).map_err(damaged)
+        envelope::open(CONTENT, FORMAT, content)
     }
 }
 
@@ -101,6 +83,18 @@ mod tests {
     use egret_aof::disk::sim::SimDisk;
 
     use super::*;
+
+    #[test]
+    fn a_file_of_the_first_release() {
+        let (disk, folder) = (SimDisk::new(), Path::new("/p"));
+        Kept::default().store(&disk, folder).unwrap();
+        let written = br#"{"format":1,"crc32c":274196360,"pipeline":{"paused":true}}"#;
+        disk.damage(&path(folder), written).unwrap();
+        let kept = Kept { paused: true, declared: None };
+        assert_eq!(Kept::load(&disk, folder).unwrap(), kept);
+        kept.store(&disk, folder).unwrap();
+        assert_eq!(disk.read(&path(folder)).unwrap(), written);
+    }
 
     #[test]
     fn no_digit_changes_unseen() {

@@ -22,6 +22,7 @@ mod dead_letters;
 mod decode;
 mod discovery;
 mod document;
+mod envelope;
 pub mod error;
 mod feed;
 mod flush_position;

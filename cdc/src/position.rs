@@ -21,11 +21,14 @@ use std::path::{Path, PathBuf};
 use egret_aof::disk::{Disk, replace_file};
 use egret_engine::{Checkpoint, Lsn};
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
+use crate::envelope;
 use crate::error::{Error, ErrorKind, Result};
 
 const FORMAT: u32 = 2;
+
+/// What the content is called.
+const CONTENT: &str = "position";
 
 #[derive(Deserialize)]
 struct Version {
@@ -42,14 +45,6 @@ struct First {
     timeline: u32,
     slot: String,
     lsn: Lsn,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Envelope {
-    format: u32,
-    crc32c: u32,
-    position: Box<RawValue>,
 }
 
 /// What the file says.
@@ -158,28 +153,13 @@ impl Position {
         let Version { format } = serde_json::from_slice(content).map_err(corrupt)?;
         match format {
             1 => serde_json::from_slice(content).map(First::upgrade).map_err(corrupt),
-            FORMAT => {
-                let Envelope { crc32c, position, .. } =
-                    serde_json::from_slice(content).map_err(corrupt)?;
-                let found = crc32c::crc32c(position.get().as_bytes());
-                if found != crc32c {
-                    return Err(format!("is damaged: its checksum is [{found}], not [{crc32c}]"));
-                }
-                serde_json::from_str(position.get()).map_err(corrupt)
-            }
-            format => Err(format!("has the unknown format {format}")),
+            _ => envelope::open(CONTENT, FORMAT, content),
         }
-    }
-
-    fn content(&self) -> serde_json::Result<Vec<u8>> {
-        let position = serde_json::value::to_raw_value(self)?;
-        let crc32c = crc32c::crc32c(position.get().as_bytes());
-        serde_json::to_vec(&Envelope { format: FORMAT, crc32c, position })
     }
 
     /// Replaces the file, durably.
     pub(crate) fn store(&self, disk: &dyn Disk, folder: &Path) -> Result<()> {
-        let content = self.content().map_err(std::io::Error::other)?;
+        let content = envelope::seal(CONTENT, FORMAT, self)?;
         Ok(replace_file(disk, &path(folder), &content)?)
     }
 
@@ -246,6 +226,16 @@ mod tests {
     }
 
     #[test]
+    fn a_file_of_the_second_format() {
+        let disk = SimDisk::new();
+        position(5).store(&disk, Path::new("/")).unwrap();
+        let written = br#"{"format":2,"crc32c":389716604,"position":{"system_identifier":7,"timeline":1,"slot":"s","lsn":"0/5","streamed":"0/7","joined":["a"],"held":["b"]}}"#;
+        assert_eq!(disk.read(Path::new("/position.json")).unwrap(), written);
+        let read = Position::load(&disk, Path::new("/")).unwrap().unwrap();
+        assert_eq!((read.lsn, read.streamed(), read.on_timeline(2).timeline), (Lsn(5), Lsn(7), 2));
+    }
+
+    #[test]
     fn no_digit_changes_unseen() {
         let disk = SimDisk::new();
         position(5).store(&disk, Path::new("/")).unwrap();
@@ -275,7 +265,7 @@ mod tests {
     }
 
     fn write_unsynced(disk: &SimDisk, path: &Path, position: &Position) {
-        let content = position.content().unwrap();
+        let content = envelope::seal(CONTENT, FORMAT, position).unwrap();
         let write = |file: &mut dyn egret_aof::disk::DiskFile| file.write_all(&content);
         let temporary = egret_aof::disk::write_temporary(disk, path, write).unwrap();
         disk.rename(&temporary, path).unwrap();

@@ -13,21 +13,15 @@ use std::path::{Path, PathBuf};
 
 use egret_aof::check::Check;
 use egret_aof::disk::{Disk, create_folder_durably, replace_file};
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
 use super::report::TableReport;
+use crate::envelope;
 use crate::error::Result;
 
 const FORMAT: u32 = 1;
 
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Envelope {
-    format: u32,
-    crc32c: u32,
-    tables: Box<RawValue>,
-}
+/// What the content is called.
+const CONTENT: &str = "tables";
 
 /// What was proven of each table.
 pub(super) fn load(disk: &dyn Disk, folder: &Path) -> Vec<TableReport> {
@@ -44,25 +38,13 @@ pub(super) fn load(disk: &dyn Disk, folder: &Path) -> Vec<TableReport> {
 
 /// Replaces it, durably.
 pub(super) fn store(disk: &dyn Disk, folder: &Path, tables: &[TableReport]) -> Result<()> {
-    let tables = serde_json::value::to_raw_value(tables).map_err(std::io::Error::other)?;
-    let crc32c = crc32c::crc32c(tables.get().as_bytes());
-    let envelope = Envelope { format: FORMAT, crc32c, tables };
-    let content = serde_json::to_vec(&envelope).map_err(std::io::Error::other)?;
+    let content = envelope::seal(CONTENT, FORMAT, &tables)?;
     create_folder_durably(disk, folder)?;
     Ok(replace_file(disk, &path(folder), &content)?)
 }
 
 fn parse(content: &[u8]) -> Result<Vec<TableReport>, String> {
-    let damaged = |error: serde_json::Error| format!("is damaged: {error}");
-    let Envelope { format, crc32c, tables } = serde_json::from_slice(content).map_err(damaged)?;
-    if format != FORMAT {
-        return Err(format!("has the unknown format {format}"));
-    }
-    let found = crc32c::crc32c(tables.get().as_bytes());
-    if found != crc32c {
-        return Err(format!("is damaged: its checksum is [{found}], not [{crc32c}]"));
-    }
-    serde_json::from_str(tables.get()).map_err(damaged)
+    envelope::open(CONTENT, FORMAT, content)
 }
 
 fn path(folder: &Path) -> PathBuf {
@@ -92,6 +74,18 @@ mod tests {
     use egret_aof::disk::sim::SimDisk;
 
     use super::*;
+
+    #[test]
+    fn a_file_of_the_first_release() {
+        let (disk, folder) = (SimDisk::new(), Path::new("/p"));
+        store(&disk, folder, &[]).unwrap();
+        let written = br#"{"format":1,"crc32c":1146131308,"tables":[{"table":"public.t","index":"t","uuid":"u","rows":7,"rows_estimated":7,"documents":7,"lsn":"0/1A2B3C","proven_ms":1,"differences":0,"repaired":0,"ranges":[],"document_ranges":[]}]}"#;
+        disk.damage(&path(folder), written).unwrap();
+        let known = load(&disk, folder);
+        assert_eq!((known[0].rows, known[0].proven_ms), (7, Some(1)), "{known:?}");
+        store(&disk, folder, &known).unwrap();
+        assert_eq!(disk.read(&path(folder)).unwrap(), written);
+    }
 
     #[test]
     fn what_is_damaged_counts_as_none() {
