@@ -328,7 +328,7 @@ async fn an_interrupted_copy_begins_again() {
         .await;
     let mut following = declared(database, products(), |config| {
         (config.copy_workers, config.copy_range_blocks) = (1, 4);
-        (config.copy_batch_bytes, config.copy_max_bytes_per_second) = (4 << 10, 200_000);
+        (config.copy_batch_bytes, config.copy_max_bytes_per_second) = (4 << 10, 40_000);
     });
     following
         .comes_to("rows are copied", |status| {

@@ -63,7 +63,7 @@ async fn go_on(following: &mut Following) {
 async fn interrupted(table: &str) -> Following {
     let database = Database::create().await;
     database.execute(table).await;
-    let mut following = Following::follow(database, |config| slowly(config, 1_000_000));
+    let mut following = Following::follow(database, |config| slowly(config, 100_000));
     stop_in_copy(&mut following).await;
     following
 }
@@ -100,7 +100,7 @@ async fn a_copy_beside_the_stream_goes_on_too() {
     following.streams().await;
     following.follows("public.birds").await;
     following.stop().await;
-    following.config.copy_max_bytes_per_second = 1_000_000;
+    following.config.copy_max_bytes_per_second = 100_000;
     following.database.execute("ALTER TABLE birds ADD legs int DEFAULT 2").await;
     following.resume();
     stop_in_copy(&mut following).await;
