@@ -50,6 +50,10 @@ const STATUS_INTERVAL: Duration = Duration::from_millis(500);
 /// Events that may wait between the driver and us: few, since one may be a whole large row.
 const BUFFERED_EVENTS: usize = 64;
 
+/// The parameters of a URL that are the driver's to read.
+const DRIVER_PARAMETERS: &[&str] =
+    &["user", "password", "host", "port", "dbname", "options", "application_name"];
+
 /// A session that follows the log.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Session<'a> {
@@ -102,6 +106,7 @@ impl Source {
             return Err(invalid("the connection URL must begin with postgres://"));
         }
         let (url, tls) = Tls::split(&config.url)?;
+        refuse_unheeded(&url)?;
         let mut driver: tokio_postgres::Config =
             url.parse().map_err(|error: tokio_postgres::Error| {
                 let reason = with_causes(&error);
@@ -114,12 +119,16 @@ impl Source {
             [] => "localhost".to_owned(),
             _ => return Err(invalid("the connection URL names more than one host")),
         };
+        let port = match driver.get_ports() {
+            [] => 5432,
+            [port] => *port,
+            _ => return Err(invalid("the connection URL names more than one port")),
+        };
         let user = driver.get_user().ok_or_else(|| invalid("the connection URL names no user"))?;
         let user = user.to_owned();
         let database = driver.get_dbname().unwrap_or(&user).to_owned();
         let in_url = driver.get_password().map(|bytes| String::from_utf8_lossy(bytes).into_owned());
         let options = driver.get_options().map(|own| format!("{own} ")).unwrap_or_default();
-        let port = driver.get_ports().first().copied().unwrap_or(5432);
         let from = match (&config.password_file, &in_url, &config.password) {
             (Some(file), _, _) => PasswordSource::File(file.clone()),
             (_, Some(_), _) => PasswordSource::Url,
@@ -127,10 +136,12 @@ impl Source {
             _ => PasswordSource::Nowhere,
         };
         let login = Login { user, database: database.clone(), password: from };
+        if driver.get_application_name().is_none() {
+            driver.application_name(format!("egret {}", config.name));
+        }
         driver
             .dbname(&database)
             .options(format!("{options}{SESSION_SETTINGS} {PATIENCE}"))
-            .application_name(format!("egret {}", config.name))
             .ssl_mode(tokio_postgres::config::SslMode::Disable);
         Ok(Self {
             hurried: format!("{options}{SESSION_SETTINGS}"),
@@ -379,6 +390,19 @@ pub(crate) fn quote_literal(text: &str) -> String {
     format!("'{quoted}'")
 }
 
+/// The driver knows more parameters, which both connections would not heed alike.
+fn refuse_unheeded(url: &str) -> Result<()> {
+    let query = url.split_once('?').map_or("", |(_, query)| query);
+    let names = query.split('&').map(|pair| pair.split_once('=').map_or(pair, |(name, _)| name));
+    match names.filter(|name| !name.is_empty()).find(|name| !DRIVER_PARAMETERS.contains(name)) {
+        Some(name) => {
+            let message = format!("the connection URL's parameter [{name}] is not understood");
+            Err(invalid(&message))
+        }
+        None => Ok(()),
+    }
+}
+
 fn invalid(message: &str) -> Error {
     Error::new(ErrorKind::Invalid, message)
 }
@@ -407,6 +431,11 @@ mod tests {
         assert_eq!(source.tls.mode, SslMode::VerifyFull);
         assert!(source.driver.get_options().unwrap().contains("TimeZone=UTC"));
 
+        let named =
+            |url: &str| parse(url).unwrap().driver.get_application_name().map(str::to_owned);
+        assert_eq!(named("postgres://a@b/c").as_deref(), Some("egret main"));
+        assert_eq!(named("postgres://a@b/c?application_name=bird").as_deref(), Some("bird"));
+
         let source = parse("postgresql://ada@%2Frun%2Fpg/").unwrap();
         assert_eq!((source.host.as_str(), source.database()), ("/run/pg", "ada"));
         assert_eq!(source.tls.mode, SslMode::Prefer);
@@ -424,7 +453,20 @@ mod tests {
         check("postgres://a@b,c/d", "more than one host");
         check("postgres://a@b/c?sslmode=maybe", "sslmode [maybe]");
         check("postgres://a@b/c?sslcert=x", "sslkey");
-        check("postgres://a@b/c?colour=red", "not understood");
+        check("postgres://a@b:1,d:2/c", "more than one host");
+        check("postgres://a@b/c?host=d", "more than one host");
+        check("postgres://a@b:1/c?port=2", "more than one port");
+        for (name, value) in [
+            ("colour", "red"),
+            ("hostaddr", "127.0.0.1"),
+            ("target_session_attrs", "read-write"),
+            ("load_balance_hosts", "random"),
+            ("connect_timeout", "1"),
+            ("channel_binding", "require"),
+        ] {
+            let expected = format!("parameter [{name}] is not understood");
+            check(&format!("postgres://a@b/c?{name}={value}"), &expected);
+        }
     }
 
     #[test]
