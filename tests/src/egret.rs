@@ -14,6 +14,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::names::Names;
 use crate::poll;
 use crate::postgres::tail;
 use crate::process::Guarded;
@@ -33,6 +34,8 @@ pub struct EgretOptions {
     pub arguments: Vec<String>,
     /// Environment variables.
     pub environment: Vec<(String, String)>,
+    /// Where its hosts are looked up, in the place of the machine's own file and of DNS.
+    pub names: Option<Names>,
 }
 
 impl EgretOptions {
@@ -128,7 +131,10 @@ impl Egret {
     /// As [`Egret::resume`], for a start that may be refused: then its exit status.
     pub fn try_resume(&mut self) -> Result<(), ExitStatus> {
         assert!(self.process.is_none(), "egret is still running");
-        let mut command = Command::new(program());
+        let mut command = match &self.options.names {
+            Some(names) => names.command(program()),
+            None => Command::new(program()),
+        };
         command.arg("serve").arg("--data").arg(self.folder());
         command.args(["--listen", "127.0.0.1:0"]);
         if !self.options.configuration.is_empty() {

@@ -16,6 +16,7 @@
 pub mod command;
 pub mod egret;
 pub mod ledger;
+pub mod names;
 pub mod poll;
 pub mod postgres;
 pub mod process;
