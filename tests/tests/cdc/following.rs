@@ -31,7 +31,22 @@ pub(crate) struct Following {
     pub(crate) database: Database,
     pub(crate) config: PipelineConfig,
     running: Option<Running>,
+    machine: Machine,
     folder: TempDir,
+}
+
+/// What the engine runs on.
+pub(crate) struct Machine {
+    /// Where files are.
+    pub(crate) disk: Arc<dyn Disk>,
+    /// Memory for young segments.
+    pub(crate) indexing_budget_bytes: usize,
+}
+
+impl Default for Machine {
+    fn default() -> Self {
+        Self { disk: Arc::new(FileDisk), indexing_budget_bytes: 64 << 20 }
+    }
 }
 
 impl Following {
@@ -46,6 +61,15 @@ impl Following {
 
     /// Follows a database, with changes to the configuration.
     pub(crate) fn follow(database: Database, change: impl FnOnce(&mut PipelineConfig)) -> Self {
+        Self::follow_on(Machine::default(), database, change)
+    }
+
+    /// The same, on a machine of the test's own.
+    pub(crate) fn follow_on(
+        machine: Machine,
+        database: Database,
+        change: impl FnOnce(&mut PipelineConfig),
+    ) -> Self {
         let mut config = PipelineConfig {
             url: database.url(),
             slot: Some(format!("egret_{}", database.name())),
@@ -56,8 +80,8 @@ impl Following {
         };
         change(&mut config);
         let folder = tempfile::tempdir().unwrap();
-        let running = Some(run(folder.path(), &config));
-        Self { database, config, running, folder }
+        let running = Some(run(folder.path(), &machine, &config));
+        Self { database, config, running, machine, folder }
     }
 
     /// Ends the pipeline and the engine.
@@ -69,7 +93,7 @@ impl Following {
 
     /// Starts again after [`Following::stop`], from what is on disk.
     pub(crate) fn resume(&mut self) {
-        self.running = Some(run(self.folder.path(), &self.config));
+        self.running = Some(run(self.folder.path(), &self.machine, &self.config));
     }
 
     /// The pipeline.
@@ -287,12 +311,12 @@ impl Following {
     }
 }
 
-fn run(folder: &Path, config: &PipelineConfig) -> Running {
-    let disk: Arc<dyn Disk> = Arc::new(FileDisk);
+fn run(folder: &Path, machine: &Machine, config: &PipelineConfig) -> Running {
+    let disk = Arc::clone(&machine.disk);
     let options = EngineOptions {
         disk: Arc::clone(&disk),
         folder: folder.join("indexes"),
-        indexing_budget_bytes: 64 << 20,
+        indexing_budget_bytes: machine.indexing_budget_bytes,
         limits: egret_engine::Limits::default(),
     };
     let engine = Arc::new(block_in_place(|| Engine::open(options)).unwrap());

@@ -25,6 +25,7 @@ mod rows;
 mod schema;
 mod shapes;
 mod slots;
+mod stalls;
 mod tls;
 mod types;
 mod verify;
