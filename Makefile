@@ -18,10 +18,10 @@ bench: ## Measure against tantivy called directly (ARGS="--docs 100000": see --h
 	cargo build --release --locked --workspace --bin egret --bin egret-bench
 	$(or $(CARGO_TARGET_DIR),target)/release/egret-bench $(ARGS)
 
-chaos: ## Kill egret, PostgreSQL and the network in RUNS=100 more runs, from SEED=1
+chaos: ## Kill egret, PostgreSQL and the network in RUNS=1000 more runs, from SEED=1
 	@scripts/ensure-postgres.sh
-	CHAOS_SEED=$(or $(SEED),1) CHAOS_RUNS=$(or $(RUNS),100) \
-		cargo test --package egret-tests --locked --test chaos -- --nocapture
+	CHAOS_SEED=$(or $(SEED),1) CHAOS_RUNS=$(or $(RUNS),1000) CHAOS_AT_ONCE=$(or $(AT_ONCE),5) \
+		cargo test --profile profiling --workspace --locked --test chaos -- --nocapture
 
 versions: ## Test change capture on other PostgreSQLs (VERSIONS="14 16 17 18", FILTER=names)
 	@scripts/ensure-postgres.sh

@@ -12,11 +12,11 @@ use tokio::task::{JoinError, JoinSet};
 /// two cores runs many tests at once.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Seeded runs at once: as many as CI has processors.
-const SEEDS_AT_ONCE: usize = 2;
-
-/// How long to rest between two looks.
-const PAUSE: Duration = Duration::from_millis(10);
+/// How long to rest between two looks: a part of the time that was waited so far, and within these
+/// bounds. What comes soon is seen soon, and what takes long is not slowed down by being looked at.
+const PART_OF_WAIT: u32 = 20;
+const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
 /// Looks until `look` gives a value, and returns it. Panics with `what` after [`DEADLINE`].
 pub async fn until<T, F, Fut>(what: &str, look: F) -> T
@@ -39,7 +39,7 @@ where
             return value;
         }
         assert!(begin.elapsed() < deadline, "waited {deadline:?} in vain: {what}");
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(pause(begin)).await;
     }
 }
 
@@ -62,7 +62,7 @@ where
             Err(_) => {}
         }
         assert!(begin.elapsed() < DEADLINE, "stuck for {DEADLINE:?} at {last:#?}: {what}");
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(pause(begin)).await;
     }
 }
 
@@ -76,13 +76,18 @@ pub fn until_blocking<T>(deadline: Duration, mut look: impl FnMut() -> Option<T>
         if begin.elapsed() >= deadline {
             return None;
         }
-        std::thread::sleep(PAUSE);
+        std::thread::sleep(pause(begin));
     }
 }
 
-/// Runs `run` for each of these seeds, two at a time, and gathers what they return. Panics with the
+/// The rest before the next look.
+fn pause(begin: Instant) -> Duration {
+    (begin.elapsed() / PART_OF_WAIT).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
+}
+
+/// Runs `run` for each of these seeds, so many at a time, and gathers what they return. Panics with the
 /// seed of the first that fails.
-pub async fn each_seed<T, F, Fut>(seeds: Range<u64>, run: F) -> Vec<T>
+pub async fn each_seed<T, F, Fut>(seeds: Range<u64>, at_once: usize, run: F) -> Vec<T>
 where
     T: Send + 'static,
     F: Fn(u64) -> Fut,
@@ -91,7 +96,7 @@ where
     let mut running = JoinSet::new();
     let mut results = Vec::new();
     for seed in seeds {
-        if running.len() == SEEDS_AT_ONCE {
+        if running.len() >= at_once.max(1) {
             results.extend(running.join_next().await.map(finished));
         }
         let work = tokio::spawn(run(seed));

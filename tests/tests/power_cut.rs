@@ -43,6 +43,9 @@ const ROWS: &str = r"
     UNION ALL
     SELECT 'marks', n::text, jsonb_build_object('n', n)::text FROM marks";
 
+/// Seeded runs at once: as many as CI has processors.
+const SEEDS_AT_ONCE: usize = 2;
+
 /// Cuts of one run.
 const LIVES: usize = 10;
 /// Of these, the ones before the copy must have ended.
@@ -335,7 +338,7 @@ async fn run(cluster: Arc<Cluster>, seed: u64) -> usize {
 async fn what_was_acknowledged_survives_power_cuts() {
     let seeds = seeds(8);
     let cluster = Arc::new(block_in_place(|| Cluster::start(ClusterOptions::default())));
-    let cuts = poll::each_seed(seeds, |seed| run(Arc::clone(&cluster), seed)).await;
+    let cuts = poll::each_seed(seeds, SEEDS_AT_ONCE, |seed| run(Arc::clone(&cluster), seed)).await;
     let (runs, cuts) = (cuts.len(), cuts.into_iter().sum::<usize>());
     poll::report(&format!("{cuts} power cuts and kills while following, {runs} runs"));
 }

@@ -98,9 +98,9 @@ async fn compare_groups(database: &Database, egret: &Egret) {
 
 /// Single rows, found by their key and by a word that only one version of a row has.
 async fn compare_sample(database: &Database, egret: &Egret) {
-    let query = "SELECT id, split_part(note, ' ', 2), array(
+    let query = "SELECT id, split_part(note, ' ', -1), array(
                      SELECT id::text FROM accounts AS other
-                      WHERE split_part(other.note, ' ', 2) = split_part(accounts.note, ' ', 2)
+                      WHERE split_part(other.note, ' ', -1) = split_part(accounts.note, ' ', -1)
                       ORDER BY id)
                    FROM accounts ORDER BY md5(id::text) LIMIT $1";
     for row in database.client().query(query, &[&SAMPLE]).await.unwrap() {

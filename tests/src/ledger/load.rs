@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -21,9 +21,14 @@ const NEW_IDS: i32 = 1_000_001;
 /// How many new ids there may be: as far as picks among them look.
 const NEW_ID_RANGE: i32 = 5_000;
 
-/// A task's rest between two transactions: so the load does not run away from a debug build, and what
-/// a test looks at is what it has just done.
-const PACE: Duration = Duration::from_millis(8);
+/// About how many rows are deleted in a part of a transaction that is undone.
+const UNDONE_ROWS: u32 = 200;
+
+/// A task's shortest rest between two transactions: so the load does not run away from a debug build,
+/// and what a test looks at is what it has just done. It rests so many times as long as a transaction
+/// took at least: on a machine that is busy with other things, where all takes longer, nor does it.
+const PACE: Duration = Duration::from_millis(12);
+const REST_TIMES: u32 = 3;
 
 /// Running transactions.
 #[derive(Debug)]
@@ -86,14 +91,17 @@ async fn work(
     accounts: u32,
     stop: Arc<AtomicBool>,
 ) -> Counts {
-    let mut counts = Counts::default();
+    let (mut counts, mut took) = (Counts::default(), Duration::ZERO);
     // Where the server ends meanwhile, the next statement says so.
     let _ = client.batch_execute(SETTING).await;
     while !stop.load(Ordering::Relaxed) {
-        tokio::time::sleep(PACE).await;
+        tokio::time::sleep(PACE.max(took * REST_TIMES)).await;
         let (statements, commits) = transaction(&mut random, accounts);
+        let begun = Instant::now();
+        let executed = client.batch_execute(&statements).await;
+        took = begun.elapsed();
         // A deadlock with another task undoes the transaction, as in any application.
-        match client.batch_execute(&statements).await {
+        match executed {
             Ok(()) if commits => counts.committed += 1,
             Ok(()) => counts.undone += 1,
             // The server has ended, and with it the transaction, or after it was committed.
@@ -146,7 +154,8 @@ fn transaction(random: &mut StdRng, accounts: u32) -> (String, bool) {
         // A part that is undone inside a transaction that is not.
         88..92 => (
             format!(
-                "{transfer} SAVEPOINT part; DELETE FROM accounts WHERE id < {three}; \
+                "{transfer} SAVEPOINT part; DELETE FROM accounts \
+                 WHERE id BETWEEN {three} AND {three} + {UNDONE_ROWS}; \
                  ROLLBACK TO part; SELECT transfer({two}, {three}, 1);"
             ),
             true,

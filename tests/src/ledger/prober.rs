@@ -10,7 +10,7 @@ use super::Size;
 use crate::egret::Egret;
 
 /// The rest between two questions: often enough to meet every publication, and no load by itself.
-const PACE: Duration = Duration::from_millis(5);
+const PACE: Duration = Duration::from_millis(8);
 
 /// The task that asks.
 #[derive(Debug)]
@@ -61,12 +61,10 @@ async fn ask(mut place: watch::Receiver<Where>, size: Size) -> u64 {
             }
             continue;
         };
-        let balances = sum_of(&client, &base, "accounts", "balance").await;
-        let amounts = sum_of(&client, &base, "journal", "amount").await;
-        if let (Some(balances), Some(amounts)) = (&balances, &amounts) {
-            assert_eq!(balances["total"]["sum"].as_f64(), as_f64(size.balances()), "{balances}");
-            assert_eq!(amounts["total"]["sum"].as_f64(), as_f64(size.amounts()), "{amounts}");
-            assert_eq!(amounts["total"]["count"], size.journal, "{amounts}");
+        if let Some([balances, amounts]) = totals(&client, &base).await {
+            assert_eq!(balances["sum"].as_f64(), as_f64(size.balances()), "{balances}");
+            assert_eq!(amounts["sum"].as_f64(), as_f64(size.amounts()), "{amounts}");
+            assert_eq!(amounts["count"], size.journal, "{amounts}");
             right += 1;
         }
         // Also where the server is gone or comes back.
@@ -74,17 +72,26 @@ async fn ask(mut place: watch::Receiver<Where>, size: Size) -> u64 {
     }
 }
 
-/// The aggregations of one index; `None` where there is no answer.
-async fn sum_of(client: &reqwest::Client, base: &str, index: &str, field: &str) -> Option<Value> {
-    let body = json!({"size": 0, "aggs": {"total": {"stats": {"field": field}}}});
-    let request = client.post(format!("{base}/{index}/_search")).json(&body);
-    let answer = request.send().await.ok()?;
-    let status = answer.status();
+/// The statistics of both tables' amounts; `None` where there is no answer.
+async fn totals(client: &reqwest::Client, base: &str) -> Option<[Value; 2]> {
+    let of = |index: &str, field: &str| {
+        let search = json!({"size": 0, "aggs": {"total": {"stats": {"field": field}}}});
+        format!("{}\n{search}\n", json!({"index": index}))
+    };
+    let body = of("accounts", "balance") + &of("journal", "amount");
+    let request = client.post(format!("{base}/_msearch")).body(body);
+    let answer = request.header("content-type", "application/x-ndjson").send().await.ok()?;
+    let status = answer.status().as_u16();
     let text = answer.text().await.ok()?;
-    // 503 is a server that has only just begun to listen.
-    assert!(status.is_success() || status.as_u16() == 503, "{index}: {text}");
-    let body: Value = serde_json::from_str(&text).ok()?;
-    status.is_success().then(|| body["aggregations"].clone())
+    let mut body: Value = serde_json::from_str(&text).ok()?;
+    let mut total = |at: usize| {
+        let answer = &mut body["responses"][at];
+        // 503 is a server that has only just begun to listen.
+        let status = answer["status"].as_u64().unwrap_or(status.into());
+        assert!(matches!(status, 200 | 503), "{text}");
+        (status == 200).then(|| answer["aggregations"]["total"].take())
+    };
+    Some([total(0)?, total(1)?])
 }
 
 #[expect(clippy::cast_precision_loss, clippy::unnecessary_wraps, reason = "small whole numbers")]

@@ -25,9 +25,10 @@ CREATE TABLE journal (
 
 CREATE SEQUENCE new_ids START 1000001;
 
--- A token that names one version of one row, for searches.
+-- A token that names one version of one row, for searches. It comes last: what all notes begin with
+-- is in a dictionary of terms once, what they end with is not.
 CREATE FUNCTION note_of(id int, changes int) RETURNS text LANGUAGE sql IMMUTABLE AS $$
-    SELECT 'account n' || id || 'x' || changes || ' follows the elephant'
+    SELECT 'the elephant follows account n' || id || 'x' || changes
 $$;
 
 CREATE FUNCTION fill(account_rows int, journal_rows int) RETURNS void LANGUAGE plpgsql AS $$
