@@ -1,7 +1,8 @@
-//! What lies behind a table's rows: its file, the versions of its columns' descriptions, its
-//! partitions, and its place in the publication. By these a change of rows is noticed that the log
-//! does not tell of: a rewriting `ALTER TABLE`, a partition that is attached, detached or truncated
-//! alone, a table that left the publication for a while.
+//! What lies behind a table's rows: its file, the versions of its columns' descriptions, the labels of
+//! its enum types, its partitions, and its place in the publication. By these a change of rows is
+//! noticed that the log does not tell of: a rewriting `ALTER TABLE`, a label that is renamed, a
+//! partition that is attached, detached or truncated alone, a table that left the publication for a
+//! while.
 
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,11 @@ pub(crate) struct Storage {
     pub(crate) columns: String,
     /// A digest of the parts of composite types among its columns.
     pub(crate) types: String,
+    /// The labels of enum types in its columns, however deep, by OID, which a rename keeps; none where
+    /// an earlier version remembered it. One that came and was renamed between two looks is not told
+    /// from one that came as it is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) labels: Vec<(u32, String)>,
     /// Its partitions, at any depth, by OID.
     pub(crate) parts: Vec<Part>,
 }
@@ -48,6 +54,15 @@ impl Storage {
         }
         if self.types != now.types {
             return Some("a composite type among its columns changed".to_owned());
+        }
+        // A label that came is in no older row.
+        let renamed = self.labels.iter().find_map(|(oid, before)| {
+            let at = now.labels.binary_search_by_key(oid, |(oid, _)| *oid).ok()?;
+            let (_, label) = now.labels.get(at).filter(|(_, label)| label != before)?;
+            Some(format!("label [{before}] of an enum type was renamed to [{label}]"))
+        });
+        if renamed.is_some() {
+            return renamed;
         }
         for part in &self.parts {
             let oid = part.oid;
@@ -129,8 +144,29 @@ const PARTS: &str = "
     JOIN pg_catalog.pg_class k ON k.oid = t.relid
     ORDER BY 1, 2";
 
+/// Labels of the enum types that the columns of tables are made of: as they are, in arrays, domains,
+/// composites and ranges.
+const LABELS: &str = "
+    WITH RECURSIVE types (root, oid) AS (
+        SELECT a.attrelid, a.atttypid FROM pg_catalog.pg_attribute a
+        WHERE a.attrelid = ANY($1) AND a.attnum > 0 AND NOT a.attisdropped
+      UNION
+        SELECT f.root, part.oid FROM types f JOIN pg_catalog.pg_type t ON t.oid = f.oid
+        CROSS JOIN LATERAL (
+            SELECT t.typelem WHERE t.typelem <> 0
+            UNION ALL SELECT t.typbasetype WHERE t.typbasetype <> 0
+            UNION ALL SELECT a.atttypid FROM pg_catalog.pg_attribute a
+                WHERE t.typrelid <> 0 AND a.attrelid = t.typrelid AND a.attnum > 0
+                  AND NOT a.attisdropped
+            UNION ALL SELECT r.rngsubtype FROM pg_catalog.pg_range r
+                WHERE t.oid IN (r.rngtypid, r.rngmultitypid)) AS part (oid))
+    SELECT f.root, e.oid, e.enumlabel::text
+    FROM types f JOIN pg_catalog.pg_enum e ON e.enumtypid = f.oid
+    ORDER BY 1, 2";
+
 /// Whatever of the tables must not change unnoticed, as text to be compared: identity, keys,
-/// columns, files, partitions, and their place in the publication `$1`.
+/// columns, files, partitions, and their place in the publication `$1`. The labels of all enum types
+/// are in each: they are few, and seldom change.
 pub(crate) const FINGERPRINTS: &str = concat!(
     "SELECT n.nspname::text, c.relname::text, c.oid, concat_ws('|', c.relreplident,
        (SELECT string_agg(i.indexrelid::text, ',' ORDER BY i.indexrelid)
@@ -143,6 +179,8 @@ pub(crate) const FINGERPRINTS: &str = concat!(
           FROM pg_catalog.pg_partition_tree(c.oid) t
           JOIN pg_catalog.pg_inherits i ON i.inhrelid = t.relid
           JOIN pg_catalog.pg_class k ON k.oid = t.relid) END,
+       (SELECT md5(string_agg(e.oid || e.enumlabel, ',' ORDER BY e.oid))
+          FROM pg_catalog.pg_enum e),
        m.tablename IS NOT NULL, p.oid, p.xmin, r.oid, pg_catalog.pg_has_role(c.relowner, 'USAGE'))
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     LEFT JOIN pg_catalog.pg_publication p ON p.pubname = $1
@@ -159,7 +197,13 @@ pub(crate) async fn read(control: &Control, oids: &[u32]) -> Result<FxHashMap<u3
     let mut found: FxHashMap<u32, Storage> = FxHashMap::default();
     for row in control.rows("reading files", STORAGE, &[&oids]).await? {
         let (file, columns, types) = (row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
-        found.insert(row.try_get(0)?, Storage { file, columns, types, parts: Vec::new() });
+        let (labels, parts) = (Vec::new(), Vec::new());
+        found.insert(row.try_get(0)?, Storage { file, columns, types, labels, parts });
+    }
+    for row in control.rows("reading labels", LABELS, &[&oids]).await? {
+        if let Some(storage) = found.get_mut(&row.try_get::<_, u32>(0)?) {
+            storage.labels.push((row.try_get(1)?, row.try_get(2)?));
+        }
     }
     for row in control.rows("reading partitions", PARTS, &[&oids]).await? {
         let part = Part {
@@ -186,7 +230,7 @@ mod tests {
 
     fn storage(file: u32, columns: &str, parts: &[Part]) -> Storage {
         let (columns, parts) = (columns.to_owned(), parts.to_vec());
-        Storage { file, columns, parts, types: String::new() }
+        Storage { file, columns, parts, ..Storage::default() }
     }
 
     #[test]
@@ -212,6 +256,21 @@ mod tests {
         let new = |was_empty| with(&[five.clone(), part(6, "900", 6, was_empty), seven.clone()]);
         check(&before, &new(true), "");
         check(&before, &new(false), "partition [6] was attached");
+    }
+
+    #[test]
+    fn labels_may_come_and_not_change() {
+        let with = |labels: &[(u32, &str)]| {
+            let labels = labels.iter().map(|&(oid, label)| (oid, label.to_owned())).collect();
+            Storage { labels, ..Storage::default() }
+        };
+        let before = with(&[(3, "fine"), (5, "sad")]);
+        assert_eq!(before.drift(&with(&[(3, "fine"), (4, "so so"), (5, "sad")])), None);
+        // Of a type that no column has any more.
+        assert_eq!(before.drift(&with(&[])), None);
+        assert_eq!(Storage::default().drift(&before), None);
+        let renamed = before.drift(&with(&[(3, "fine"), (5, "blue")])).unwrap();
+        assert!(renamed.contains("[sad]") && renamed.contains("[blue]"), "{renamed}");
     }
 
     #[test]

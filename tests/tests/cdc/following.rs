@@ -218,6 +218,14 @@ impl Following {
         self.index(index).mapping().to_json()
     }
 
+    /// Waits until what an index remembers of its table has this text in it.
+    pub(crate) async fn remembers(&self, index: &str, text: &str) {
+        poll::until(&format!("[{index}] remembers [{text}]"), async || {
+            self.index(index).copy_progress().filter(|progress| progress.contains(text))
+        })
+        .await;
+    }
+
     /// Writes to an index what its pipeline knows nothing of.
     pub(crate) fn alter(&self, index: &str, batch: Batch) {
         let index = self.index(index);

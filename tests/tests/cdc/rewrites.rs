@@ -52,6 +52,34 @@ async fn copies_nothing(statements: &[&str], while_stopped: &str) {
     assert_eq!(following.copies(), 0);
 }
 
+/// A label that is renamed changes every row that has it, and writes none of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_whose_labels_are_renamed_are_copied() {
+    let table = "CREATE TYPE mood AS ENUM ('sad', 'fine'); CREATE DOMAIN felt AS mood;
+        CREATE TYPE day AS (moods felt[]); CREATE TABLE other (id int PRIMARY KEY);
+        CREATE TABLE birds (id int PRIMARY KEY, now mood, days day);
+        INSERT INTO birds VALUES (1, 'sad', ROW('{sad,fine}')), (2, 'fine', NULL)";
+    let mut following = Following::start(table).await;
+    let before = following.copies();
+    following.database.execute("ALTER TYPE mood RENAME VALUE 'sad' TO 'blue'").await;
+    following.copies_again(before).await;
+    following.equals("birds", BIRDS).await;
+    let before = following.copies();
+    following.execute("ALTER TYPE mood ADD VALUE 'so so'", &["birds"]).await;
+    following.remembers("birds", "so so").await;
+    following.execute("INSERT INTO birds VALUES (3, 'so so', ROW('{so so}'))", &["birds"]).await;
+    following.equals("birds", BIRDS).await;
+    assert_eq!(following.copies(), before, "a label that comes is in no older row");
+    following.database.execute("ALTER TYPE mood RENAME VALUE 'so so' TO 'well'").await;
+    following.copies_again(before).await;
+    following.equals("birds", BIRDS).await;
+    following.stop().await;
+    following.database.execute("ALTER TYPE mood RENAME VALUE 'fine' TO 'good'").await;
+    following.resume();
+    following.copies_again(0).await;
+    following.equals("birds", BIRDS).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_are_merely_moved_are_not_copied() {
     let again = "INSERT INTO birds VALUES (1, 'again', 1)";
