@@ -168,7 +168,7 @@ found() { search | sed -n 's/.*"total" *: *{ *"value" *: *\([0-9]*\).*/\1/p'; }
 propose() {
     cat <<TEXT
 
-  Search page:  http://$address/
+  Search page:  http://$address/#index=${tables[0]}
 
   Three things to try, in another terminal:
 
