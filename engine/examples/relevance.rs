@@ -10,7 +10,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use egret_engine::document::Draft;
+use egret_engine::document::{Draft, SchemaFields};
 use egret_engine::mapping::Mapping;
 use egret_engine::mapping::schema::{self, SystemValues};
 use egret_engine::position::Generation;
@@ -19,7 +19,7 @@ use egret_engine::search::request::{SearchRequest, SourceFilter};
 use egret_engine::search::search;
 use egret_engine::snapshot::{Snapshot, SnapshotParts};
 use serde_json::{Value, json};
-use tantivy::{Index, IndexWriter};
+use tantivy::Index;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
@@ -55,13 +55,14 @@ fn index(folder: &Path, analyzer: &str) -> Outcome<Arc<Snapshot>> {
     let tokenizers = schema::tokenizers();
     let mut index = Index::create_in_ram(schema.clone());
     index.set_tokenizers(tokenizers.clone());
-    let mut writer: IndexWriter = index.writer_with_num_threads(1, 50_000_000)?;
+    let mut fields = Arc::new(SchemaFields::new(&schema, draft.mapping()));
+    let mut writer = index.writer_with_num_threads(1, 50_000_000)?;
     for line in fs::read_to_string(folder.join("docs.jsonl"))?.lines() {
         let document: Value = serde_json::from_str(line)?;
         let text = |name: &str| document[name].as_str().unwrap_or_default().to_owned();
         let source = json!({"all": format!("{} {}", text("title"), text("text"))}).to_string();
         let parsed = draft.parse(&text("id"), source.as_bytes())?;
-        writer.add_document(parsed.into_tantivy(&schema, SystemValues::default()))?;
+        writer.add_document(parsed.into_indexed(&schema, &mut fields, SystemValues::default()))?;
     }
     writer.commit()?;
     let segments = index.reader()?.searcher().segment_readers().to_vec();

@@ -16,8 +16,9 @@ use crate::store::background::Background;
 pub use crate::store::forced::ForceMerge;
 pub use crate::store::merge_counts::MergeStats;
 pub use crate::store::pressure::PressureStats;
+use crate::store::recent::Known;
 use crate::store::settings::{Blocks, IndexSettings};
-use crate::store::shared::{Identity, Known, Message, Shared, ShownSegment, closed};
+use crate::store::shared::{Identity, Message, Shared, ShownSegment, closed};
 use crate::store::writer::Recovered;
 
 /// What an index is made from, over what templates give it.

@@ -6,9 +6,10 @@
 //! ```
 //! use std::sync::Arc;
 //!
-//! use egret_engine::document::Draft;
+//! use egret_engine::document::{Draft, SchemaFields};
 //! use egret_engine::mapping::Mapping;
 //! use egret_engine::mapping::schema::{self, SystemValues};
+//! use tantivy::schema::Document as _;
 //!
 //! let mut draft = Draft::new(Arc::new(Mapping::default()));
 //! let document = draft.parse("1", br#"{"name": "little egret", "wings": 2}"#)?;
@@ -18,24 +19,24 @@
 //! let paths: Vec<&str> = mapping.fields().iter().map(|field| field.path.as_str()).collect();
 //! assert_eq!(paths, ["name", "name.keyword", "wings"]);
 //!
-//! let document = document.into_tantivy(&schema::build(&mapping), SystemValues::default());
-//! assert_eq!(document.len(), 5 + 3);
+//! let schema = schema::build(&mapping);
+//! let mut fields = Arc::new(SchemaFields::new(&schema, &Arc::new(mapping)));
+//! let document = document.into_indexed(&schema, &mut fields, SystemValues::default());
+//! assert_eq!(document.iter_fields_and_values().count(), 5 + 3);
 //! # Ok::<(), egret_engine::Error>(())
 //! ```
 
+mod indexed;
 mod json;
 mod parse;
 pub mod patch;
 
 use std::sync::Arc;
 
-use tantivy::TantivyDocument;
-use tantivy::schema::{Field, Schema};
-
+pub use self::indexed::{IndexedDocument, SchemaFields};
 use crate::composition::parse_row_id;
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::Mapping;
-use crate::mapping::schema::{LINKS, SYSTEM_FIELD_COUNT, SystemFields, SystemValues};
 
 /// How many bytes an id may have.
 pub const ID_LIMIT_BYTES: usize = 512;
@@ -136,19 +137,23 @@ pub(crate) enum Parsed {
 
 impl ParsedDocument {
     /// Reads a document that is in order and has no field that the mapping lacks; `None` for any
-    /// other.
-    pub(crate) fn of_known_fields(mapping: &Arc<Mapping>, id: &str, source: &[u8]) -> Option<Self> {
+    /// other. It is passed on often, and so is better not moved.
+    pub(crate) fn of_known_fields(
+        mapping: &Arc<Mapping>,
+        id: &str,
+        source: &[u8],
+    ) -> Option<Box<Self>> {
         check_id(id).ok()?;
         match Self::row(mapping, id, source) {
             Ok(None) => {}
-            Ok(Some(row)) => return Some(row),
+            Ok(Some(row)) => return Some(Box::new(row)),
             Err(_) => return None,
         }
         let parsed = parse::parse(mapping, id, source).ok()?;
         let (id, mapping) = (id.to_owned(), Arc::clone(mapping));
         let (texts, values) = (parsed.texts, parsed.values);
         let links = Vec::new();
-        parsed.grown.is_none().then_some(Self { id, mapping, texts, values, links })
+        parsed.grown.is_none().then(|| Box::new(Self { id, mapping, texts, values, links }))
     }
 
     /// Reads a row that documents are composed from; `None` where the id is not a row's.
@@ -173,46 +178,6 @@ impl ParsedDocument {
     /// Its id.
     pub fn id(&self) -> &str {
         &self.id
-    }
-
-    /// As tantivy takes it. The schema must have been made from the draft's mapping when the batch
-    /// was validated, or a later one; a field that it lacks is left out.
-    pub fn into_tantivy(self, schema: &Schema, system: SystemValues) -> TantivyDocument {
-        let mut document = TantivyDocument::with_capacity(self.texts.len() * 2 + 128);
-        let fields = SystemFields::FIXED;
-        document.add_text(fields.id, &self.id);
-        document.add_u64(fields.seq_no, system.seq_no);
-        document.add_u64(fields.term, system.term);
-        document.add_u64(fields.version, system.version);
-        document.add_u64(fields.lsn, system.lsn);
-        if let Some(field) = schema.get_field(LINKS).ok().filter(|_| !self.links.is_empty()) {
-            self.links.iter().for_each(|link| document.add_text(field, link));
-        }
-        for (place, value) in &self.values {
-            let Some(field) = self.schema_field(schema, *place) else { continue };
-            match *value {
-                Parsed::Text { start, end } => {
-                    document.add_text(field, self.texts.get(start..end).unwrap_or_default());
-                }
-                Parsed::I64(value) | Parsed::Date(value) => document.add_i64(field, value),
-                Parsed::U64(value) => document.add_u64(field, value),
-                Parsed::F64(value) => document.add_f64(field, value),
-                Parsed::Bool(value) => document.add_bool(field, value),
-            }
-        }
-        document
-    }
-
-    /// The schema's field: usually at the same place as in the mapping, otherwise by name.
-    fn schema_field(&self, schema: &Schema, place: usize) -> Option<Field> {
-        let path = self.mapping.fields().get(place)?.path.as_str();
-        let guess = u32::try_from(place).ok()?.checked_add(SYSTEM_FIELD_COUNT)?;
-        let guess = Field::from_field_id(guess);
-        let in_schema = (guess.field_id() as usize) < schema.num_fields();
-        if in_schema && schema.get_field_name(guess) == path {
-            return Some(guess);
-        }
-        schema.get_field(path).ok()
     }
 
     /// How many bytes it takes in memory, about.

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use tantivy::schema::Document as _;
 
 use super::*;
+use crate::mapping::schema::{SYSTEM_FIELD_COUNT, SystemValues};
 
 /// The values that the document gives, by path.
 fn read(mapping: &Value, source: &str) -> std::result::Result<Vec<String>, String> {
@@ -395,10 +397,12 @@ proptest! {
         }
         prop_assert_eq!(&Mapping::from_json(&mapping.to_json()).unwrap(), &mapping);
         let schema = crate::mapping::schema::build(&mapping);
+        let mut fields = Arc::new(SchemaFields::new(&schema, &Arc::new(mapping)));
         for parsed in accepted {
             let values = parsed.values.len();
-            let document = parsed.into_tantivy(&schema, SystemValues::default());
-            prop_assert_eq!(document.len(), values + SYSTEM_FIELD_COUNT as usize);
+            let document = parsed.into_indexed(&schema, &mut fields, SystemValues::default());
+            let count = document.iter_fields_and_values().count();
+            prop_assert_eq!(count, values + SYSTEM_FIELD_COUNT as usize);
         }
     }
 }

@@ -87,7 +87,7 @@ mod tests {
     use tantivy::schema::IndexRecordOption;
     use tantivy::{DocSet as _, Term, postings::Postings as _};
 
-    use crate::document::Draft;
+    use crate::document::{Draft, SchemaFields};
     use crate::mapping::Mapping;
     use crate::mapping::schema::{self, SystemValues};
 
@@ -100,8 +100,10 @@ mod tests {
         index.set_tokenizers(schema::tokenizers());
         let mut writer = index.writer_with_num_threads(1, 20_000_000).unwrap();
         let source = br#"{"text":["two birds","the bird"]}"#;
+        let mut fields = Arc::new(SchemaFields::new(&schema, &mapping));
         let document = Draft::new(mapping).parse("1", source).unwrap();
-        writer.add_document(document.into_tantivy(&schema, SystemValues::default())).unwrap();
+        let document = document.into_indexed(&schema, &mut fields, SystemValues::default());
+        writer.add_document(document).unwrap();
         writer.commit().unwrap();
         let searcher = index.reader().unwrap().searcher();
         let field = schema.get_field("text").unwrap();

@@ -6,7 +6,7 @@ use serde_json::Value;
 use tantivy::indexer::{AddOperation, SegmentWriter};
 use tantivy::{BitSet, Index, SegmentReader};
 
-use crate::document::Draft;
+use crate::document::{Draft, SchemaFields};
 use crate::mapping::Mapping;
 use crate::mapping::schema::{self, SystemValues};
 use crate::position::{Generation, SeqNo};
@@ -47,13 +47,14 @@ pub(crate) fn snapshot(
         let segment = index.new_segment();
         let mut writer = SegmentWriter::for_segment(1_000_000, segment.clone()).unwrap();
         let mut alive = BitSet::with_max_value_and_full(documents.len().try_into().unwrap());
+        let mut fields = Arc::new(SchemaFields::new(&schema, &mapping));
         for (document, source) in documents {
             if deleted.iter().any(|id| id == document.id()) {
                 alive.remove(writer.max_doc());
             }
             let system = SystemValues { seq_no, term: 1, version: seq_no + 1, lsn: 0 };
             source::push(&mut writer, document.id(), source.as_bytes()).unwrap();
-            let document = document.into_tantivy(&schema, system);
+            let document = document.into_indexed(&schema, &mut fields, system);
             writer.add_document(AddOperation { opstamp: 0, document }).unwrap();
             seq_no += 1;
         }

@@ -12,12 +12,13 @@ use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use tantivy::index::SegmentId;
 use tantivy::indexer::{AddOperation, SegmentWriter};
-use tantivy::{BitSet, DocId, Index, Segment, TantivyDocument};
+use tantivy::{BitSet, DocId, Index, Segment};
 
 use super::directory::{SegmentFiles, StoreDirectory};
 use super::segment::{LiveSegment, Location};
 use super::source;
 use crate::composition::Row;
+use crate::document::IndexedDocument;
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::schema::SystemValues;
 
@@ -91,7 +92,7 @@ impl Builder {
     pub(super) fn add(
         &mut self,
         id: String,
-        document: TantivyDocument,
+        document: IndexedDocument,
         system: SystemValues,
         source: Bytes,
     ) -> Result<()> {

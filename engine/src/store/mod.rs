@@ -26,6 +26,7 @@ pub(crate) mod mirror;
 mod parallel;
 mod plan;
 pub(crate) mod pressure;
+pub(crate) mod recent;
 mod removal;
 pub mod replay;
 pub(crate) mod segment;

@@ -12,8 +12,9 @@ use bytes::Bytes;
 use rustc_hash::FxHashMap;
 
 use self::ahead::Ahead;
+pub(crate) use self::ahead::ReadBefore;
 use super::segment::Location;
-use super::state::{Current, Put, Store};
+use super::state::{Current, Put, Store, WasPut};
 use super::tombstones::{Tombstone, now_ms};
 use crate::batch::{Applied, Condition, DocId, OpResult, Patch, SpooledOutcome, WriteOp};
 use crate::document::{Draft, ParsedDocument, check_id, patch};
@@ -63,11 +64,12 @@ pub(super) struct AppliedBatch {
     pub(super) composed: Vec<(DocId, Result<()>)>,
 }
 
-/// Applies operations of a batch. An error, other than those of single operations, leaves the store
+/// Applies operations of a batch, some of whose documents may have been read before. An error, other than those of single operations, leaves the store
 /// in no state to be published.
 pub(super) fn apply(
     store: &mut Store,
     ops: &[WriteOp],
+    mut read: ReadBefore,
     circumstances: Circumstances,
     next_seq_no: &mut SeqNo,
 ) -> Result<AppliedBatch> {
@@ -84,6 +86,7 @@ pub(super) fn apply(
             store.clear(circumstances.followed.then_some(circumstances.lsn).flatten())?;
             applied.changes.push(Change::Clear);
             applied.results.push(Ok(cleared(take(next_seq_no), circumstances)));
+            read.next(1, &store.mapping);
             rest = after;
             continue;
         }
@@ -94,11 +97,13 @@ pub(super) fn apply(
             }
             applied.changes.push(Change::Clear);
             applied.results.push(Ok(cleared(take(next_seq_no), circumstances)));
+            read.next(1, &store.mapping);
             rest = after;
             continue;
         }
         let (chunk, after) = rest.split_at(chunk_length(rest));
-        apply_chunk(store, chunk, circumstances, next_seq_no, &mut applied)?;
+        let read = read.next(chunk.len(), &store.mapping);
+        apply_chunk(store, chunk, read, circumstances, next_seq_no, &mut applied)?;
         rest = after;
     }
     Ok(applied)
@@ -128,11 +133,12 @@ fn take(next: &mut SeqNo) -> SeqNo {
 fn apply_chunk(
     store: &mut Store,
     ops: &[WriteOp],
+    read: Vec<Option<Box<ParsedDocument>>>,
     circumstances: Circumstances,
     next_seq_no: &mut SeqNo,
     applied: &mut AppliedBatch,
 ) -> Result<()> {
-    let mut ahead = ahead::look_ahead(store, ops)?.into_iter();
+    let mut ahead = ahead::look_ahead(store, ops, read)?.into_iter();
     let mut plan = Plan {
         store,
         circumstances,
@@ -161,7 +167,7 @@ fn apply_chunk(
 
 fn carry_out(
     store: &mut Store,
-    slots: Vec<Slot>,
+    slots: Vec<Slot<'_>>,
     circumstances: Circumstances,
     applied: &mut AppliedBatch,
 ) -> Result<()> {
@@ -171,6 +177,7 @@ fn carry_out(
         match after {
             After::Unchanged => {}
             After::Gone(tombstone) => {
+                let id = id.to_owned();
                 if let Some(tombstone) = tombstone {
                     store.tombstones.insert(id.clone(), tombstone);
                 }
@@ -183,14 +190,14 @@ fn carry_out(
             }
             After::There(document) => {
                 let NewDocument { parsed: document, system, source } = *document;
-                let copy = (id.clone(), source.clone());
-                puts.push(Put { before, id, document, system, source });
-                put_by.push((op, before, copy, system));
+                puts.push(Put { before, id: id.to_owned(), document, system, source });
+                put_by.push((op, before));
             }
         }
     }
+    applied.changes.reserve(puts.len());
     let outcomes = store.put(puts)?;
-    for ((op, before, (id, source), system), outcome) in put_by.into_iter().zip(outcomes) {
+    for ((op, before), WasPut { id, system, source, outcome }) in put_by.into_iter().zip(outcomes) {
         let Err(error) = outcome else {
             store.tombstones.remove(&id);
             applied.changes.push(Change::Put { id, system, source });
@@ -208,8 +215,8 @@ fn carry_out(
 }
 
 /// The chunk's outcome for one id.
-struct Slot {
-    id: String,
+struct Slot<'a> {
+    id: &'a str,
     /// The document before the chunk.
     before: Option<Location>,
     after: After,
@@ -225,30 +232,31 @@ enum After {
 }
 
 struct NewDocument {
-    parsed: ParsedDocument,
+    parsed: Box<ParsedDocument>,
     system: SystemValues,
     source: Bytes,
 }
 
-struct Plan<'a> {
-    store: &'a Store,
+/// Of operations that live for `'o`.
+struct Plan<'s, 'o> {
+    store: &'s Store,
     circumstances: Circumstances,
     draft: Draft,
-    next_seq_no: &'a mut SeqNo,
-    slots: Vec<Slot>,
+    next_seq_no: &'s mut SeqNo,
+    slots: Vec<Slot<'o>>,
     /// Places in `slots` by id.
-    places: FxHashMap<String, usize>,
+    places: FxHashMap<&'o str, usize>,
     /// The place in the batch of the operation being resolved.
     op: usize,
     /// What is known of that operation already.
-    ahead: Option<Ahead<'a>>,
+    ahead: Option<Ahead<'o>>,
     /// The version that the operation being resolved brings along.
     version: Option<u64>,
 }
 
-impl Plan<'_> {
+impl<'o> Plan<'_, 'o> {
     /// Resolves one operation. The outer error is not the operation's fault.
-    fn resolve(&mut self, op: &WriteOp) -> Result<Result<Applied>> {
+    fn resolve(&mut self, op: &'o WriteOp) -> Result<Result<Applied>> {
         let (id, condition) = match op {
             WriteOp::Upsert { id, condition, .. }
             | WriteOp::Patch { id, condition, .. }
@@ -298,7 +306,7 @@ impl Plan<'_> {
     }
 
     /// The slot of an id, and its document as earlier operations of the chunk have left it.
-    fn look_up(&mut self, id: &str) -> Result<(usize, Option<Current>)> {
+    fn look_up(&mut self, id: &'o str) -> Result<(usize, Option<Current>)> {
         let known = self.places.get(id).and_then(|&place| Some((place, self.slots.get(place)?)));
         if let Some((place, slot)) = known {
             return match &slot.after {
@@ -313,9 +321,8 @@ impl Plan<'_> {
         let current = self.current(id)?;
         let place = self.slots.len();
         let before = current.as_ref().and_then(|current| current.location);
-        let (id, op) = (id.to_owned(), self.op);
-        self.places.insert(id.clone(), place);
-        self.slots.push(Slot { id, before, after: After::Unchanged, op });
+        self.places.insert(id, place);
+        self.slots.push(Slot { id, before, after: After::Unchanged, op: self.op });
         Ok((place, current))
     }
 
@@ -373,7 +380,7 @@ impl Plan<'_> {
         source: Bytes,
     ) -> Result<Applied> {
         let ahead = self.ahead.as_mut().and_then(|ahead| ahead.parsed(&source, &self.draft));
-        let parsed = match ahead.map_or_else(|| self.draft.parse(id, &source), Ok) {
+        let parsed = match ahead.map_or_else(|| self.draft.parse(id, &source).map(Box::new), Ok) {
             Ok(parsed) => parsed,
             Err(error) => {
                 self.reject(place);
@@ -412,7 +419,7 @@ impl Plan<'_> {
         place: usize,
         id: &str,
         current: Option<&Current>,
-        previous: Option<&String>,
+        previous: Option<&'o String>,
         patch: &Patch,
     ) -> Result<Result<Applied>> {
         let from = match previous {

@@ -9,6 +9,7 @@ use tantivy::directory::OwnedBytes;
 use tantivy::fastfield::AliveBitSet;
 use tantivy::index::{InvertedIndexReader, SegmentId};
 use tantivy::schema::{Field, IndexRecordOption};
+use tantivy::termdict::TermDictionary;
 use tantivy::{BitSet, DocId, DocSet, Index, SegmentReader, TERMINATED};
 
 use super::directory::SegmentFiles;
@@ -49,11 +50,34 @@ pub(super) struct LiveSegment {
     /// Whether the reader holds files in memory.
     from_memory: bool,
     ids: Arc<InvertedIndexReader>,
+    /// Rows come in the order of their keys mostly, and then few segments can have an id.
+    range: Option<IdRange>,
     columns: OnceLock<Columns>,
     /// Bytes of sources that no merge has tried to compress.
     pub(super) raw_source_bytes: u64,
     /// Held from the first source that is read on: readers come and go with publications.
     dictionary: OnceLock<Option<Arc<PreparedDictionary>>>,
+}
+
+/// The first and the last id of a segment, in the order of their bytes.
+struct IdRange {
+    first: Vec<u8>,
+    last: Vec<u8>,
+}
+
+impl IdRange {
+    /// `None` where there are no ids.
+    fn of(ids: &TermDictionary) -> Result<Option<Self>> {
+        let Some(end) = (ids.num_terms() as u64).checked_sub(1) else { return Ok(None) };
+        let mut range = Self { first: Vec::new(), last: Vec::new() };
+        ids.ord_to_term(0, &mut range.first)?;
+        ids.ord_to_term(end, &mut range.last)?;
+        Ok(Some(range))
+    }
+
+    fn contains(&self, id: &str) -> bool {
+        (self.first.as_slice()..=self.last.as_slice()).contains(&id.as_bytes())
+    }
 }
 
 struct Columns {
@@ -91,6 +115,7 @@ impl LiveSegment {
             reader = Arc::new(open_reader(index, id, max_doc, visible)?);
         }
         let ids = reader.inverted_index(SystemFields::FIXED.id)?;
+        let range = IdRange::of(ids.terms())?;
         let shown = visible.is_some().then(|| Arc::new(alive.clone()));
         Ok(Self {
             from_memory: files.sizes().1 > 0,
@@ -107,6 +132,7 @@ impl LiveSegment {
             reader,
             stale: false,
             ids,
+            range,
             columns: OnceLock::new(),
             dictionary: OnceLock::new(),
         })
@@ -122,7 +148,8 @@ impl LiveSegment {
 
     /// The living document of this id.
     pub(super) fn find(&self, id: &str) -> Result<Option<DocId>> {
-        if self.alive.len() == 0 {
+        let may_be_here = self.range.as_ref().is_some_and(|range| range.contains(id));
+        if self.alive.len() == 0 || !may_be_here {
             return Ok(None);
         }
         let Some(info) = self.ids.terms().get(id.as_bytes())? else { return Ok(None) };

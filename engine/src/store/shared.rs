@@ -6,7 +6,6 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use parking_lot::{Condvar, Mutex};
-use rustc_hash::FxHashMap;
 use serde_json::Value;
 use tantivy::SegmentReader;
 use tokio::sync::{oneshot, watch};
@@ -17,7 +16,9 @@ use super::directory::SegmentFiles;
 use super::forced::ForceMerge;
 use super::merge_counts::MergeCounts;
 use super::mirror::Mirroring;
+use super::plan::ReadBefore;
 use super::pressure::Pressure;
+use super::recent::Recent;
 use super::settings::IndexSettings;
 use super::state::FinishedMerge;
 use super::writer::{FinishedFlush, Recovered, Slot};
@@ -27,11 +28,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::index::{IndexStats, Positions};
 use crate::mapping::Mapping;
 use crate::position::Checkpoint;
-use crate::snapshot::{Snapshot, StoredDocument};
+use crate::snapshot::Snapshot;
 
 /// Batches that wait for a writer.
 const QUEUE_BATCHES: usize = 256;
-/// Bytes of sources that wait for a writer; a single larger batch is let in alone.
+/// Bytes of batches that wait for a writer; a single larger one is let in alone.
 const QUEUE_BYTES: usize = 64 << 20;
 
 /// Who an index is; nothing but the settings ever changes.
@@ -51,7 +52,7 @@ pub(crate) struct Shared {
     pub(crate) positions: watch::Sender<Positions>,
     /// Guards what the writer shows besides; held for copies only.
     pub(crate) view: Mutex<View>,
-    /// Documents written since the last publication. Guards the map; held for look-ups.
+    /// Documents written since the last publication. Guards them; held for look-ups.
     pub(crate) recent: Mutex<Recent>,
     pub(crate) queue: Queue,
     pub(crate) merges: MergeCounts,
@@ -89,6 +90,13 @@ impl Shared {
         *shared.slot.lock() = Slot::Parked(writer);
         shared
     }
+
+    /// After a publication: the snapshot knows everything.
+    pub(super) fn forget_recent(&self) {
+        let published = std::mem::take(&mut *self.recent.lock());
+        // Not under the lock: it may be much.
+        drop(published);
+    }
 }
 
 /// What the writer shows besides snapshot and positions.
@@ -110,9 +118,18 @@ pub(crate) struct ShownSegment {
     pub(crate) files: Arc<SegmentFiles>,
 }
 
+/// A batch on its way.
+pub(crate) struct Write {
+    pub(super) batch: Batch,
+    pub(super) read: ReadBefore,
+    /// What the queue counts for it.
+    pub(super) bytes: usize,
+    pub(super) reply: oneshot::Sender<Result<BatchOutcome>>,
+}
+
 /// What is asked of a writer, in order.
 pub(crate) enum Message {
-    Write(Batch, oneshot::Sender<Result<BatchOutcome>>),
+    Write(Box<Write>),
     Advance(Checkpoint),
     PutMapping(Value, Sender<Result<()>>),
     /// The settings have changed.
@@ -154,7 +171,7 @@ pub(crate) struct Queue {
 /// Where batches go that are handed to an index.
 struct Gate {
     door: Door,
-    /// Bytes of sources in the queue.
+    /// Bytes of batches in the queue.
     bytes: usize,
     /// Batches that have passed and are not in the queue yet.
     passing: usize,
@@ -261,61 +278,13 @@ impl Queue {
     }
 }
 
-/// Bytes of the sources that a batch holds in memory.
-pub(super) fn source_bytes(batch: &Batch) -> usize {
-    batch.ops.iter().map(WriteOp::source_bytes).sum()
+/// About what a batch holds in memory: its sources, and as much again for what is read from them.
+pub(super) fn held_bytes(batch: &Batch) -> usize {
+    2 * batch.ops.iter().map(WriteOp::source_bytes).sum::<usize>()
 }
 
 pub(crate) fn closed() -> Error {
     Error::new(ErrorKind::Closed, "the index is closed")
-}
-
-/// What has been written since the last publication, for reads by id that do not wait for one.
-#[derive(Debug, Default)]
-pub(crate) struct Recent {
-    /// `None` is a deleted document.
-    documents: FxHashMap<String, Option<StoredDocument>>,
-    /// Whether everything published has been deleted.
-    cleared: bool,
-    bytes: usize,
-}
-
-/// What is known of a document without looking at what is published.
-pub(crate) enum Known {
-    There(StoredDocument),
-    Deleted,
-    Nothing,
-}
-
-impl Recent {
-    /// What this knows of a document.
-    pub(crate) fn document(&self, id: &str) -> Known {
-        match self.documents.get(id) {
-            Some(Some(document)) => Known::There(document.clone()),
-            Some(None) => Known::Deleted,
-            None if self.cleared => Known::Deleted,
-            None => Known::Nothing,
-        }
-    }
-
-    pub(super) fn insert(&mut self, id: String, document: Option<StoredDocument>) {
-        self.bytes += id.len() + document.as_ref().map_or(0, |document| document.source.len());
-        self.documents.insert(id, document);
-    }
-
-    pub(super) fn clear_all(&mut self) {
-        self.forget();
-        self.cleared = true;
-    }
-
-    /// After a publication: the snapshot knows everything.
-    pub(super) fn forget(&mut self) {
-        *self = Self::default();
-    }
-
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
-    }
 }
 
 impl fmt::Debug for Shared {

@@ -20,7 +20,7 @@ use tantivy::store::Compressor;
 use tantivy::tokenizer::TokenizerManager;
 use tantivy::{BitSet, Index, IndexMeta, IndexSettings, SegmentReader};
 
-pub(super) use self::building::Put;
+pub(super) use self::building::{Put, WasPut};
 use super::builder::Builder;
 use super::commit::Commit;
 use super::directory::{StoreDirectory, map};
@@ -28,6 +28,7 @@ use super::merge::{MergeInput, MergeTask, Merged, choose, is_large};
 use super::segment::{LiveSegment, Location};
 use super::source::{self, Dictionary, Merging};
 use super::tombstones::Tombstones;
+use crate::document::SchemaFields;
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::Mapping;
 use crate::mapping::schema::{self, SystemValues};
@@ -43,6 +44,8 @@ pub(super) struct Store {
     pub(super) directory: StoreDirectory,
     pub(super) mapping: Arc<Mapping>,
     pub(super) schema: Schema,
+    /// The mapping's, in the schema.
+    fields: Arc<SchemaFields>,
     pub(super) tokenizers: TokenizerManager,
     pub(super) segments: Vec<LiveSegment>,
     /// Of documents that are not there; none in a followed index. A living document comes first.
@@ -110,10 +113,12 @@ impl Store {
         schema: Schema,
         segments: Vec<LiveSegment>,
     ) -> Result<Self> {
+        let mapping = Arc::new(mapping);
         Ok(Self {
             index: open_index(&directory)?,
             directory,
-            mapping: Arc::new(mapping),
+            fields: Arc::new(SchemaFields::new(&schema, &mapping)),
+            mapping,
             schema,
             tokenizers: schema::tokenizers(),
             segments,
@@ -240,6 +245,7 @@ impl Store {
             }
         }
         self.mapping = Arc::new(mapping);
+        self.fields = Arc::new(SchemaFields::new(&self.schema, &self.mapping));
         Ok(())
     }
 

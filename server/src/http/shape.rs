@@ -43,6 +43,18 @@ pub(crate) async fn drain(body: Body) {
     let _ = Limited::new(body, MOST).collect().await;
 }
 
+/// Whether a member of the answer may be left in it by `filter_path`: one that is not need not be
+/// made.
+pub(crate) fn may_show(params: &Params, member: &str) -> bool {
+    let paths = params.list("filter_path");
+    let mut include = paths.iter().filter(|path| !path.starts_with('-')).peekable();
+    include.peek().is_none()
+        || include.any(|path| {
+            let first = path.split('.').next().unwrap_or_default();
+            first == member || first.contains('*')
+        })
+}
+
 /// What the request wishes of any answer.
 struct Wishes {
     json_type: HeaderValue,
@@ -253,6 +265,21 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn what_no_path_leads_to_need_not_be_made() {
+        let shows = |query: &str| may_show(&Params::read("/_bulk", query).unwrap(), "items");
+        for query in
+            ["", "filter_path=items", "filter_path=took,items.*.error", "filter_path=**.error"]
+        {
+            assert!(shows(query), "{query}");
+        }
+        for query in ["filter_path=it*", "filter_path=-took", "filter_path=-items.index._id"] {
+            assert!(shows(query), "{query}");
+        }
+        assert!(!shows("filter_path=errors"));
+        assert!(!shows("filter_path=took,errors,-took"));
+    }
 
     #[test]
     fn answers_are_filtered_by_paths() {

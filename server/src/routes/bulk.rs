@@ -16,7 +16,7 @@ use super::write;
 use crate::app::App;
 use crate::dialect::bulk::{Action, Defaults, operation, read};
 use crate::error::{Error, Result};
-use crate::http::{Call, Reply, errors};
+use crate::http::{Call, Reply, errors, shape};
 use crate::identity::new_id;
 
 pub(super) async fn bulk(State(app): State<Arc<App>>, call: Call) -> Result<Reply> {
@@ -95,7 +95,8 @@ async fn run(app: &App, call: Call, index: Option<String>) -> Result<Reply> {
             Err(error) => fail(&mut slots, &items, &error),
         }
     }
-    Ok(answer(app, &slots, refresh, started))
+    let shows_items = shape::may_show(&call.params, "items");
+    Ok(answer(app, &slots, refresh, started, shows_items))
 }
 
 /// Reads the body into one slot for each item and the operations of each index. Names of the same
@@ -167,11 +168,18 @@ fn fail(slots: &mut [Slot], items: &[usize], error: &Error) {
     }
 }
 
-fn answer(app: &App, slots: &[Slot], refresh: Refresh, started: Instant) -> Reply {
+fn answer(
+    app: &App,
+    slots: &[Slot],
+    refresh: Refresh,
+    started: Instant,
+    shows_items: bool,
+) -> Reply {
     let failures = slots.iter().filter(|slot| !matches!(slot.result, Some(Ok(_)))).count() as u64;
     write::count(&app.statistics, slots.len() as u64, failures);
     let took = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    Reply::ok(&Answer { errors: failures > 0, took, items: Items { slots, refresh } })
+    let items = shows_items.then_some(Items { slots, refresh });
+    Reply::ok(&Answer { errors: failures > 0, took, items })
 }
 
 /// The answer; written piece by piece, as there may be very many items.
@@ -179,7 +187,8 @@ fn answer(app: &App, slots: &[Slot], refresh: Refresh, started: Instant) -> Repl
 struct Answer<'a> {
     errors: bool,
     took: u64,
-    items: Items<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    items: Option<Items<'a>>,
 }
 
 struct Items<'a> {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tantivy::schema::Schema;
 
 use super::{Current, Store};
-use crate::document::{Draft, ParsedDocument};
+use crate::document::{Draft, IndexedDocument, ParsedDocument, SchemaFields};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::schema::SystemValues;
 use crate::store::builder::{Builder, Entry};
@@ -26,9 +26,17 @@ const LARGEST_BUILDING_BYTES: usize = 64 << 20;
 pub(in crate::store) struct Put {
     pub(in crate::store) before: Option<Location>,
     pub(in crate::store) id: String,
-    pub(in crate::store) document: ParsedDocument,
+    pub(in crate::store) document: Box<ParsedDocument>,
     pub(in crate::store) system: SystemValues,
     pub(in crate::store) source: Bytes,
+}
+
+/// What came of a [`Put`]: after an error nothing has changed for its id.
+pub(in crate::store) struct WasPut {
+    pub(in crate::store) id: String,
+    pub(in crate::store) system: SystemValues,
+    pub(in crate::store) source: Bytes,
+    pub(in crate::store) outcome: Result<()>,
 }
 
 /// A document that another was put in place of.
@@ -45,18 +53,19 @@ enum Replaced {
 struct Part {
     builder: Builder,
     puts: std::vec::IntoIter<Put>,
-    outcomes: Vec<Result<()>>,
+    outcomes: Vec<WasPut>,
     /// Whether the last document has broken the builder.
     is_broken: bool,
 }
 
 impl Part {
     /// Adds its documents, up to one that breaks the builder.
-    fn add(mut self, schema: &Schema) -> Self {
+    fn add(mut self, schema: &Schema, fields: &Arc<SchemaFields>) -> Self {
+        let mut fields = Arc::clone(fields);
         for Put { id, document, system, source, .. } in self.puts.by_ref() {
             let links = document.links().to_vec();
-            let document = document.into_tantivy(schema, system);
-            let outcome = self.builder.add(id.clone(), document, system, source);
+            let document = IndexedDocument::new(document, schema, &mut fields, system);
+            let outcome = self.builder.add(id.clone(), document, system, source.clone());
             if outcome.is_ok() {
                 self.builder.link(&id, &links);
             }
@@ -66,7 +75,7 @@ impl Part {
                 Error::new(ErrorKind::DocumentParsing, message).with_source(error)
             });
             self.is_broken = outcome.is_err();
-            self.outcomes.push(outcome);
+            self.outcomes.push(WasPut { id, system, source, outcome });
             if self.is_broken {
                 break;
             }
@@ -83,9 +92,9 @@ impl Store {
         Some(Current { location: Some(location), system: entry.system, source })
     }
 
-    /// Puts documents, no two of one id. A result that is an error says that this document cannot
-    /// be indexed: then nothing has changed for it.
-    pub(in crate::store) fn put(&mut self, puts: Vec<Put>) -> Result<Vec<Result<()>>> {
+    /// Puts documents, no two of one id. What came of each is in the same order; an error says that
+    /// this document cannot be indexed.
+    pub(in crate::store) fn put(&mut self, puts: Vec<Put>) -> Result<Vec<WasPut>> {
         if puts.is_empty() {
             return Ok(Vec::new());
         }
@@ -104,21 +113,22 @@ impl Store {
         let builders = std::mem::replace(&mut self.builders, rest);
         let parts = builders.into_iter().map(|builder| {
             let puts: Vec<Put> = puts.by_ref().take(share).collect();
-            Part { builder, puts: puts.into_iter(), outcomes: Vec::new(), is_broken: false }
+            let outcomes = Vec::with_capacity(puts.len());
+            Part { builder, puts: puts.into_iter(), outcomes, is_broken: false }
         });
-        let schema = &self.schema;
-        let parts = parallel::at_once(parts.collect(), |part: Part| part.add(schema));
+        let (schema, fields) = (&self.schema, &self.fields);
+        let parts = parallel::at_once(parts.collect(), |part: Part| part.add(schema, fields));
         let mut outcomes = Vec::with_capacity(replaced.len());
         for mut part in parts {
             while part.is_broken {
                 let builder = self.rebuild(part.builder.into_entries())?;
-                part = Part { builder, is_broken: false, ..part }.add(&self.schema);
+                part = Part { builder, is_broken: false, ..part }.add(&self.schema, &self.fields);
             }
             outcomes.append(&mut part.outcomes);
             self.builders.push(part.builder);
         }
-        for (replaced, outcome) in replaced.into_iter().zip(&outcomes) {
-            match replaced.filter(|_| outcome.is_ok()) {
+        for (replaced, put) in replaced.into_iter().zip(&outcomes) {
+            match replaced.filter(|_| put.outcome.is_ok()) {
                 Some(Replaced::Finished(location)) => drop(self.kill_finished(location)),
                 Some(Replaced::Building { id, seq_no }) => {
                     self.builders.iter_mut().for_each(|builder| builder.kill_other(&id, seq_no));
@@ -197,10 +207,11 @@ impl Store {
     fn build(&mut self, entries: Vec<(String, Entry)>) -> Result<Builder> {
         let mut builder = self.new_builder()?;
         let mut draft = Draft::new(Arc::clone(&self.mapping));
+        let mut fields = Arc::clone(&self.fields);
         for (id, entry) in entries {
             let parsed = draft.parse(&id, &entry.source)?;
             let links = parsed.links().to_vec();
-            let document = parsed.into_tantivy(&self.schema, entry.system);
+            let document = parsed.into_indexed(&self.schema, &mut fields, entry.system);
             builder.add(id.clone(), document, entry.system, entry.source)?;
             builder.link(&id, &links);
         }

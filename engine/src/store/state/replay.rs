@@ -39,7 +39,7 @@ struct Ahead {
     logged: Logged,
     current: Option<Current>,
     /// `None` if the mapping must grow for it.
-    document: Option<ParsedDocument>,
+    document: Option<Box<ParsedDocument>>,
 }
 
 impl Run {
@@ -150,7 +150,7 @@ impl Store {
     fn put_growing(&mut self, logged: Logged) -> Result<()> {
         let Logged { id, system, source } = logged;
         let mut draft = Draft::new(Arc::clone(&self.mapping));
-        let document = draft.parse(&id, &source)?;
+        let document = Box::new(draft.parse(&id, &source)?);
         if let Some(grown) = draft.finish() {
             self.grow(grown)?;
         }
@@ -160,7 +160,7 @@ impl Store {
     }
 
     fn put_all(&mut self, puts: Vec<Put>) -> Result<()> {
-        self.put(puts)?.into_iter().collect::<Result<()>>()?;
+        self.put(puts)?.into_iter().try_for_each(|put| put.outcome)?;
         self.seal_if_large()
     }
 }

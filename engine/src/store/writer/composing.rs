@@ -13,7 +13,7 @@ use crate::batch::{Compose, Condition, DocId, WriteOp};
 use crate::composition::{Affected, Composed, Composition, Rows, compose, parse_row_id};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::parallel;
-use crate::store::plan::{AppliedBatch, Circumstances, apply};
+use crate::store::plan::{AppliedBatch, Circumstances, ReadBefore, apply};
 use crate::store::state::Store;
 
 /// Documents and links that are remembered before they are composed.
@@ -142,17 +142,18 @@ impl Writer {
     pub(super) fn apply_ops(
         &mut self,
         ops: &[WriteOp],
+        read: ReadBefore,
         circumstances: Circumstances,
         composing: Option<&mut Composing>,
     ) -> Result<AppliedBatch> {
         let Some(composing) = composing else {
-            return apply(&mut self.store, ops, circumstances, &mut self.next_seq_no);
+            return apply(&mut self.store, ops, read, circumstances, &mut self.next_seq_no);
         };
         composing.check(ops)?;
         if composing.mode == Compose::Affected {
             composing.note_before(&self.store, ops)?;
         }
-        let applied = apply(&mut self.store, ops, circumstances, &mut self.next_seq_no)?;
+        let applied = apply(&mut self.store, ops, read, circumstances, &mut self.next_seq_no)?;
         if composing.mode == Compose::Affected {
             composing.note_after(&self.store, ops)?;
             if composing.affected.len() > MOST_REMEMBERED {
@@ -253,7 +254,8 @@ impl Writer {
             }
         }
         let circumstances = composing.circumstances;
-        let applied = apply(&mut self.store, &ops, circumstances, &mut self.next_seq_no)?;
+        let read = ReadBefore::default();
+        let applied = apply(&mut self.store, &ops, read, circumstances, &mut self.next_seq_no)?;
         composing.wrote |= !applied.changes.is_empty();
         composing.grew |= applied.grew;
         let mut results = applied.results.into_iter();

@@ -36,19 +36,18 @@ use super::budget::{Budget, Share};
 use super::builder::guarded;
 use super::forced::Forced;
 use super::mirror::Mirror;
-use super::plan::{AppliedBatch, Change, Circumstances};
-use super::shared::{Event, Message, Shared, source_bytes};
+use super::plan::{AppliedBatch, Change, Circumstances, ReadBefore};
+use super::shared::{Event, Message, Shared, Write};
 use super::state::Store;
 use super::translog::Translog;
 use crate::batch::{Batch, BatchOutcome, Refresh};
 use crate::error::{Error, ErrorKind, Result};
 use crate::position::{Checkpoint, SeqNo};
-use crate::snapshot::StoredDocument;
 
 /// So many batches at most share one fsync and one publication.
 const GROUP_BATCHES: usize = 64;
-/// And so many bytes.
-const GROUP_BYTES: usize = 16 << 20;
+/// And so many bytes: while a large batch is written, whoever sent another can prepare the next.
+const GROUP_BYTES: usize = 1 << 20;
 
 /// Who waits for a batch.
 type Reply = oneshot::Sender<Result<BatchOutcome>>;
@@ -102,7 +101,7 @@ impl Writer {
 
     fn handle(&mut self, shared: &Arc<Shared>, message: Message) -> Then {
         match message {
-            Message::Write(batch, reply) => return self.handle_writes(shared, batch, reply),
+            Message::Write(write) => return self.handle_writes(shared, write),
             Message::Advance(checkpoint) => self.advance(shared, checkpoint),
             Message::PutMapping(addition, reply) => self.put_mapping(shared, &addition, reply),
             Message::Settings(reply) => {
@@ -143,15 +142,15 @@ impl Writer {
     }
 
     /// Handles a batch together with those that wait behind it: one fsync for all.
-    fn handle_writes(&mut self, shared: &Arc<Shared>, batch: Batch, reply: Reply) -> Then {
-        let mut bytes = source_bytes(&batch);
-        let mut group = vec![(batch, reply)];
+    fn handle_writes(&mut self, shared: &Arc<Shared>, write: Box<Write>) -> Then {
+        let mut bytes = write.bytes;
+        let mut group = vec![*write];
         let mut other = None;
         while group.len() < GROUP_BATCHES && bytes < GROUP_BYTES {
             match shared.queue.receiver.try_recv() {
-                Ok(Message::Write(batch, reply)) => {
-                    bytes += source_bytes(&batch);
-                    group.push((batch, reply));
+                Ok(Message::Write(write)) => {
+                    bytes += write.bytes;
+                    group.push(*write);
                 }
                 Ok(message) => {
                     other = Some(message);
@@ -168,15 +167,15 @@ impl Writer {
         }
     }
 
-    fn write_group(&mut self, shared: &Arc<Shared>, group: Vec<(Batch, Reply)>) {
+    fn write_group(&mut self, shared: &Arc<Shared>, group: Vec<Write>) {
         let mut done = Vec::with_capacity(group.len());
-        for (batch, reply) in group {
+        for Write { batch, read, reply, .. } in group {
             if let Some(error) = self.refusal() {
                 answer(reply, Err(error));
                 continue;
             }
             let refresh = batch.refresh;
-            match guarded(|| self.write(shared, batch)) {
+            match guarded(|| self.write(shared, batch, read)) {
                 Ok(applied) => done.push((refresh, applied, reply)),
                 Err(error) => {
                     self.acknowledge(shared, std::mem::take(&mut done));
@@ -204,7 +203,7 @@ impl Writer {
     }
 
     /// Applies one batch and appends it to the translog, unsynced.
-    fn write(&mut self, shared: &Shared, batch: Batch) -> Result<AppliedBatch> {
+    fn write(&mut self, shared: &Shared, batch: Batch, read: ReadBefore) -> Result<AppliedBatch> {
         let followed = shared.identity.pipeline.is_some();
         let lsn = batch.row_lsn.or(batch.checkpoint.map(|checkpoint| checkpoint.lsn));
         let lsn = lsn.map(|lsn| lsn.0);
@@ -216,7 +215,7 @@ impl Writer {
             .spooled
             .map(|spooled| self.write_spooled(spooled, circumstances, composing.as_mut()));
         let spooled = spooled.transpose()?;
-        let mut applied = self.apply_ops(&batch.ops, circumstances, composing.as_mut())?;
+        let mut applied = self.apply_ops(&batch.ops, read, circumstances, composing.as_mut())?;
         let visible = |change: &Change| !matches!(change, Change::Tombstone { .. });
         let mut wrote = applied.changes.iter().any(visible);
         if let Some(spooled) = spooled {
@@ -264,19 +263,21 @@ impl Writer {
     }
 
     /// Makes applied batches durable in the translog and answers them.
-    fn acknowledge(&mut self, shared: &Arc<Shared>, done: Vec<(Refresh, AppliedBatch, Reply)>) {
+    fn acknowledge(&mut self, shared: &Arc<Shared>, mut done: Vec<(Refresh, AppliedBatch, Reply)>) {
         if done.is_empty() {
             return;
         }
         if let Some(log) = &mut self.log {
             log.commit();
-            let mut recent = shared.recent.lock();
-            for (_, applied, _) in &done {
-                remember(&mut recent, &applied.changes);
-            }
         }
         let changed: Vec<&AppliedBatch> = done.iter().map(|(_, applied, _)| applied).collect();
         self.hand_on(shared, &changed);
+        if self.log.is_some() {
+            let mut recent = shared.recent.lock();
+            for (_, applied, _) in &mut done {
+                recent.push(std::mem::take(&mut applied.changes));
+            }
+        }
         self.advanced(shared);
         // Whoever has an answer finds it in the positions.
         self.show(shared);
@@ -366,27 +367,6 @@ impl Writer {
 
 /// Sources of unpublished documents that are kept for reads by id; past it, a publication is due.
 const RECENT_BYTES: usize = 64 << 20;
-
-fn remember(recent: &mut super::shared::Recent, changes: &[Change]) {
-    for change in changes {
-        match change {
-            Change::Put { id, system, source } => {
-                let document = StoredDocument {
-                    id: id.clone(),
-                    source: source.clone(),
-                    version: system.version,
-                    seq_no: SeqNo(system.seq_no),
-                    term: system.term,
-                };
-                recent.insert(id.clone(), Some(document));
-            }
-            Change::Delete { id, .. } => recent.insert(id.clone(), None),
-            // Nothing was there.
-            Change::Tombstone { .. } => {}
-            Change::Clear => recent.clear_all(),
-        }
-    }
-}
 
 /// Answers; whoever asked may have gone.
 fn answer(reply: Reply, outcome: Result<BatchOutcome>) {

@@ -184,7 +184,7 @@ impl Writer {
         // Before the writes are answered: whoever writes next is to know.
         shared.pressure.set(backlog(&self.store.segments));
         self.share.set(0);
-        shared.recent.lock().forget();
+        shared.forget_recent();
         let publishing = &mut self.publishing;
         publishing.number = next.number;
         (publishing.changed, publishing.layout) = (false, None);

@@ -259,7 +259,7 @@ impl Writer {
         (self.epoch, self.leaving) = (epoch, leaving);
         self.belongs_to(shared);
         shared.snapshot.store(Arc::new(snapshot));
-        shared.recent.lock().forget();
+        shared.forget_recent();
         *shared.view.lock() = view;
         self.show(shared);
         Ok(())

@@ -9,7 +9,7 @@ use super::Writer;
 use super::composing::Composing;
 use crate::batch::{Rejected, Spooled, SpooledOps, SpooledOutcome, WriteOp};
 use crate::error::{Error, ErrorKind, Result};
-use crate::store::plan::Circumstances;
+use crate::store::plan::{Circumstances, ReadBefore};
 
 /// So many operations are read at once,
 const CHUNK_OPS: usize = if cfg!(test) { 7 } else { 4096 };
@@ -48,7 +48,8 @@ impl Writer {
             if chunk.is_empty() {
                 break;
             }
-            let applied = self.apply_ops(&chunk, circumstances, composing.as_deref_mut())?;
+            let read = ReadBefore::default();
+            let applied = self.apply_ops(&chunk, read, circumstances, composing.as_deref_mut())?;
             wrote |= !applied.changes.is_empty();
             grew |= applied.grew;
             for result in applied.results {

@@ -14,7 +14,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::index::Receipt;
 use crate::position::Checkpoint;
 use crate::store::builder::guarded;
-use crate::store::shared::{Event, Message, Shared, closed, source_bytes};
+use crate::store::plan::ReadBefore;
+use crate::store::shared::{Event, Message, Shared, Write, closed, held_bytes};
 use crate::store::translog::Translog;
 use crate::store::writers::Turn;
 
@@ -53,9 +54,12 @@ impl Shared {
             let message = "spooled operations are for an index that follows a pipeline";
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
-        let (to, turn) = self.enter(Some(source_bytes(&batch)))?;
+        let bytes = held_bytes(&batch);
+        let (to, turn) = self.enter(Some(bytes))?;
         let (reply, receipt) = oneshot::channel();
-        let sent = to.send(Message::Write(batch, reply));
+        let mapping = Arc::clone(&to.view.lock().mapping);
+        let read = ReadBefore::new(&batch.ops, &mapping);
+        let sent = to.send(Message::Write(Box::new(Write { batch, read, bytes, reply })));
         to.queue.passed();
         drop(turn);
         sent?;
@@ -248,9 +252,9 @@ impl Writer {
     fn refuse_the_rest(shared: &Arc<Shared>) {
         for message in shared.queue.receiver.try_iter() {
             match message {
-                Message::Write(batch, reply) => {
-                    shared.queue.release(source_bytes(&batch));
-                    super::answer(reply, Err(closed()));
+                Message::Write(write) => {
+                    shared.queue.release(write.bytes);
+                    super::answer(write.reply, Err(closed()));
                 }
                 Message::Advance(_) => {}
                 Message::Mirroring(asked) => asked.refuse(),
