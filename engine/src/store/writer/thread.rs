@@ -58,7 +58,8 @@ impl Shared {
         let (to, turn) = self.enter(Some(bytes))?;
         let (reply, receipt) = oneshot::channel();
         let mapping = Arc::clone(&to.view.lock().mapping);
-        let read = ReadBefore::new(&batch.ops, &mapping);
+        // What cannot be read here, the writer refuses.
+        let read = guarded(|| Ok(ReadBefore::new(&batch.ops, &mapping))).unwrap_or_default();
         let sent = to.send(Message::Write(Box::new(Write { batch, read, bytes, reply })));
         to.queue.passed();
         drop(turn);
