@@ -11,7 +11,7 @@ use crate::catalog::{self, Fingerprint, Table};
 use crate::compound;
 use crate::config::PipelineConfig;
 use crate::connect::{Control, quote_identifier};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::position::Holds;
 use crate::publication;
 use crate::selection::Selection;
@@ -136,16 +136,25 @@ impl Discovery {
         let judging = tokio::task::spawn_blocking(move || {
             let judge = |(name, table): (String, Arc<Table>)| {
                 let resumes = !written.contains(&name);
-                let pipeline = &this.config.name;
-                let standing =
-                    this.indexes.judge(pipeline, &name, &table, &server, &holds, resumes);
-                Found { name, table, standing: standing.map_err(|error| error.to_string()) }
+                let (pipeline, indexes) = (&this.config.name, &this.indexes);
+                let standing = indexes.judge(pipeline, &name, &table, &server, &holds, resumes);
+                found(name, table, standing)
             };
             let judged = published.into_iter().map(judge).collect();
             drop(running);
             judged
         });
-        judging.await.map_err(given_up)
+        judging.await.map_err(given_up)?
+    }
+}
+
+/// What was judged of a table; a refusal is about the server, and so about all tables.
+fn found(name: String, table: Arc<Table>, standing: Result<Standing>) -> Result<Found> {
+    match standing {
+        Err(error) if error.kind() == ErrorKind::Refused => Err(error),
+        standing => {
+            Ok(Found { name, table, standing: standing.map_err(|error| error.to_string()) })
+        }
     }
 }
 

@@ -55,6 +55,22 @@ impl Server {
             && at.lsn <= self.flushed
             && (at.timeline == self.timeline || self.history.has(at))
     }
+
+    /// Refuses a server whose log ends before a position in the same history, which is `whose`: it was
+    /// put back to an earlier state.
+    pub(crate) fn check_reaches(&self, at: Checkpoint, whose: &str) -> Result<()> {
+        let Checkpoint { system_identifier, timeline, lsn } = at;
+        let same = (system_identifier, timeline) == (self.system_identifier, self.timeline);
+        if !same || lsn <= self.flushed {
+            return Ok(());
+        }
+        let message = format!(
+            "the database's log ends at [{}], before the position [{lsn}] of {whose}: a restored \
+             backup",
+            self.flushed
+        );
+        Err(Error::new(ErrorKind::Refused, message))
+    }
 }
 
 /// How to go on.
@@ -147,13 +163,10 @@ pub(crate) fn judge(
     if file.timeline != server.timeline {
         goes_on_from(file, server, slot, name)?;
     }
-    if server.flushed < file.lsn {
-        return refused(format!(
-            "the database's log ends at [{}], before the pipeline's position [{}]: a restored \
-             backup",
-            server.flushed, file.lsn
-        ));
-    }
+    let Position { system_identifier, lsn, .. } = *file;
+    // Of another timeline it was found to have everything.
+    let at = Checkpoint { system_identifier, timeline: server.timeline, lsn };
+    server.check_reaches(at, "the pipeline")?;
     if file.slot != name {
         return lost(format!("the pipeline followed slot [{}], and now has [{name}]", file.slot));
     }

@@ -189,6 +189,8 @@ fn check(
     }
     // One that is written to belongs to what is followed, and may be past what the server said.
     if resumes && !server.has(applied) {
+        // The pipeline's own position is written now and then only, and may be older.
+        server.check_reaches(applied, &format!("index [{}]", index.name()))?;
         return Ok(Err("its position belongs to another history".to_owned()));
     }
     if holds.of(index.uuid()) == Hold::None {

@@ -87,8 +87,15 @@ impl Following {
     /// Ends the pipeline and the engine.
     pub(crate) async fn stop(&mut self) {
         let running = self.running.take().unwrap();
-        running.pipeline.stop().await;
-        block_in_place(|| running.engine.close()).unwrap();
+        let Running { pipeline, engine } = running;
+        pipeline.stop().await;
+        block_in_place(|| engine.close()).unwrap();
+        drop(pipeline);
+        // Tasks that were aborted let go of it in their own time, and it of its folder.
+        poll::until("nobody has the engine", async || {
+            (Arc::strong_count(&engine) == 1).then_some(())
+        })
+        .await;
     }
 
     /// Starts again after [`Following::stop`], from what is on disk.

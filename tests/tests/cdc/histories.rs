@@ -69,11 +69,13 @@ async fn a_promoted_standby_is_refused() {
     following.equals("birds", BIRDS).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_restored_backup_is_refused() {
+/// Follows the older of two states of a server, after the newer one.
+async fn is_refused_after_a_restore(acknowledge_interval_ms: u64) {
     let (cluster, database) = own_cluster(&[]).await;
     database.execute(TABLE).await;
-    let mut following = Following::follow(database, |_| {});
+    let mut following = Following::follow(database, |config| {
+        config.acknowledge_interval_ms = acknowledge_interval_ms;
+    });
     following.streams().await;
     following.stop().await;
     let backup = block_in_place(|| {
@@ -91,6 +93,16 @@ async fn a_restored_backup_is_refused() {
     following.stop().await;
     let url = backup.url(following.database.name());
     refuses(&mut following, url, "restored backup").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_backup_is_refused() {
+    is_refused_after_a_restore(10).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_backup_is_refused_where_only_an_index_is_past_it() {
+    is_refused_after_a_restore(600_000).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
