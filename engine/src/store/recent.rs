@@ -62,7 +62,12 @@ impl Recent {
     }
 
     /// Adds the changes of a batch.
-    pub(super) fn push(&mut self, changes: Vec<Change>) {
+    pub(super) fn push(&mut self, mut changes: Vec<Change>) {
+        // They bring about no publication, and so would never be forgotten.
+        changes.retain(|change| !matches!(change, Change::Tombstone { .. }));
+        if changes.is_empty() {
+            return;
+        }
         for change in &changes {
             self.bytes += match change {
                 Change::Put { id, source, .. } => id.len() + source.len(),
@@ -89,6 +94,7 @@ mod tests {
 
     use super::*;
     use crate::mapping::schema::SystemValues;
+    use crate::store::tombstones::Tombstone;
 
     fn put(id: &str, version: u64) -> Change {
         let system = SystemValues { version, ..SystemValues::default() };
@@ -114,6 +120,16 @@ mod tests {
         assert_eq!(version(&mut recent, "b"), Some(0));
         assert_eq!(version(&mut recent, "c"), None);
         assert_eq!(recent.bytes(), 3 + 3 + 3 + 1 + 3);
+    }
+
+    #[test]
+    fn what_brings_about_no_publication_is_not_kept() {
+        let mut recent = Recent::default();
+        recent.push(Vec::new());
+        let tombstone = Tombstone { seq_no: 1, term: 1, version: 1, at_ms: 0 };
+        recent.push(vec![Change::Tombstone { id: "a".to_owned(), tombstone }]);
+        assert!(recent.unread.is_empty());
+        assert_eq!(version(&mut recent, "a"), None);
     }
 
     #[test]
