@@ -417,9 +417,13 @@ async fn follow(stream: &mut Stream, places: &[(usize, bool)], telling: &Telling
     loop {
         let ready = stream.client.recv().now_or_never();
         since_look += 1;
-        let is_due = since_look >= EVENTS_BETWEEN_LOOKS && stream.is_between_transactions();
-        if ready.is_none() || is_due {
-            since_look = 0;
+        let is_between = stream.is_between_transactions();
+        if ready.is_none() || (is_between && since_look >= EVENTS_BETWEEN_LOOKS) {
+            // Only a look between transactions tells how far the log was read: pauses within them,
+            // of which a busy log has many, do not put that off.
+            if is_between {
+                since_look = 0;
+            }
             look(stream, places, telling).await?;
         }
         let event = if let Some(event) = ready {
