@@ -1,6 +1,6 @@
 //! What `must_not` leaves out. Tantivy's exclusion asks for documents that the excluded set has
-//! already passed, which its phrases do not expect (an assertion in debug builds); this wrapper
-//! answers for them.
+//! already passed, or of which the set has said that they come before its next one; its phrases do not
+//! expect that (an assertion in debug builds). This wrapper answers for them.
 
 use tantivy::query::{EnableScoring, Explanation, Query, Scorer, Weight};
 use tantivy::{DocId, DocSet, Score, SeekDangerResult, SegmentReader};
@@ -25,7 +25,8 @@ struct ExcludedWeight(Box<dyn Weight>);
 
 impl Weight for ExcludedWeight {
     fn scorer(&self, reader: &SegmentReader, boost: Score) -> tantivy::Result<Box<dyn Scorer>> {
-        Ok(Box::new(ExcludedDocs(self.0.scorer(reader, boost)?)))
+        let docs = self.0.scorer(reader, boost)?;
+        Ok(Box::new(ExcludedDocs { not_before: docs.doc(), docs }))
     }
 
     fn explain(&self, reader: &SegmentReader, doc: DocId) -> tantivy::Result<Explanation> {
@@ -33,41 +34,50 @@ impl Weight for ExcludedWeight {
     }
 }
 
-struct ExcludedDocs(Box<dyn Scorer>);
+struct ExcludedDocs {
+    docs: Box<dyn Scorer>,
+    /// No document of the set that has not been asked for comes before this.
+    not_before: DocId,
+}
 
 impl DocSet for ExcludedDocs {
     fn advance(&mut self) -> DocId {
-        self.0.advance()
+        self.not_before = self.docs.advance();
+        self.not_before
     }
 
     fn seek(&mut self, target: DocId) -> DocId {
-        self.0.seek(target)
+        self.not_before = self.docs.seek(target);
+        self.not_before
     }
 
     fn seek_danger(&mut self, target: DocId) -> SeekDangerResult {
-        let doc = self.0.doc();
-        if doc > target {
-            SeekDangerResult::SeekLowerBound(doc)
-        } else {
-            self.0.seek_danger(target)
+        if target < self.not_before {
+            return SeekDangerResult::SeekLowerBound(self.not_before);
         }
+        let found = self.docs.seek_danger(target);
+        self.not_before = match found {
+            SeekDangerResult::Found => target,
+            SeekDangerResult::SeekLowerBound(next) => next,
+        };
+        found
     }
 
     fn doc(&self) -> DocId {
-        self.0.doc()
+        self.docs.doc()
     }
 
     fn size_hint(&self) -> u32 {
-        self.0.size_hint()
+        self.docs.size_hint()
     }
 
     fn cost(&self) -> u64 {
-        self.0.cost()
+        self.docs.cost()
     }
 }
 
 impl Scorer for ExcludedDocs {
     fn score(&mut self) -> Score {
-        self.0.score()
+        self.docs.score()
     }
 }
