@@ -10,6 +10,7 @@ mod listing;
 mod rows;
 mod segment;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -23,9 +24,9 @@ pub use self::listing::Listed;
 pub use self::rows::{Fit, RowSegment};
 pub use self::segment::{FieldStatistics, Segment};
 use crate::error::{Error, ErrorKind, Result};
-use crate::mapping::Mapping;
 use crate::mapping::field::FieldMapping;
 use crate::mapping::schema::ID;
+use crate::mapping::{Mapping, digest};
 use crate::position::{Checkpoint, Generation, Lsn, SeqNo};
 
 /// What a snapshot is made from.
@@ -231,6 +232,14 @@ impl Snapshot {
     pub fn field(&self, path: &str) -> Option<(Field, &FieldMapping)> {
         let mapping = self.parts.mapping.field(path)?;
         Some((self.parts.schema.get_field(path).ok()?, mapping))
+    }
+
+    /// The term that documents with this text, or with this word of an analyzed one, have in a field.
+    pub(crate) fn text_term(&self, field: Field, text: &str) -> Term {
+        let entry = self.parts.schema.get_field_entry(field);
+        let has_digests = digest::has_digests(entry);
+        let text = if has_digests { digest::term(text) } else { Cow::Borrowed(text) };
+        Term::from_field_text(field, &text)
     }
 
     /// How often and in how many documents a field occurs. Deleted documents count until a merge

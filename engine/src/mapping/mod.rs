@@ -6,6 +6,7 @@
 
 mod build;
 pub mod date;
+pub(crate) mod digest;
 pub mod field;
 mod read;
 pub mod schema;

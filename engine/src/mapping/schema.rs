@@ -11,6 +11,8 @@ use tantivy::schema::{
 use super::Mapping;
 use super::field::{FieldKind, FieldMapping, Storage};
 
+use super::tokenize::RAW;
+
 pub use super::tokenize::tokenizers;
 
 /// A document's id: one term.
@@ -84,7 +86,7 @@ pub struct SystemValues {
 pub fn build(mapping: &Mapping) -> Schema {
     let mut builder = Schema::builder();
     // The column says which document a hit is.
-    builder.add_text_field(ID, raw_indexing().set_fast(super::tokenize::RAW));
+    builder.add_text_field(ID, indexing(RAW).set_fast(RAW));
     for name in [SEQ_NO, TERM, VERSION, LSN] {
         builder.add_u64_field(name, NumericOptions::default().set_fast());
     }
@@ -93,7 +95,7 @@ pub fn build(mapping: &Mapping) -> Schema {
     }
     // Last, so that fields mostly lie where they are looked for first.
     if mapping.composition().is_some() {
-        builder.add_text_field(LINKS, raw_indexing());
+        builder.add_text_field(LINKS, indexing(RAW));
     }
     builder.build()
 }
@@ -119,10 +121,10 @@ pub fn has_norms(field: &FieldMapping) -> bool {
 }
 
 /// One term a value, no frequencies and no norms.
-fn raw_indexing() -> TextOptions {
+fn indexing(tokenizer: &str) -> TextOptions {
     TextOptions::default().set_indexing_options(
         TextFieldIndexing::default()
-            .set_tokenizer(super::tokenize::RAW)
+            .set_tokenizer(tokenizer)
             .set_index_option(IndexRecordOption::Basic)
             .set_fieldnorms(false),
     )
@@ -159,6 +161,7 @@ fn text_options(field: &FieldMapping) -> TextOptions {
             TextOptions::default()
         };
     }
-    let options = if field.index { raw_indexing() } else { TextOptions::default() };
-    if field.doc_values { options.set_fast(super::tokenize::RAW) } else { options }
+    let tokenizer = if field.doc_values { super::digest::NAME } else { RAW };
+    let options = if field.index { indexing(tokenizer) } else { TextOptions::default() };
+    if field.doc_values { options.set_fast(RAW) } else { options }
 }

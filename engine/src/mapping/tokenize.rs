@@ -5,10 +5,13 @@ use std::sync::LazyLock;
 use egret_analyzers::{Analyzer, POSITION_INCREMENT_GAP, StemCache, Tokens};
 use tantivy::tokenizer::{RawTokenizer, Token, TokenStream, Tokenizer, TokenizerManager};
 
+use super::digest::{self, DigestTokenizer};
+
 /// The tokenizer that keeps a text as one term, an empty one too.
 pub(crate) const RAW: &str = "raw";
 
-/// Every built-in analyzer under its name, and `raw`: the same ones for all indexes.
+/// Every built-in analyzer under its name, `raw`, and what makes the terms of keywords: the same ones for
+/// all indexes.
 pub fn tokenizers() -> TokenizerManager {
     static TOKENIZERS: LazyLock<TokenizerManager> = LazyLock::new(make_tokenizers);
     TOKENIZERS.clone()
@@ -17,6 +20,7 @@ pub fn tokenizers() -> TokenizerManager {
 fn make_tokenizers() -> TokenizerManager {
     let manager = TokenizerManager::new();
     manager.register(RAW, RawTokenizer::default());
+    manager.register(digest::NAME, DigestTokenizer::default());
     // Tantivy asks for a tokenizer of this name for every field that is not text, and never calls
     // it.
     manager.register("default", RawTokenizer::default());

@@ -4,7 +4,6 @@
 use std::ops::ControlFlow;
 
 use tantivy::Term;
-use tantivy::index::InvertedIndexReader;
 use tantivy::schema::{Field, IndexRecordOption};
 use tantivy::tokenizer::TokenStream as _;
 
@@ -16,7 +15,7 @@ use super::minimum_should_match::required;
 use super::phrase_match::{PhraseMatch, Slot};
 use super::scored_term::{ScoredPhrase, TermStatistics};
 use super::term_level::Target;
-use super::term_selection::for_each_match;
+use super::texts::Texts;
 use super::value::text;
 use crate::error::{ErrorKind, Result};
 use crate::mapping::field::{FieldKind, FieldMapping, Storage};
@@ -92,7 +91,7 @@ impl Compiler<'_> {
             return self.matching(field, mapping, prefix, boost);
         }
         match clause.fuzziness {
-            None => self.scored_term(field, mapping, Term::from_field_text(field, term), boost),
+            None => self.scored_term(field, mapping, self.snapshot.text_term(field, term), boost),
             Some(fuzziness) => {
                 let fuzzy = FuzzyTerm {
                     term,
@@ -197,9 +196,9 @@ impl Compiler<'_> {
         for term in terms.iter() {
             let matcher = Matcher::Prefix { prefix: term.clone(), case_insensitive: false };
             for segment in self.snapshot.segments() {
-                let index = segment.reader().inverted_index(field)?;
+                let texts = Texts::open(segment.reader(), field)?;
                 // The first terms of each segment hold the first of all.
-                expanded.extend(first_matches(&index, &matcher, limit)?);
+                expanded.extend(first_matches(&texts, &matcher, limit)?);
             }
         }
         *terms = expanded.into_iter().take(limit).collect();
@@ -288,13 +287,9 @@ pub(super) fn combine(queries: Vec<Compiled>, clause: &Match) -> Compiled {
 }
 
 /// The first terms of a segment that fit.
-pub(super) fn first_matches(
-    index: &InvertedIndexReader,
-    matcher: &Matcher,
-    limit: usize,
-) -> Result<Vec<String>> {
+pub(super) fn first_matches(texts: &Texts, matcher: &Matcher, limit: usize) -> Result<Vec<String>> {
     let mut found = Vec::new();
-    for_each_match(index, matcher, &mut |term, _| {
+    texts.for_each_match(matcher, &mut |term, _| {
         if found.len() == limit {
             return Ok(ControlFlow::Break(()));
         }

@@ -20,11 +20,11 @@ use super::matcher::{FuzzyMatcher, Matcher};
 use super::range::not_searchable;
 use super::similar_terms::SimilarTerms;
 use super::term_level::Target;
-use super::term_selection::{end_of_prefix, for_each_match};
+use super::texts::{Texts, end_of_prefix};
 use crate::control::Ticks;
 use crate::error::Result;
 use crate::mapping::field::{FieldKind, FieldMapping, Storage};
-use crate::snapshot::FieldStatistics;
+use crate::snapshot::{FieldStatistics, Segment};
 
 /// Longer terms are compared one by one: an automaton takes about 70 KB a character.
 const AUTOMATON_CHARACTERS: usize = 64;
@@ -112,7 +112,7 @@ impl Compiler<'_> {
         }
         let most_frequent = most_frequent(&ranked);
         let found = ranked.into_iter().map(|(similarity, found)| {
-            (similarity, (Term::from_field_text(field, &found.term), found.doc_freq))
+            (similarity, (self.snapshot.text_term(field, &found.term), found.doc_freq))
         });
         let queries: Result<Vec<_>> = found
             .map(|(similarity, term)| {
@@ -150,9 +150,8 @@ impl Compiler<'_> {
             prefix_length: fuzzy.prefix_length,
             transpositions: fuzzy.transpositions,
         };
-        let term = Term::from_field_text(field, fuzzy.term);
         if matcher.edits == 0 {
-            let doc_freq = self.snapshot.doc_freq(&term)?;
+            let doc_freq = self.snapshot.doc_freq(&self.snapshot.text_term(field, fuzzy.term))?;
             let places = Vec::new();
             return Ok(vec![Similar { term: matcher.term, distance: 0, doc_freq, places }]);
         }
@@ -161,19 +160,15 @@ impl Compiler<'_> {
             let matcher = Matcher::Fuzzy(matcher.clone());
             for segment in self.snapshot.segments() {
                 found.segment = Some(segment.id());
-                found.compare(segment.reader().inverted_index(field)?.as_ref(), &matcher)?;
+                let texts = Texts::open(segment.reader(), field)?;
+                texts.for_each_match(&matcher, &mut found.adding())?;
             }
         } else {
+            let term = Term::from_field_text(field, fuzzy.term);
             let query = FuzzyTermQuery::new(term, matcher.edits, matcher.transpositions);
             let automaton = query.automaton()?;
             for segment in self.snapshot.segments() {
-                found.segment = Some(segment.id());
-                let index = segment.reader().inverted_index(field)?;
-                let firsts = match matcher.edits {
-                    1 => segment.first_characters(field)?,
-                    _ => Arc::default(),
-                };
-                found.accepted(&index, &automaton, fuzzy.term, &firsts)?;
+                found.accept(segment, field, &automaton, &matcher)?;
             }
         }
         let near = found.terms.into_iter().filter_map(|(term, (doc_freq, places))| {
@@ -220,13 +215,12 @@ impl Found {
         }
     }
 
-    /// Adds the terms that fit, of all.
-    fn compare(&mut self, index: &InvertedIndexReader, matcher: &Matcher) -> Result<()> {
-        let mut add = |term: &str, info: &TermInfo| {
-            self.add(term, info);
+    /// What a visit to a text does.
+    fn adding(&mut self) -> impl FnMut(&str, &TermInfo) -> tantivy::Result<ControlFlow<()>> {
+        |text, info| {
+            self.add(text, info);
             Ok(ControlFlow::Continue(()))
-        };
-        Ok(for_each_match(index, matcher, &mut add)?)
+        }
     }
 
     /// Adds what a walk through a dictionary finds.
@@ -241,12 +235,32 @@ impl Found {
         Ok(())
     }
 
-    /// Adds the terms that an automaton accepts, and perhaps others.
+    /// Adds the terms of a segment that an automaton accepts, and perhaps others.
+    fn accept(
+        &mut self,
+        segment: &Segment,
+        field: Field,
+        automaton: &DfaWrapper,
+        matcher: &FuzzyMatcher,
+    ) -> Result<()> {
+        self.segment = Some(segment.id());
+        let texts = Texts::open(segment.reader(), field)?;
+        let Some(terms) = texts.terms() else {
+            return Ok(texts.for_each_accepted(automaton, &mut self.adding())?);
+        };
+        let firsts = match matcher.edits {
+            1 => segment.first_characters(field)?,
+            _ => Arc::default(),
+        };
+        self.accept_terms(terms, automaton, &matcher.term, &firsts)
+    }
+
+    /// As [`Found::accept`], of a dictionary of terms.
     ///
     /// One that may yet change the first character goes into the terms of all first characters.
     /// Where these are given only one edit is left to make: of the terms whose first character is
     /// another it is known what must follow, and they are looked up.
-    fn accepted(
+    fn accept_terms(
         &mut self,
         index: &InvertedIndexReader,
         automaton: &DfaWrapper,
@@ -302,6 +316,7 @@ mod tests {
 
     /// The terms within a distance, with how many documents have them.
     fn similar(
+        mapping: &serde_json::Value,
         segments: &[Vec<String>],
         wanted: &str,
         edits: u8,
@@ -316,7 +331,7 @@ mod tests {
             words.iter().map(document).collect::<Vec<_>>()
         };
         let segments: Vec<_> = segments.iter().map(&mut documents).collect();
-        let mapping = json!({"properties": {"word": {"type": "keyword"}}});
+        let mapping = json!({"properties": {"word": mapping}});
         let snapshot = fixture::snapshot("words", &mapping, &segments, &[]);
         let limits = QueryLimits::default();
         let compiler = Compiler::new(&snapshot, &limits, true);
@@ -351,7 +366,14 @@ mod tests {
                 *expected.entry(word.clone()).or_insert(0) += 1;
             }
             let expected: Vec<(String, u64)> = expected.into_iter().collect();
-            prop_assert_eq!(similar(&segments, &wanted, edits, transpositions), expected);
+            // Their dictionaries are of terms and of a column.
+            let mappings = [
+                json!({"type": "text", "analyzer": "keyword"}), json!({"type": "keyword"}),
+            ];
+            for mapping in &mappings {
+                let found = similar(mapping, &segments, &wanted, edits, transpositions);
+                prop_assert_eq!(found, expected.clone());
+            }
         }
     }
 }

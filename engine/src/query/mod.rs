@@ -25,6 +25,7 @@ mod similar_terms;
 mod sloppy;
 mod term_level;
 mod term_selection;
+mod texts;
 mod value;
 
 #[cfg(test)]

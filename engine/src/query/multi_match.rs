@@ -1,7 +1,6 @@
 //! `multi_match`: one text over several fields.
 
 use rustc_hash::FxHashMap;
-use tantivy::Term;
 use tantivy::schema::Field;
 
 use super::ast::{Match, MatchPhrase, MultiMatch, MultiMatchKind};
@@ -165,7 +164,7 @@ impl Compiler<'_> {
             let counted: Result<Vec<_>> = fields
                 .iter()
                 .map(|entry| {
-                    let term = Term::from_field_text(entry.field, term);
+                    let term = self.snapshot.text_term(entry.field, term);
                     let doc_freq = self.snapshot.doc_freq(&term)?;
                     Ok((term, doc_freq))
                 })

@@ -92,12 +92,16 @@ impl<'a> Compiler<'a> {
             return Err(not_searchable(mapping));
         }
         match mapping.kind.storage() {
+            Storage::Text => {
+                let term = self.snapshot.text_term(field, &text(value));
+                self.scored_term(field, mapping, term, boost)
+            }
             // Numbers are points in Elasticsearch, which are not scored.
             Storage::I64 | Storage::U64 | Storage::F64 => {
                 let query = TermQuery::new(term, IndexRecordOption::Basic);
                 Ok(self.constant_query(query, boost))
             }
-            _ => self.scored_term(field, mapping, term, boost),
+            Storage::Bool | Storage::Date => self.scored_term(field, mapping, term, boost),
         }
     }
 
@@ -186,9 +190,10 @@ impl<'a> Compiler<'a> {
         }
         let mut terms = Vec::with_capacity(values.len());
         for value in values {
-            if let Some(term) = exact_term(field, mapping, value)? {
-                terms.push(term);
-            }
+            terms.extend(match mapping.kind.storage() {
+                Storage::Text => Some(self.snapshot.text_term(field, &text(value))),
+                _ => exact_term(field, mapping, value)?,
+            });
         }
         Ok(self.list(field, terms, boost))
     }

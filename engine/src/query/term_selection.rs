@@ -16,6 +16,7 @@ use tantivy::schema::{Field, IndexRecordOption};
 use tantivy::{BitSet, DocId, Score, SegmentReader, TantivyError};
 
 use super::matcher::Matcher;
+use super::texts::{Interval, Texts, beginning_with, end_of_prefix};
 use crate::control::Ticks;
 
 /// Which terms.
@@ -81,86 +82,39 @@ impl TermSelection {
         index: &'a InvertedIndexReader,
         reader: &SegmentReader,
     ) -> tantivy::Result<Union<'a>> {
-        let mut union = Union { index, max_doc: reader.max_doc(), state: State::Empty };
-        self.for_each_term(index, &mut |info| union.add(info))?;
-        Ok(union)
-    }
-
-    fn for_each_term(
-        &self,
-        index: &InvertedIndexReader,
-        visit: &mut dyn FnMut(&TermInfo) -> tantivy::Result<()>,
-    ) -> tantivy::Result<()> {
-        let mut ticks = Ticks::default();
+        let max_doc = reader.max_doc();
+        let mut union = Union { index, max_doc, state: State::Empty };
         match &self.selection {
             Selection::List(terms) => {
+                let mut ticks = Ticks::default();
                 for term in terms.iter() {
                     ticks.tick()?;
                     let info = index.terms().get(term)?;
-                    info.as_ref().map_or(Ok(()), &mut *visit)?;
+                    info.as_ref().map_or(Ok(()), |info| union.add(info))?;
                 }
             }
             Selection::Within(lower, upper) => {
-                let mut range = index.terms().range();
-                range = match lower {
-                    Bound::Included(bytes) => range.ge(bytes),
-                    Bound::Excluded(bytes) => range.gt(bytes),
-                    Bound::Unbounded => range,
-                };
-                range = match upper {
-                    Bound::Included(bytes) => range.le(bytes),
-                    Bound::Excluded(bytes) => range.lt(bytes),
-                    Bound::Unbounded => range,
-                };
-                let mut terms = range.without_keys().into_stream()?;
-                while terms.advance() {
-                    ticks.tick()?;
-                    visit(terms.value())?;
-                }
+                let interval = (as_slice(lower), as_slice(upper));
+                union.add_within(&Texts::open(reader, self.field)?, interval)?;
             }
             Selection::Matching(matcher) => {
-                for_each_match(index, matcher, &mut |_, info| {
-                    visit(info).map(ControlFlow::Continue)
-                })?;
+                let texts = Texts::open(reader, self.field)?;
+                if let Matcher::Prefix { prefix, case_insensitive: false } = &**matcher {
+                    let end = end_of_prefix(prefix.as_bytes());
+                    union.add_within(&texts, beginning_with(prefix, end.as_deref()))?;
+                } else {
+                    let mut add =
+                        |_: &str, info: &TermInfo| union.add(info).map(ControlFlow::Continue);
+                    texts.for_each_match(matcher, &mut add)?;
+                }
             }
         }
-        Ok(())
+        Ok(union)
     }
 }
 
-/// Visits the terms of a dictionary that fit, in their order, until told to stop.
-pub(super) fn for_each_match(
-    index: &InvertedIndexReader,
-    matcher: &Matcher,
-    visit: &mut dyn FnMut(&str, &TermInfo) -> tantivy::Result<ControlFlow<()>>,
-) -> tantivy::Result<()> {
-    let prefix = matcher.literal_prefix();
-    let mut range = index.terms().range().ge(&prefix);
-    if let Some(end) = end_of_prefix(prefix.as_bytes()) {
-        range = range.lt(end);
-    }
-    let mut terms = range.into_stream()?;
-    let mut ticks = Ticks::default();
-    while terms.advance() {
-        ticks.tick()?;
-        let Ok(term) = std::str::from_utf8(terms.key()) else { continue };
-        if matcher.matches(term) && visit(term, terms.value())?.is_break() {
-            break;
-        }
-    }
-    Ok(())
-}
-
-/// The least bytes that come after everything with this prefix.
-pub(super) fn end_of_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
-    let mut end = prefix.to_vec();
-    while let Some(last) = end.pop() {
-        if last < u8::MAX {
-            end.push(last + 1);
-            return Some(end);
-        }
-    }
-    None
+fn as_slice(bound: &Bound<Vec<u8>>) -> Bound<&[u8]> {
+    bound.as_ref().map(Vec::as_slice)
 }
 
 struct Union<'a> {
@@ -176,6 +130,15 @@ enum State {
 }
 
 impl Union<'_> {
+    /// Adds the texts of an interval.
+    fn add_within(&mut self, texts: &Texts, interval: Interval<'_>) -> tantivy::Result<()> {
+        if let Some(docs) = texts.documents_within(interval, self.max_doc)? {
+            self.state = State::Many(docs);
+            return Ok(());
+        }
+        texts.for_each_within(interval, &mut |info| self.add(info))
+    }
+
     fn add(&mut self, info: &TermInfo) -> tantivy::Result<()> {
         match &mut self.state {
             State::Empty => self.state = State::One(info.clone()),

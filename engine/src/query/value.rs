@@ -125,7 +125,7 @@ pub(super) fn whole_interval(
 }
 
 /// The term of an exact value; `None` where no document can have it. Not for dates, which are
-/// intervals.
+/// intervals, and of a text as its column has it.
 pub(super) fn exact_term(
     field: Field,
     mapping: &FieldMapping,

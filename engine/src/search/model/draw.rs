@@ -186,23 +186,7 @@ impl Draw {
         let boost = self.boost();
         match self.below(12) {
             0 => Query::MatchAll { boost },
-            1 => Query::Term {
-                field: "tag".into(),
-                value: Scalar::Text(TAGS[self.below(TAGS.len())].into()),
-                case_insensitive: false,
-                boost,
-            },
-            2 => Query::Term {
-                field: "tag".into(),
-                value: Scalar::Text("rEd".into()),
-                case_insensitive: true,
-                boost,
-            },
-            3 => Query::Terms {
-                field: "n".into(),
-                values: vec![Scalar::I64(3), Scalar::F64(2.5), Scalar::I64(-1)],
-                boost,
-            },
+            1..=3 => self.tag(boost),
             4 => self.range(),
             5 => Query::Prefix {
                 field: self.text_field(),
@@ -211,24 +195,24 @@ impl Draw {
                 boost,
             },
             6 => Query::Wildcard {
-                field: if self.chance(50) { "tag".into() } else { "title".into() },
-                value: ["a*e", "*y", "r*", "b*an*a"][self.below(3)].into(),
+                field: "title".into(),
+                value: ["a*e", "*y", "r*"][self.below(3)].into(),
                 case_insensitive: false,
                 boost,
             },
-            7 => Query::Fuzzy {
-                field: self.text_field(),
-                value: ["appel", "apple", "bananas", "fi"][self.below(4)].into(),
-                fuzziness: Fuzziness::Edits(1),
-                prefix_length: 0,
-                max_expansions: 50,
-                transpositions: true,
-                boost,
-            },
+            7 => {
+                let value = ["appel", "apple", "bananas", "fi"][self.below(4)];
+                fuzzy(self.text_field(), value, boost)
+            }
             8 => {
                 let field = ["title", "tag", "n", "on", "at"][self.below(5)].into();
                 Query::Exists { field, boost }
             }
+            9 if self.chance(50) => Query::Terms {
+                field: "n".into(),
+                values: vec![Scalar::I64(3), Scalar::F64(2.5), Scalar::I64(-1)],
+                boost,
+            },
             9 => Query::Term {
                 field: "on".into(),
                 value: Scalar::Bool(self.chance(50)),
@@ -245,15 +229,48 @@ impl Draw {
         }
     }
 
+    /// A clause on keywords, short and long.
+    fn tag(&mut self, boost: f32) -> Query {
+        let field = "tag".to_owned();
+        let place = self.below(TAGS.len());
+        match self.below(6) {
+            0 => Query::Term { field, value: text(TAGS[place]), case_insensitive: false, boost },
+            1 => {
+                let value = text(["rEd", "RED admirals over the Marshes"][place % 2]);
+                Query::Term { field, value, case_insensitive: true, boost }
+            }
+            2 => {
+                let values = TAGS[place..].iter().copied().map(text).collect();
+                Query::Terms { field, values, boost }
+            }
+            3 => {
+                let values =
+                    ["re", "red a", "red admirals over the m", "red admirals over the mea"];
+                let value = values[place % 4].into();
+                Query::Prefix { field, value, case_insensitive: false, boost }
+            }
+            4 => {
+                let value = ["a*e", "r*", "red ad*s", "*e marshes"][place % 4].into();
+                Query::Wildcard { field, value, case_insensitive: false, boost }
+            }
+            _ => {
+                let values =
+                    ["rad", "red admirals over the marsh", "red admirals over teh meadows"];
+                fuzzy(field, values[place % 3], boost)
+            }
+        }
+    }
+
     fn range(&mut self) -> Query {
         let bound = |draw: &mut Self, scalar: Scalar| {
             let included = draw.chance(50);
             draw.chance(75).then_some((scalar, included))
         };
-        let (field, low, high) = match self.below(4) {
+        let (field, low, high) = match self.below(5) {
             0 => ("n", Scalar::I64(1), Scalar::F64(7.5)),
             1 => ("price", Scalar::F64(2.25), Scalar::I64(8)),
-            2 => ("tag", Scalar::Text("blue".into()), Scalar::Text("rec".into())),
+            2 => ("tag", text("blue"), text("rec")),
+            3 => ("tag", text("red admirals"), text(TAGS[TAGS.len() - 1])),
             // Days compare as their texts do.
             _ => ("at", Scalar::Text("2024-03-05".into()), Scalar::Text("2024-09-20".into())),
         };
@@ -295,5 +312,21 @@ impl Draw {
                 Query::Bool(Bool { must, filter, should, must_not, minimum_should_match, boost })
             }
         }
+    }
+}
+
+fn text(text: &str) -> Scalar {
+    Scalar::Text(text.into())
+}
+
+fn fuzzy(field: String, value: &str, boost: f32) -> Query {
+    Query::Fuzzy {
+        field,
+        value: value.into(),
+        fuzziness: Fuzziness::Edits(1),
+        prefix_length: 0,
+        max_expansions: 50,
+        transpositions: true,
+        boost,
     }
 }

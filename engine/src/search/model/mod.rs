@@ -19,7 +19,16 @@ use crate::query::ast::{
 };
 
 const WORDS: [&str; 8] = ["apple", "apply", "ample", "banana", "bandana", "cherry", "date", "fig"];
-const TAGS: [&str; 5] = ["red", "green", "blue", "Redder", "x y"];
+/// Long ones have digests for terms.
+const TAGS: [&str; 7] = [
+    "red",
+    "green",
+    "blue",
+    "Redder",
+    "x y",
+    "red admirals over the marshes",
+    "red admirals over the meadows",
+];
 
 /// A document as the model sees it.
 #[derive(Debug, Clone)]
@@ -238,7 +247,8 @@ impl Model {
 
     fn fuzzy(&self, document: &Document, field: &str, value: &str) -> Scored {
         // Only one edit is drawn, and fewer words than expansions.
-        let near: Vec<&str> = WORDS.iter().copied().filter(|word| one_edit(word, value)).collect();
+        let all = WORDS.iter().chain(&TAGS).copied();
+        let near: Vec<&str> = all.filter(|word| one_edit(word, value)).collect();
         let most = near.iter().map(|word| self.doc_freq(field, word)).fold(0.0, f32::max);
         let scores = near.iter().filter_map(|word| {
             let score = self.term(document, field, word, Some(most))?;
