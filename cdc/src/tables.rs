@@ -153,7 +153,7 @@ impl Indexes for Engine {
     }
 
     fn swap_in(&self, name: &str) -> Result<()> {
-        self.swap_in_replacement(name)?;
+        self.swap_in_replacement(name, None)?;
         Ok(())
     }
 }

@@ -143,6 +143,9 @@ pub struct Batch {
     /// The copy's progress after this batch, opaque to the engine, committed atomically with the
     /// documents. `None` leaves it as it is.
     pub copy_progress: Option<String>,
+    /// Whether a single operation or document that is rejected fails the batch as a whole. For a
+    /// followed index, which then goes back to its last commit.
+    pub must_fit: bool,
     /// When to publish.
     pub refresh: Refresh,
     /// For an index with a composition: which documents are composed from its rows.

@@ -47,7 +47,8 @@ pub struct IndexEntry {
     pub kept: Option<Kept>,
 }
 
-/// A folder that an index had before, which still gets every change.
+/// A folder that an index had before. It still gets every change, or, where the index follows a
+/// pipeline, can be brought to all of them by that.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Kept {
@@ -57,6 +58,9 @@ pub struct Kept {
     pub created_ms: i64,
     /// Milliseconds since 1970 when it goes.
     pub until_ms: i64,
+    /// Its settings, where they are others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<Value>,
 }
 
 /// A second folder of an index, which is to become its only one.

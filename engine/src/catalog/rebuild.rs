@@ -202,6 +202,7 @@ impl Engine {
             uuid: entry.uuid.clone(),
             created_ms: entry.created_ms,
             until_ms,
+            settings: None,
         });
         (entry.uuid, entry.kept) = (new.uuid().to_owned(), kept);
         // Most of it, before writes have to wait.
@@ -256,6 +257,10 @@ impl Engine {
         let mut next = self.next()?;
         let named = |error: Error| error.with_index(name);
         let entry = next.indexes.get_mut(name).ok_or_else(|| not_found(name))?;
+        if let Some(pipeline) = &entry.pipeline {
+            let message = format!("only pipeline [{pipeline}] can go back with index [{name}]");
+            return Err(named(Error::new(ErrorKind::Forbidden, message)));
+        }
         let current = self.index(name)?;
         let kept = self.served.read().kept.get(name).cloned();
         let (Some(old), Some(Kept { uuid, .. })) = (kept, entry.kept.take()) else {
@@ -323,7 +328,12 @@ impl Engine {
         let catalog = self.catalog();
         for (name, entry) in &catalog.indexes {
             let Some(kept) = &entry.kept else { continue };
-            match self.open_kept_folder(name, entry, kept) {
+            let opened = if entry.pipeline.is_some() {
+                self.open_folder(name, &entry.kept_in(kept), &|_| ())
+            } else {
+                self.open_kept_folder(name, entry, kept)
+            };
+            match opened {
                 Ok(old) => drop(self.served.write().kept.insert(name.clone(), old)),
                 Err(error) => {
                     tracing::warn!(index = %name, %error, "the folder from before a rebuild goes");
@@ -337,7 +347,7 @@ impl Engine {
 
     fn open_kept_folder(&self, name: &str, entry: &IndexEntry, kept: &Kept) -> Result<Arc<Index>> {
         let current = self.index(name)?;
-        let old = self.open_folder(name, &entry.in_folder(&kept.uuid, kept.created_ms), &|_| ())?;
+        let old = self.open_folder(name, &entry.kept_in(kept), &|_| ())?;
         if current.snapshot().max_seq_no() != old.snapshot().max_seq_no() {
             old.close(false)?;
             let message = "a crash has left it with other changes";

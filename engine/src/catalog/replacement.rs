@@ -2,7 +2,10 @@
 //! place with one write of the catalog.
 //!
 //! A crash at any instruction leaves the old index or the new one under the name, whole; the folder
-//! of the other is removed when the data folder is next opened.
+//! of the other is removed when the data folder is next opened, unless it is kept.
+//!
+//! The folder from before may be kept for a while. Nobody writes to it, and nobody finds it by name;
+//! whoever fills the index can bring it up to date, and have it replace the newer one in turn.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,7 +13,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::change::{laid_over, new_uuid};
-use super::model::{Catalog, IndexEntry, IndexState, Replacement};
+use super::model::{Catalog, IndexEntry, IndexState, Kept, Replacement};
 use super::{Engine, Handle, format, identity, not_found};
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::{Index, IndexDefinition};
@@ -22,7 +25,8 @@ impl Engine {
     /// Creates an empty index beside the one of this name, with that one's pipeline and aliases, the
     /// mapping of the definition, with templates as at a creation, and that one's settings with those
     /// of the definition over them. Nobody finds it by name before [`Engine::swap_in_replacement`]. One
-    /// begun earlier is removed. The index to replace may be damaged. Blocking.
+    /// begun earlier is removed, and so is the folder that was kept from before the last. The index to
+    /// replace may be damaged. Blocking.
     pub fn create_replacement(
         &self,
         name: &str,
@@ -45,18 +49,23 @@ impl Engine {
         let created_ms = jiff::Timestamp::now().as_millisecond();
         let replacement = Replacement { uuid: new_uuid(), created_ms, settings };
         let earlier = entry.replacement.replace(replacement.clone());
+        let kept = entry.kept.take();
         let identity = identity(name, &entry.replaced_by(&replacement)).map_err(named)?;
         let recovered =
             writer::create(self.home(&identity.uuid), &identity, mapping, &self.budget, 0)?;
         self.write(&changing, &next).map_err(|failure| failure.error)?;
         let index = Arc::new(Index::new(identity, recovered, Arc::clone(&self.background)));
-        let handle = {
+        let (handle, before) = {
             let mut served = self.served.write();
             served.catalog = Arc::new(next);
-            served.replacements.insert(name.to_owned(), Arc::clone(&index))
+            let handle = served.replacements.insert(name.to_owned(), Arc::clone(&index));
+            (handle, served.kept.remove(name))
         };
         if let Some(earlier) = earlier {
             self.remove_index(handle.as_deref(), &earlier.uuid);
+        }
+        if let Some(kept) = kept {
+            self.remove_index(before.as_deref(), &kept.uuid);
         }
         Ok(index)
     }
@@ -67,9 +76,14 @@ impl Engine {
     }
 
     /// Gives the replacement the name. Whoever holds the old index or a snapshot of it reads on; its
-    /// files are removed. What the replacement holds and is not flushed may be lost in a crash, and
-    /// what it has not published is not seen yet. Blocking.
-    pub fn swap_in_replacement(&self, name: &str) -> Result<Arc<Index>> {
+    /// folder is kept until then (milliseconds since 1970), or its files are removed at once. What the
+    /// replacement holds and is not flushed may be lost in a crash, and what it has not published is
+    /// not seen yet. Blocking.
+    pub fn swap_in_replacement(
+        &self,
+        name: &str,
+        keep_until_ms: Option<i64>,
+    ) -> Result<Arc<Index>> {
         let changing = self.changing.lock();
         let mut next = self.next()?;
         let entry = next.indexes.get_mut(name).ok_or_else(|| not_found(name))?;
@@ -79,7 +93,14 @@ impl Engine {
             return Err(Error::new(ErrorKind::InvalidArgument, message).with_index(name));
         };
         let old = entry.uuid.clone();
-        *entry = entry.replaced_by(&replacement);
+        // One that is damaged is nothing to go back to.
+        let before = self.index(name).ok().filter(|before| before.uuid() == old);
+        let kept = keep_until_ms.filter(|_| before.is_some()).map(|until_ms| {
+            let settings = replacement.settings.as_ref().map(|_| entry.settings.clone());
+            Kept { uuid: old.clone(), created_ms: entry.created_ms, until_ms, settings }
+        });
+        let keeps = kept.is_some();
+        *entry = IndexEntry { kept, ..entry.replaced_by(&replacement) };
         if let Err(format::Failure { error, in_doubt }) = self.write(&changing, &next) {
             if in_doubt {
                 self.abandon(&BTreeSet::from([name.to_owned()]));
@@ -90,11 +111,59 @@ impl Engine {
             let mut served = self.served.write();
             served.catalog = Arc::new(next);
             served.replacements.remove(name);
+            if let Some(before) = before.filter(|_| keeps) {
+                served.kept.insert(name.to_owned(), before);
+            }
             served.handles.insert(name.to_owned(), Handle::Open(Arc::clone(&new)))
         };
-        let replaced = replaced.as_ref().and_then(Handle::running);
-        self.remove_index(replaced.map(|index| &**index), &old);
+        if !keeps {
+            let replaced = replaced.as_ref().and_then(Handle::running);
+            self.remove_index(replaced.map(|index| &**index), &old);
+        }
         Ok(new)
+    }
+
+    /// The index that is kept from before the last rebuild or replacement, and until when.
+    pub fn kept(&self, name: &str) -> Option<(Arc<Index>, Kept)> {
+        let served = self.served.read();
+        let kept = served.catalog.indexes.get(name)?.kept.clone()?;
+        Some((Arc::clone(served.kept.get(name)?), kept))
+    }
+
+    /// Makes the kept index of this UUID, which follows a pipeline and is up to date, the one that is
+    /// about to replace the one of this name, as after [`Engine::create_replacement`]. Blocking.
+    pub fn replace_by_kept(&self, name: &str, uuid: &str) -> Result<Arc<Index>> {
+        let changing = self.changing.lock();
+        let mut next = self.next()?;
+        let entry = next.indexes.get_mut(name).ok_or_else(|| not_found(name))?;
+        let running = self.kept(name).filter(|(_, kept)| kept.uuid == uuid);
+        let (Some((old, kept)), Some(_), None) = (running, &entry.pipeline, &entry.replacement)
+        else {
+            let message = format!("index [{name}] is not kept from before any more");
+            return Err(Error::new(ErrorKind::InvalidArgument, message).with_index(name));
+        };
+        let Kept { uuid, created_ms, settings, .. } = kept;
+        let replacement = Replacement { uuid, created_ms, settings };
+        let settings = IndexSettings::from_json(&entry.replaced_by(&replacement).settings)?;
+        (entry.replacement, entry.kept) = (Some(replacement), None);
+        old.set_settings(settings)?;
+        self.write(&changing, &next).map_err(|failure| failure.error)?;
+        {
+            let mut served = self.served.write();
+            served.catalog = Arc::new(next);
+            served.kept.remove(name);
+            served.replacements.insert(name.to_owned(), Arc::clone(&old));
+        }
+        Ok(old)
+    }
+
+    /// Removes the kept folder of this UUID, where it is still there. Blocking.
+    pub fn drop_kept(&self, name: &str, uuid: &str) -> Result<()> {
+        let changing = self.changing.lock();
+        if self.kept(name).is_some_and(|(_, kept)| kept.uuid == uuid) {
+            self.drop_kept_folder(&changing, name)?;
+        }
+        Ok(())
     }
 
     /// Gives up the replacement of an index, where there is one. Blocking.
@@ -138,6 +207,12 @@ impl IndexEntry {
         let Replacement { uuid, created_ms, settings } = replacement;
         let settings = settings.clone().unwrap_or_else(|| self.settings.clone());
         Self { settings, ..self.in_folder(uuid, *created_ms) }
+    }
+
+    /// This entry with the folder that is kept from before.
+    pub(super) fn kept_in(&self, kept: &Kept) -> Self {
+        let Kept { uuid, created_ms, settings, .. } = kept.clone();
+        self.replaced_by(&Replacement { uuid, created_ms, settings })
     }
 
     /// This entry of an open index with another folder and no more of them.

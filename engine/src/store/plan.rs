@@ -64,6 +64,18 @@ pub(super) struct AppliedBatch {
     pub(super) composed: Vec<(DocId, Result<()>)>,
 }
 
+impl AppliedBatch {
+    /// Why the first of its rejected operations or documents was.
+    pub(super) fn first_rejected(&self) -> Option<Error> {
+        let spooled = self.spooled.iter().flat_map(|spooled| &spooled.rejected);
+        let spooled = spooled.map(|rejected| &rejected.error);
+        let ops = self.results.iter().filter_map(|result| result.as_ref().err());
+        let composed = self.composed.iter().filter_map(|(_, result)| result.as_ref().err());
+        let first = spooled.chain(ops).chain(composed).next()?;
+        Some(Error::new(first.kind(), first.message()))
+    }
+}
+
 /// Applies operations of a batch, some of whose documents may have been read before. An error, other than those of single operations, leaves the store
 /// in no state to be published.
 pub(super) fn apply(

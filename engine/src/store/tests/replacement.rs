@@ -27,7 +27,7 @@ fn replace(engine: &Engine) -> Result<()> {
     let ops = vec![upsert("new", &json!({"n": "one"}))];
     new.write(Batch { ops, checkpoint: Some(checkpoint(2)), ..Batch::default() })?;
     new.flush()?;
-    engine.swap_in_replacement("a").map(drop)
+    engine.swap_in_replacement("a", None).map(drop)
 }
 
 fn folders(disk: &SimDisk) -> usize {
@@ -42,7 +42,7 @@ fn a_replacement_takes_the_place_of_its_index() {
     assert_eq!(missing.kind(), ErrorKind::IndexNotFound);
     let old = old_index(&engine);
     let snapshot = old.snapshot();
-    let missing = engine.swap_in_replacement("a").unwrap_err();
+    let missing = engine.swap_in_replacement("a", None).unwrap_err();
     assert_eq!(missing.kind(), ErrorKind::InvalidArgument);
     engine.create_replacement("a", &definition()).unwrap();
     engine.discard_replacement("a").unwrap();
@@ -82,7 +82,7 @@ fn a_replacement_survives_a_restart() {
     assert!(published(&engine.index("a").unwrap(), "old").is_some());
     let new = engine.replacement("a").unwrap();
     assert_eq!(new.copy_progress().as_deref(), Some("half"));
-    engine.swap_in_replacement("a").unwrap();
+    engine.swap_in_replacement("a", None).unwrap();
     assert!(published(&engine.index("a").unwrap(), "new").is_some());
 }
 
@@ -136,4 +136,83 @@ fn a_crash_leaves_the_old_index_or_the_new_one() {
         let operations = (0..10_000).take_while(|&at| !crash(at, fault)).count();
         assert!(operations > 10, "only {operations} operations");
     }
+}
+
+/// The replacement is swapped in, and the index from before kept.
+fn kept(disk: &SimDisk) -> Engine {
+    let engine = open(disk);
+    drop(old_index(&engine));
+    let new = engine.create_replacement("a", &definition()).unwrap();
+    let ops = vec![upsert("new", &json!({"n": "one"}))];
+    new.write(Batch { ops, checkpoint: Some(checkpoint(2)), ..Batch::default() }).unwrap();
+    new.flush().unwrap();
+    engine.swap_in_replacement("a", Some(9_000)).unwrap();
+    engine
+}
+
+#[test]
+fn the_index_from_before_replaces_the_newer_one() {
+    let disk = SimDisk::new();
+    let engine = kept(&disk);
+    let forbidden = engine.roll_back_rebuild("a").unwrap_err();
+    assert_eq!(forbidden.kind(), ErrorKind::Forbidden, "nobody has brought it up to date");
+    drop(engine);
+    let engine = open(&disk);
+    let (old, known) = engine.kept("a").unwrap();
+    assert_eq!((known.until_ms, folders(&disk)), (9_000, 2));
+    let ops = vec![upsert("later", &json!({"n": 2}))];
+    old.write(Batch { ops, checkpoint: Some(checkpoint(3)), ..Batch::default() }).unwrap();
+    old.flush().unwrap();
+    let other = engine.replace_by_kept("a", "another").unwrap_err();
+    assert_eq!(other.kind(), ErrorKind::InvalidArgument);
+    engine.replace_by_kept("a", &known.uuid).unwrap();
+    assert!(engine.kept("a").is_none());
+    // It is as after any copy: a crash leaves both.
+    drop((old, engine));
+    let engine = open(&disk);
+    assert!(published(&engine.index("a").unwrap(), "new").is_some());
+    engine.swap_in_replacement("a", None).unwrap();
+    let index = engine.index("a").unwrap();
+    assert_eq!((index.uuid(), folders(&disk)), (known.uuid.as_str(), 1));
+    assert!(published(&index, "old").is_some() && published(&index, "later").is_some());
+}
+
+#[test]
+fn one_index_from_before_is_kept_and_for_its_time() {
+    let disk = SimDisk::new();
+    let engine = kept(&disk);
+    let (_, first) = engine.kept("a").unwrap();
+    engine.create_replacement("a", &definition()).unwrap();
+    assert!(engine.kept("a").is_none());
+    engine.swap_in_replacement("a", Some(9_000)).unwrap();
+    let (_, second) = engine.kept("a").unwrap();
+    assert_ne!(first.uuid, second.uuid);
+    engine.drop_kept("a", &first.uuid).unwrap();
+    assert_eq!((engine.kept("a").is_some(), folders(&disk)), (true, 2));
+    assert_eq!(engine.drop_expired_folders(8_999).unwrap(), [""; 0]);
+    assert_eq!(engine.drop_expired_folders(9_000).unwrap(), ["a"]);
+    assert_eq!((engine.kept("a").is_none(), folders(&disk)), (true, 1));
+}
+
+#[test]
+fn a_batch_that_must_fit_leaves_nothing_of_itself() {
+    let disk = SimDisk::new();
+    let engine = open(&disk);
+    let index = old_index(&engine);
+    let batch = |must_fit, lsn| Batch {
+        ops: vec![upsert("good", &json!({"n": 2})), upsert("old", &json!({"n": "none"}))],
+        checkpoint: Some(checkpoint(lsn)),
+        must_fit,
+        ..Batch::default()
+    };
+    let error = index.write(batch(true, 2)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::DocumentParsing, "{error}");
+    index.resume().unwrap();
+    index.flush().unwrap();
+    assert!(published(&index, "good").is_none() && published(&index, "old").is_some());
+    assert_eq!(index.positions().borrow().applied, Some(checkpoint(1)));
+    let outcome = index.write(batch(false, 2)).unwrap();
+    assert!(outcome.ops[0].is_ok() && outcome.ops[1].is_err());
+    index.flush().unwrap();
+    assert!(published(&index, "good").is_some() && published(&index, "old").is_none());
 }

@@ -211,6 +211,7 @@ impl Writer {
         let circumstances = Circumstances { followed, term: self.term, lsn, first };
         self.store.tombstones.keep_for(shared.identity.settings.load().gc_deletes);
         let mut composing = Composing::new(&self.store, batch.compose, circumstances);
+        let must_fit = batch.must_fit && followed;
         let spooled = batch
             .spooled
             .map(|spooled| self.write_spooled(spooled, circumstances, composing.as_mut()));
@@ -228,6 +229,9 @@ impl Writer {
             applied.grew |= composing.grew;
             wrote |= composing.wrote;
             applied.composed = composing.outcome;
+        }
+        if must_fit && let Some(error) = applied.first_rejected() {
+            return Err(error);
         }
         if applied.grew {
             shared.view.lock().mapping = Arc::clone(&self.store.mapping);
