@@ -86,6 +86,10 @@ pub struct PipelineConfig {
     /// The part of it that tables which are copied beside the stream may make the database keep.
     /// Past it their copy is given up and tried again later; the other tables are not concerned.
     pub max_copy_wal_bytes: u64,
+    /// How long the index from before a copy is kept to go back to, in milliseconds; 0 for not at all.
+    /// The database keeps the log since then, up to `max_copy_wal_bytes` and no more than half of
+    /// `max_retained_wal_bytes`.
+    pub keep_replaced_ms: u64,
     /// Open dead letters past which the pipeline stops rather than lose more rows.
     pub max_dead_letters: usize,
     /// How it proves that its indexes are what their tables say.
@@ -121,6 +125,7 @@ impl Default for PipelineConfig {
             reconnect_max_ms: 30_000,
             max_retained_wal_bytes: 10 << 30,
             max_copy_wal_bytes: 8 << 30,
+            keep_replaced_ms: 3_600_000,
             max_dead_letters: 100_000,
             verify: VerifyConfig::default(),
         }

@@ -19,6 +19,7 @@ use crate::shape;
 use crate::sink::{Indexes, Standing};
 use crate::slot::{self, Server};
 use crate::tables::{Skipped, candidates, given_up};
+use crate::way_back::{self, Back, Earlier};
 
 /// How to look.
 #[derive(Debug, Clone)]
@@ -41,6 +42,28 @@ pub(crate) struct Found {
     pub(crate) table: Arc<Table>,
     /// How its index can go on.
     pub(crate) standing: Result<Standing, String>,
+    /// Whether a later declaration was gone back from.
+    pub(crate) returned: Option<Returned>,
+    /// What could be gone back to.
+    pub(crate) back: Option<Back>,
+}
+
+/// That a declaration was gone back from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Returned {
+    /// Whether it is another one than the table is followed by.
+    pub(crate) differs: bool,
+}
+
+/// A table that could be followed, by which descriptions.
+struct Candidate {
+    index: String,
+    table: Table,
+    returned: Option<Returned>,
+    /// As it is declared now, where a later declaration was gone back from.
+    configured: Option<Table>,
+    /// As the index was made that could be gone back to, or why that cannot be.
+    before: Option<Result<Table, String>>,
 }
 
 /// What there is.
@@ -66,13 +89,15 @@ impl Discovery {
         let name = self.config.publication_name();
         let fingerprints = catalog::fingerprints(control, &name, takes).await?;
         let mut tables = catalog::tables(control, takes).await?;
+        let plain = tables.clone();
         let documents = &self.config.documents;
         shape::declare(control, &mut tables, documents, self.version).await?;
         compound::assemble(control, &mut tables, &self.config).await?;
         let found = candidates(tables, &selection);
         let mut skipped = found.skipped;
-        let mut wanted: Vec<&Table> = found.tables.iter().map(|(_, table)| table).collect();
-        let compounds = found.tables.iter().filter_map(|(_, table)| table.compound.as_ref());
+        let found = self.with_earlier(&plain, found.tables).await?;
+        let mut wanted: Vec<&Table> = found.iter().map(|found| &found.table).collect();
+        let compounds = found.iter().filter_map(|found| found.table.compound.as_ref());
         for related in compounds.flat_map(|compound| &compound.related) {
             if wanted.iter().all(|known| known.oid != related.oid) {
                 wanted.push(related);
@@ -81,20 +106,23 @@ impl Discovery {
         let owned = self.config.publication.is_none();
         let membership = publication::ensure(control, &name, owned, &wanted, self.version).await?;
         let (mut published, mut kept_out) = (Vec::new(), 0);
-        for (index, mut table) in found.tables {
-            membership.place(&mut table);
-            let table = Arc::new(table);
-            let parts = table.parts();
-            let absent = parts.iter().find(|part| !membership.members.contains_key(&part.oid));
+        for mut found in found {
+            membership.place(&mut found.table);
+            found.configured.iter_mut().for_each(|table| membership.place(table));
+            found.before.iter_mut().flatten().for_each(|table| membership.place(table));
+            let table = &found.table;
+            let related = table.compound.iter().flat_map(|compound| &compound.related);
+            let mut parts = std::iter::once(table).chain(related.map(|related| &**related));
+            let absent = parts.find(|part| !membership.members.contains_key(&part.oid));
             let Some(absent) = absent else {
-                published.push((index, table));
+                published.push(found);
                 continue;
             };
             // A star stands for the tables that the role may publish.
             if table.owned || selection.names(&table.schema, &table.name) {
                 let reason = membership.refused.iter().find(|(oid, _)| *oid == absent.oid);
                 let reason = reason.map_or("it is not in the publication", |(_, reason)| reason);
-                let reason = told_of(&table, absent, reason);
+                let reason = told_of(table, absent, reason);
                 skipped.push(Skipped { title: table.title(), reason });
             } else {
                 kept_out += 1;
@@ -110,9 +138,9 @@ impl Discovery {
         }
         let (flushed, _) = slot::read(control, &self.config.slot_name()).await?;
         let server = Server { flushed, ..self.server.clone() };
-        let oids = published.iter().flat_map(|(_, table)| table.parts()).map(|part| part.oid);
-        let access = Access::read(control, &oids.collect::<Vec<_>>()).await?;
         let mut tables = self.judge(published, server, holds, written).await?;
+        let oids = tables.iter().flat_map(|found| found.table.parts()).map(|part| part.oid);
+        let access = Access::read(control, &oids.collect::<Vec<_>>()).await?;
         for found in &mut tables {
             let refusal = || found.table.parts().iter().find_map(|part| access.refusal(part));
             // One that is followed is read no more.
@@ -125,36 +153,100 @@ impl Discovery {
         Ok(Discovered { tables, skipped, fingerprints })
     }
 
+    /// Takes note of other declarations that tables are or could be followed by. `plain` are all tables
+    /// without any.
+    async fn with_earlier(
+        &self,
+        plain: &[Table],
+        tables: Vec<(String, Table)>,
+    ) -> Result<Vec<Candidate>> {
+        let mut candidates = Vec::with_capacity(tables.len());
+        for (index, mut table) in tables {
+            let Earlier { returned, back } = self.indexes.earlier(&index);
+            let plain = plain.iter().find(|plain| plain.oid == table.oid);
+            let by = async |declared: &Option<String>| match plain {
+                Some(plain) => {
+                    let declared = declared.as_deref();
+                    way_back::redeclared(&self.control, plain, declared, self.version).await
+                }
+                None => Ok(Err("it is gone".to_owned())),
+            };
+            let now = way_back::declared(&table);
+            let returned = returned.filter(|(from, _)| *from == now);
+            let differs = returned.as_ref().is_some_and(|(_, to)| *to != now);
+            let (mut configured, mut is_returned) = (None, returned.is_some());
+            if let Some((_, to)) = returned.filter(|_| differs) {
+                match by(&to).await? {
+                    Ok(older) => configured = Some(std::mem::replace(&mut table, older)),
+                    // It is copied as it is declared now.
+                    Err(_) => is_returned = false,
+                }
+            }
+            let returned = is_returned.then_some(Returned { differs });
+            let before = match back {
+                Some(back) if back.declared == way_back::declared(&table) => {
+                    Some(Ok(table.clone()))
+                }
+                Some(back) => Some(by(&back.declared).await?),
+                None => None,
+            };
+            candidates.push(Candidate { index, table, returned, configured, before });
+        }
+        Ok(candidates)
+    }
+
     async fn judge(
         &self,
-        published: Vec<(String, Arc<Table>)>,
+        published: Vec<Candidate>,
         server: Server,
         holds: Holds,
         written: FxHashSet<String>,
     ) -> Result<Vec<Found>> {
         let (this, running) = (self.clone(), self.threads.token());
         let judging = tokio::task::spawn_blocking(move || {
-            let judge = |(name, table): (String, Arc<Table>)| {
-                let resumes = !written.contains(&name);
-                let (pipeline, indexes) = (&this.config.name, &this.indexes);
-                let standing = indexes.judge(pipeline, &name, &table, &server, &holds, resumes);
-                found(name, table, standing)
-            };
+            let judge = |candidate: Candidate| this.judge_one(candidate, &server, &holds, &written);
             let judged = published.into_iter().map(judge).collect();
             drop(running);
             judged
         });
         judging.await.map_err(given_up)?
     }
-}
 
-/// What was judged of a table; a refusal is about the server, and so about all tables.
-fn found(name: String, table: Arc<Table>, standing: Result<Standing>) -> Result<Found> {
-    match standing {
-        Err(error) if error.kind() == ErrorKind::Refused => Err(error),
-        standing => {
-            Ok(Found { name, table, standing: standing.map_err(|error| error.to_string()) })
+    /// How the index of a table can go on. A refusal is about the server, and so about all tables.
+    /// Blocking.
+    fn judge_one(
+        &self,
+        candidate: Candidate,
+        server: &Server,
+        holds: &Holds,
+        written: &FxHashSet<String>,
+    ) -> Result<Found> {
+        let Candidate { index: name, table, mut returned, configured, before } = candidate;
+        let (pipeline, indexes) = (&self.config.name, &self.indexes);
+        let resumes = !written.contains(&name);
+        let mut table = Arc::new(table);
+        let mut standing = indexes.judge(pipeline, &name, &table, server, holds, resumes);
+        // What must be copied is copied as it is declared now.
+        if let (Ok(Standing::Copy(_)), Some(configured)) = (&standing, configured) {
+            (table, returned) = (Arc::new(configured), None);
+            standing = indexes.judge(pipeline, &name, &table, server, holds, resumes);
         }
+        let standing = match standing {
+            Err(error) if error.kind() == ErrorKind::Refused => return Err(error),
+            standing => standing.map_err(|error| error.to_string()),
+        };
+        let back = match (&standing, before) {
+            (Ok(standing), Some(Ok(before))) => {
+                let before = Arc::new(before);
+                indexes.judge_back(pipeline, &name, &before, server, holds, standing)
+            }
+            (Ok(standing), Some(Err(reason))) => {
+                let back = indexes.judge_back(pipeline, &name, &table, server, holds, standing);
+                back.map(|back| Back { judged: Err(reason), ..back })
+            }
+            _ => None,
+        };
+        Ok(Found { name, table, standing, returned, back })
     }
 }
 

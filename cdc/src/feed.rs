@@ -34,6 +34,8 @@ pub(crate) struct Feed {
     pub(crate) truncation: Option<Truncation>,
     /// What an interrupted copy has read of the table, where the log is applied to that alone.
     pub(crate) resumes: Option<Progress>,
+    /// Whether it is an index that is being gone back to, which must take every row.
+    pub(crate) returns: bool,
     /// Rows that somebody wants to know the changes of.
     pub(crate) watched: Watched,
 }
@@ -124,6 +126,7 @@ impl Feed {
             submitted,
             truncation: None,
             resumes: None,
+            returns: false,
             watched: Watched::default(),
         }
     }

@@ -6,6 +6,7 @@
 
 mod checks;
 mod requests;
+mod returns;
 mod syncs;
 mod tables;
 
@@ -184,7 +185,7 @@ impl<'a> Follower<'a> {
                 Wake::News(Some((number, news))) => self.news(number, news),
                 Wake::Looked(found) => self.discovered(found?, false).await?,
                 Wake::Swapped((place, swapped)) => self.swapped(place, swapped),
-                Wake::Request(request) => self.request(request)?,
+                Wake::Request(request) => self.request(request).await?,
                 Wake::Read(read) => self.read_again(read),
                 Wake::Written(retried) => self.written_again(retried),
                 Wake::Checked(step) => self.checked(step),
@@ -258,7 +259,7 @@ impl<'a> Follower<'a> {
             self.left(place, feed, &error);
         }
         self.end_failed_syncs()?;
-        self.look_at_requests()?;
+        self.look_at_requests().await?;
         if self.members.due().is_some_and(|due| due <= Instant::now()) {
             self.wants_look = true;
         }
@@ -308,6 +309,7 @@ impl<'a> Follower<'a> {
         let ended = || Error::new(ErrorKind::Unavailable, "the control connection ended");
         let report = report.ok_or_else(ended)??;
         self.wants_look |= report.tables_changed;
+        self.look_at_ways_back();
         let limit = self.pipeline.config.max_copy_wal_bytes;
         let kept = self.acknowledgements.kept_for(&self.members.held());
         if kept > limit && !self.syncs.is_empty() {
@@ -315,9 +317,7 @@ impl<'a> Follower<'a> {
                 "copying makes the database keep {kept} bytes of log, more than \
                  max_copy_wal_bytes [{limit}]"
             );
-            for (number, _ended) in std::mem::take(&mut self.syncs) {
-                self.sync_failed(number, Error::new(ErrorKind::Server, message.clone()))?;
-            }
+            self.give_up_syncs(&message)?;
             // Nothing more is kept: that is the point.
             for (_, member) in self.members.iter_mut().filter(|(_, member)| !member.is_written()) {
                 member.held = None;

@@ -56,6 +56,7 @@ mod types;
 pub mod verify;
 pub mod wait;
 mod watcher;
+mod way_back;
 
 pub use config::{DocumentConfig, PipelineConfig};
 pub use dead_letters::LetterFilter;

@@ -12,15 +12,18 @@
 use std::sync::Arc;
 
 use egret_engine::Lsn;
+use tokio::sync::oneshot;
 use tokio::time::{Duration, Instant};
 
 use crate::acknowledge::Held;
 use crate::catalog::Table;
-use crate::discovery::Found;
+use crate::discovery::{Found, Returned};
+use crate::error::Result;
 use crate::position::Holds;
 use crate::sink::Sink;
 use crate::status::{StatusBoard, TableEntry, TableState};
 use crate::tables::Skipped;
+use crate::way_back::WayBack;
 
 /// The pause before a table that changed is looked at: changes rarely come alone.
 const PAUSE_AFTER_CHANGE: Duration = Duration::from_millis(20);
@@ -62,6 +65,14 @@ pub(crate) struct Member {
     pub(crate) stale_since: Option<Lsn>,
     /// The log that is kept for it while it is out of the stream.
     pub(crate) held: Option<Held>,
+    /// What it can go back to, or could once it is copied.
+    pub(crate) back: Option<WayBack>,
+    /// Why it cannot.
+    pub(crate) no_way_back: Option<String>,
+    /// Whether a later declaration was gone back from.
+    pub(crate) returned: Option<Returned>,
+    /// Who waits for it to have gone back.
+    pub(crate) returned_reply: Option<oneshot::Sender<Result<()>>>,
     /// Failures in a row, and when the stream last took it over.
     failures: u32,
     joined: Option<Instant>,
@@ -77,6 +88,10 @@ impl Member {
             reason: None,
             stale_since: None,
             held: None,
+            back: None,
+            no_way_back: None,
+            returned: None,
+            returned_reply: None,
             failures: 0,
             joined: None,
         }
@@ -138,6 +153,38 @@ impl Member {
         self.failures > 1
     }
 
+    /// The log that is kept for it, also to go back.
+    fn all_held(&self) -> impl Iterator<Item = &Held> {
+        self.held.iter().chain(self.back.as_ref().map(|back| &back.held))
+    }
+
+    /// Why it is what it is, as it is shown.
+    fn shown_reason(&self) -> Option<String> {
+        let returned = || match (&self.phase, self.returned) {
+            (Phase::Streaming, Some(Returned { differs: true })) => Some(
+                "it went back to an earlier declaration, until that changes or a copy is asked for",
+            ),
+            (Phase::Streaming, Some(_)) => Some("it went back to the index from before a copy"),
+            _ => None,
+        };
+        self.reason.clone().or_else(|| returned().map(str::to_owned))
+    }
+
+    fn entry(&self) -> TableEntry {
+        TableEntry {
+            table: self.title.clone(),
+            index: self.name.clone(),
+            state: self.state(),
+            reason: self.shown_reason(),
+            kept_until_in_millis: self.back.as_ref().and_then(|back| back.kept_until_ms),
+            no_way_back: self.no_way_back.clone(),
+            stale_since: self.stale_since,
+            copying_since: None,
+            rows_estimated: self.table.rows_estimated,
+            counters: Arc::default(),
+        }
+    }
+
     fn state(&self) -> TableState {
         match self.phase {
             Phase::Streaming => TableState::Streaming,
@@ -178,12 +225,12 @@ impl Members {
 
     /// The log that is kept for tables out of the stream.
     pub(crate) fn held(&self) -> Vec<Held> {
-        self.iter().filter_map(|member| member.held.clone()).collect()
+        self.iter().flat_map(Member::all_held).cloned().collect()
     }
 
     /// The indexes that the log is kept for, beside those that the stream writes to.
     pub(crate) fn holds(&self, joined: Vec<String>) -> Holds {
-        let held = self.iter().filter_map(|member| member.held.as_ref()?.index.as_ref());
+        let held = self.iter().flat_map(Member::all_held).filter_map(|held| held.index.as_ref());
         let held = held.map(|(uuid, _)| uuid.clone()).collect();
         Holds { joined: Some(joined), held }
     }
@@ -225,34 +272,25 @@ impl Members {
     /// Shows what is being done with every table.
     pub(crate) fn show(&self, board: &StatusBoard) {
         for member in self.iter() {
-            let (state, reason) = (member.state(), member.reason.clone());
-            board.set_table(&member.title, state, reason, member.stale_since);
+            board.set_table(member.entry());
         }
     }
 
     /// Shows which tables there are.
     pub(crate) fn show_all(&self, board: &StatusBoard) {
-        let entry = |member: &Member| TableEntry {
-            table: member.title.clone(),
-            index: member.name.clone(),
-            state: member.state(),
-            reason: member.reason.clone(),
-            stale_since: member.stale_since,
-            copying_since: None,
-            rows_estimated: member.table.rows_estimated,
-            counters: Arc::default(),
-        };
         let left_out = |skipped: &Skipped| TableEntry {
             table: skipped.title.clone(),
             index: String::new(),
             state: TableState::Skipped,
             reason: Some(skipped.reason.clone()),
+            kept_until_in_millis: None,
+            no_way_back: None,
             stale_since: None,
             copying_since: None,
             rows_estimated: 0,
             counters: Arc::default(),
         };
         let skipped = self.skipped.iter().map(left_out);
-        board.set_tables(self.iter().map(entry).chain(skipped).collect());
+        board.set_tables(self.iter().map(Member::entry).chain(skipped).collect());
     }
 }

@@ -29,6 +29,12 @@ pub(crate) enum Request {
         table: String,
         reply: oneshot::Sender<Result<()>>,
     },
+    /// To go back to the index from before the last copy.
+    RollBack {
+        /// The index's name.
+        index: String,
+        reply: oneshot::Sender<Result<()>>,
+    },
     /// To read rows again whose letters are open, by table and `_id`.
     Retry { letters: Vec<(String, String)>, reply: oneshot::Sender<Result<Vec<Retried>>> },
     /// Which tables it follows.

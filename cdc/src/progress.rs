@@ -51,6 +51,19 @@ pub(crate) struct Progress {
     /// The same of each table that they are composed from besides.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) related: Vec<Self>,
+    /// What was gone back from to this index. As long as that is what is declared, the index is
+    /// followed by its own declaration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) returned: Option<ReturnedFrom>,
+}
+
+/// What was gone back from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ReturnedFrom {
+    /// The declaration; none where there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) declared: Option<String>,
 }
 
 /// What a table's columns now mean for an index that was filled from earlier ones.
@@ -106,6 +119,7 @@ impl Progress {
             declared: table.shape.as_ref().map(|shape| shape.to_text()),
             composed: table.compound.as_ref().map(|compound| compound.to_text()),
             related: related(table).iter().map(|part| Self::new(state, part, lsn)).collect(),
+            returned: None,
         }
     }
 

@@ -93,6 +93,8 @@ pub(crate) struct Handover {
     pub(crate) counters: Arc<TableCounters>,
     /// Whether rows that it changes may not be there yet.
     pub(crate) may_miss: bool,
+    /// Whether all of its rows must fit: nothing is listed then, and the index fails where one does not.
+    pub(crate) must_fit: bool,
 }
 
 /// Batches handed over and not answered, oldest first.
@@ -121,6 +123,7 @@ struct Waiting {
     counters: Arc<TableCounters>,
     written: Written,
     may_miss: bool,
+    must_fit: bool,
     /// Whether operations of it are on disk.
     spooled: bool,
 }
@@ -196,6 +199,7 @@ impl Outstanding {
             counters: handover.counters,
             written,
             may_miss: handover.may_miss,
+            must_fit: handover.must_fit,
             spooled,
         });
         Ok(())
@@ -249,7 +253,7 @@ impl Outstanding {
                 self.missing.push((done.place, None));
                 return Ok(());
             }
-            Some(Err(error)) if error.kind() == egret_engine::ErrorKind::Full => {
+            Some(Err(error)) if error.kind() == egret_engine::ErrorKind::Full && !done.must_fit => {
                 return Err(refused(error));
             }
             Some(Err(error)) => {
@@ -261,6 +265,10 @@ impl Outstanding {
                 return Ok(());
             }
         };
+        if done.must_fit {
+            // The letters are about the index that is searched meanwhile.
+            return Ok(());
+        }
         if done.may_miss {
             self.take_note_of_missing(&done, &mut outcome)?;
         }

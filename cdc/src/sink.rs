@@ -13,9 +13,10 @@ use tokio::sync::watch;
 
 use crate::catalog::Table;
 use crate::position::Holds;
-use crate::progress::Progress;
+use crate::progress::{Progress, ReturnedFrom};
 use crate::slot::Server;
 use crate::verify::{Checksum, Shown};
+use crate::way_back::{Back, Earlier};
 
 /// An index as its pipeline sees it.
 pub(crate) trait Sink: Send + Sync + 'static {
@@ -93,8 +94,41 @@ pub(crate) trait Indexes: Send + Sync + Debug + 'static {
         snapshot: Checkpoint,
     ) -> crate::Result<Target>;
 
-    /// Puts a filled replacement in the place of its index. Blocking.
-    fn swap_in(&self, name: &str) -> crate::Result<()>;
+    /// Puts a filled replacement in the place of its index, which is kept until then (milliseconds
+    /// since 1970) where it is to be kept. Blocking.
+    fn swap_in(&self, name: &str, keep_until_ms: Option<i64>) -> crate::Result<()>;
+
+    /// By what else than what is declared now a table may have to be followed.
+    fn earlier(&self, name: &str) -> Earlier;
+
+    /// Judges what a table could go back to, where that would follow this description of it. `standing`
+    /// is how its index can go on. Blocking.
+    fn judge_back(
+        &self,
+        pipeline: &str,
+        name: &str,
+        table: &Arc<Table>,
+        server: &Server,
+        holds: &Holds,
+        standing: &Standing,
+    ) -> Option<Back>;
+
+    /// Until when (milliseconds since 1970) the index of this UUID is kept; `None` where it is not.
+    fn kept_until_ms(&self, name: &str, uuid: &str) -> Option<i64>;
+
+    /// Readies the kept index of this UUID to be brought up to date, and has it remember what is gone
+    /// back from. Blocking.
+    fn begin_return(&self, name: &str, uuid: &str, from: ReturnedFrom) -> crate::Result<()>;
+
+    /// Makes the kept index of this UUID, which is up to date, the one that is swapped in next.
+    /// Blocking.
+    fn take_back(&self, name: &str, uuid: &str) -> crate::Result<()>;
+
+    /// Removes the kept index of this UUID, where it is still there. Blocking.
+    fn drop_kept(&self, name: &str, uuid: &str) -> crate::Result<()>;
+
+    /// Has the index that serves forget what was gone back from. Blocking.
+    fn forget_return(&self, name: &str) -> crate::Result<()>;
 }
 
 impl Sink for Index {

@@ -66,9 +66,15 @@ pub struct TableStatus {
     pub index: String,
     /// What is being done with it.
     pub state: TableState,
-    /// Why it is not followed, or is copied.
+    /// Why it is not followed, or is copied, or follows an earlier declaration.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Until when, in milliseconds since 1970, it can go back to the index from before its last copy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kept_until_in_millis: Option<i64>,
+    /// Why it cannot go back to that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub no_way_back: Option<String>,
     /// What its index holds, where it holds nothing newer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stale_since: Option<Lsn>,
@@ -180,6 +186,8 @@ pub(crate) struct TableEntry {
     pub(crate) index: String,
     pub(crate) state: TableState,
     pub(crate) reason: Option<String>,
+    pub(crate) kept_until_in_millis: Option<i64>,
+    pub(crate) no_way_back: Option<String>,
     pub(crate) stale_since: Option<Lsn>,
     /// When its copy began.
     pub(crate) copying_since: Option<Instant>,
@@ -315,18 +323,13 @@ impl StatusBoard {
     }
 
     /// Changes what is said of a table.
-    pub(crate) fn set_table(
-        &self,
-        table: &str,
-        state: TableState,
-        reason: Option<String>,
-        stale_since: Option<Lsn>,
-    ) {
+    pub(crate) fn set_table(&self, now: TableEntry) {
         let mut facts = self.facts.lock();
-        if let Some(entry) = facts.tables.iter_mut().find(|entry| entry.table == table) {
-            let begun = (state == TableState::Copying).then(Instant::now);
-            entry.copying_since = begun.map(|now| entry.copying_since.unwrap_or(now));
-            (entry.state, entry.reason, entry.stale_since) = (state, reason, stale_since);
+        if let Some(entry) = facts.tables.iter_mut().find(|entry| entry.table == now.table) {
+            let begun = (now.state == TableState::Copying).then(Instant::now);
+            let copying_since = begun.map(|now| entry.copying_since.unwrap_or(now));
+            let (rows_estimated, counters) = (entry.rows_estimated, Arc::clone(&entry.counters));
+            *entry = TableEntry { copying_since, rows_estimated, counters, ..now };
         }
     }
 
@@ -430,6 +433,8 @@ fn table_status(entry: &TableEntry) -> TableStatus {
         index: entry.index.clone(),
         state: entry.state,
         reason: entry.reason.clone(),
+        kept_until_in_millis: entry.kept_until_in_millis,
+        no_way_back: entry.no_way_back.clone(),
         stale_since: entry.stale_since,
         rows_per_second: rate,
         seconds_left: rate.filter(|&rate| rate > 0).map(|rate| left / rate),

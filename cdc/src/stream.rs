@@ -317,6 +317,11 @@ impl Stream {
         let was_spooled = changes.iter().any(|(_, changes)| changes.spool.is_some());
         for (place, changes) in changes {
             let Some(Some(feed)) = self.feeds.get_mut(place) else { continue };
+            if let Some(unfit) = changes.refused.values().next().filter(|_| feed.returns) {
+                let message = format!("row [{}] does not fit: {}", unfit.id, unfit.reason);
+                self.fail(place, Error::new(ErrorKind::Engine, message));
+                continue;
+            }
             for watched in feed.watched.all_mut() {
                 changes.note(watched, begin);
             }
@@ -332,6 +337,7 @@ impl Stream {
                 checkpoint: resumes.is_none().then_some(checkpoint),
                 row_lsn: Some(end),
                 copy_progress: progress.or(truncation.map(|truncation| truncation.progress)),
+                must_fit: feed.returns,
                 ..Batch::default()
             };
             let handover = Handover {
@@ -344,6 +350,7 @@ impl Stream {
                 bytes: changes.bytes,
                 counters: Arc::clone(&feed.counters),
                 may_miss: feed.resumes.is_some(),
+                must_fit: feed.returns,
             };
             feed.reached = end;
             feed.submitted = Some(end);

@@ -34,6 +34,7 @@ use crate::copy::{self, Job, Snapshot};
 use crate::document::RowFormat;
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::{Feed, Titles};
+use crate::progress::ReturnedFrom;
 use crate::receipts::{LetterBox, Outstanding};
 use crate::sink::{Indexes, Sink, Target};
 use crate::slot::{self, Server};
@@ -65,6 +66,8 @@ pub(crate) struct Task {
     pub(crate) sink: Option<(Arc<dyn Sink>, bool)>,
     /// The log is kept from here on.
     pub(crate) floor: Lsn,
+    /// Where its index is gone back to: the declaration that is gone back from.
+    pub(crate) returns: Option<ReturnedFrom>,
 }
 
 /// An index that a copy fills.
@@ -192,7 +195,11 @@ impl Sync {
         let mut members: Vec<(Synced, Lsn)> = Vec::new();
         for task in known {
             let Some((sink, replaces)) = task.sink else { continue };
-            let feed = self.feed(task.table, sink);
+            let returns = task.returns.is_some();
+            if let Some(from) = task.returns {
+                self.begin_return(task.name, &*sink, from).await?;
+            }
+            let feed = Feed { returns, ..self.feed(task.table, sink) };
             members.push((Synced { place: task.place, feed, replaces }, task.floor));
         }
         if !new.is_empty() {
@@ -201,6 +208,12 @@ impl Sync {
             members.extend(copied);
         }
         self.catch_up(control, members, telling).await
+    }
+
+    async fn begin_return(&self, name: String, sink: &dyn Sink, from: ReturnedFrom) -> Result<()> {
+        let (indexes, uuid) = (Arc::clone(&self.indexes), sink.uuid().to_owned());
+        let begin = move || indexes.begin_return(&name, &uuid, from);
+        tokio::task::spawn_blocking(begin).await.map_err(given_up)?
     }
 
     fn feed(&self, table: Arc<Table>, sink: Arc<dyn Sink>) -> Feed {

@@ -1,6 +1,9 @@
 //! The tables of a pipeline and their indexes: which can be followed, how an index goes on, and which
 //! one a copy fills.
 
+use std::sync::Arc;
+
+use egret_engine::batch::Batch;
 use egret_engine::mapping::Mapping;
 use egret_engine::{Checkpoint, Engine, ErrorKind as EngineErrorKind, Index, IndexDefinition, Lsn};
 use rustc_hash::FxHashMap;
@@ -9,11 +12,12 @@ use serde_json::{Map, Value};
 use crate::catalog::Table;
 use crate::error::{Error, ErrorKind, Result};
 use crate::position::{Hold, Holds};
-use crate::progress::{CopyState, Drift, Progress};
+use crate::progress::{CopyState, Drift, Progress, ReturnedFrom};
 use crate::selection::{Selection, index_name};
 use crate::shape::mapping;
 use crate::sink::{Indexes, Standing, Target};
 use crate::slot::Server;
+use crate::way_back::{self, Back, Earlier};
 
 /// A table that is not followed.
 #[derive(Debug, Clone)]
@@ -152,10 +156,104 @@ impl Indexes for Engine {
         Ok(Target { sink, replaces: false, resumes: None })
     }
 
-    fn swap_in(&self, name: &str) -> Result<()> {
-        self.swap_in_replacement(name, None)?;
+    fn swap_in(&self, name: &str, keep_until_ms: Option<i64>) -> Result<()> {
+        self.swap_in_replacement(name, keep_until_ms)?;
         Ok(())
     }
+
+    fn earlier(&self, name: &str) -> Earlier {
+        let live = self.index(name).ok().and_then(|index| progress(&index));
+        let next = match self.replacement(name) {
+            Some(replacement) => progress(&replacement),
+            None => live.clone(),
+        };
+        let kept = self.kept(name).and_then(|(index, _)| progress(&index));
+        way_back::earlier(live, next, kept)
+    }
+
+    fn judge_back(
+        &self,
+        pipeline: &str,
+        name: &str,
+        table: &Arc<Table>,
+        server: &Server,
+        holds: &Holds,
+        standing: &Standing,
+    ) -> Option<Back> {
+        let kept = self.kept(name);
+        let is_kept = kept.is_some();
+        let index = match kept {
+            Some((index, _)) => index,
+            None => replaced(self, name, standing)?,
+        };
+        if index.pipeline() != Some(pipeline) {
+            return None;
+        }
+        let uuid = index.uuid().to_owned();
+        let applied = index.positions().borrow().applied;
+        let judged = if applied.is_some_and(|applied| !server.has(applied)) {
+            Err("its position belongs to another history".to_owned())
+        } else {
+            check(&index, table, server, holds, false)
+                .unwrap_or_else(|error| Err(error.to_string()))
+        };
+        Some(Back { uuid, is_kept, judged: judged.map(|()| (index as _, Arc::clone(table))) })
+    }
+
+    fn kept_until_ms(&self, name: &str, uuid: &str) -> Option<i64> {
+        let (_, kept) = self.kept(name)?;
+        (kept.uuid == uuid).then_some(kept.until_ms)
+    }
+
+    fn begin_return(&self, name: &str, uuid: &str, from: ReturnedFrom) -> Result<()> {
+        let (index, _) = self.kept(name).filter(|(_, kept)| kept.uuid == uuid).ok_or_else(gone)?;
+        index.resume()?;
+        let progress = progress(&index).ok_or_else(gone)?;
+        remember(&index, &Progress { returned: Some(from), ..progress })
+    }
+
+    fn take_back(&self, name: &str, uuid: &str) -> Result<()> {
+        self.replace_by_kept(name, uuid)?;
+        Ok(())
+    }
+
+    fn drop_kept(&self, name: &str, uuid: &str) -> Result<()> {
+        Ok(Self::drop_kept(self, name, uuid)?)
+    }
+
+    fn forget_return(&self, name: &str) -> Result<()> {
+        let index = self.index(name)?;
+        match progress(&index) {
+            Some(progress) => remember(&index, &Progress { returned: None, ..progress }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The index that a copy replaces, or has filled the replacement of.
+fn replaced(engine: &Engine, name: &str, standing: &Standing) -> Option<Arc<Index>> {
+    let is_replaced = match standing {
+        Standing::Copy(_) => true,
+        Standing::Current { replaces, .. } => *replaces,
+        Standing::Refused(_) => false,
+    };
+    let replacing = engine.replacement(name).and_then(|index| progress(&index));
+    let returns = replacing.is_some_and(|progress| progress.returned.is_some());
+    let index = engine.index(name).ok()?;
+    let is_whole = progress(&index)?.state == CopyState::Done;
+    (is_replaced && !returns && is_whole).then_some(index)
+}
+
+/// Has an index remember this of its table, durably. Blocking.
+fn remember(index: &Index, progress: &Progress) -> Result<()> {
+    let copy_progress = Some(progress.to_text());
+    index.write(Batch { copy_progress, ..Batch::default() })?;
+    index.flush()?;
+    Ok(())
+}
+
+fn gone() -> Error {
+    Error::new(ErrorKind::Conflict, "the index from before is not kept any more")
 }
 
 fn progress(index: &Index) -> Option<Progress> {
@@ -211,12 +309,9 @@ fn check(
 
 /// Notes that the index's documents now have the table's new columns.
 fn remember_columns(index: &Index, table: &Table, progress: &Progress) -> Result<()> {
-    let grown = Progress::done(table, progress.lsn);
-    let batch = egret_engine::batch::Batch {
-        copy_progress: Some(grown.to_text()),
-        ..egret_engine::batch::Batch::default()
-    };
-    index.write(batch)?;
+    let returned = progress.returned.clone();
+    let grown = Progress { returned, ..Progress::done(table, progress.lsn) };
+    index.write(Batch { copy_progress: Some(grown.to_text()), ..Batch::default() })?;
     Ok(())
 }
 

@@ -411,6 +411,7 @@ impl Gathered {
             bytes: self.bytes,
             counters: Arc::clone(&job.counters),
             may_miss: false,
+            must_fit: false,
         };
         outstanding.submit(&*job.sink, handover).await?;
         job.counters.copied.fetch_add(rows, Ordering::Relaxed);

@@ -46,9 +46,9 @@ pub(super) struct Repairs {
 
 impl Follower<'_> {
     /// Takes note of requests and of what they have come to, also while the stream never pauses.
-    pub(super) fn look_at_requests(&mut self) -> Result<()> {
+    pub(super) async fn look_at_requests(&mut self) -> Result<()> {
         while let Some(request) = self.pipeline.try_next_request() {
-            self.request(request)?;
+            self.request(request).await?;
         }
         self.read_missing();
         while let Some(read) = self.repairs.reading.try_join_next() {
@@ -80,14 +80,21 @@ impl Follower<'_> {
         }
     }
 
-    pub(super) fn request(&mut self, request: Request) -> Result<()> {
+    pub(super) async fn request(&mut self, request: Request) -> Result<()> {
         match request {
             Request::Copy { table, reply } => {
+                // What is not answered could not be told of the index that is left.
+                self.stream.outstanding.settle_all().await?;
+                for (place, feed, error) in self.stream.take_failures() {
+                    self.left(place, feed, &error);
+                }
+                let copied = self.copy_again(&table).await;
                 // Who asked may be gone.
-                let _ = reply.send(self.copy_again(&table));
+                let _ = reply.send(copied);
                 self.members.show(&self.pipeline.board);
                 self.begin_to_sync()
             }
+            Request::RollBack { index, reply } => self.roll_back(&index, reply),
             Request::Retry { letters, reply } => {
                 self.retry(letters, reply);
                 Ok(())
@@ -104,7 +111,7 @@ impl Follower<'_> {
         }
     }
 
-    fn copy_again(&mut self, title: &str) -> Result<()> {
+    async fn copy_again(&mut self, title: &str) -> Result<()> {
         let conflict = |message: String| Err(Error::new(ErrorKind::Conflict, message));
         let Some((place, member)) = self.members.iter_mut().find(|(_, it)| it.title == title)
         else {
@@ -124,9 +131,25 @@ impl Follower<'_> {
                 return conflict(format!("table [{title}] is about to be copied: {reason}"));
             }
         }
+        let returning = member.back.as_ref().is_some_and(|back| back.returning.is_some());
+        if returning {
+            return conflict(format!("table [{title}] is going back"));
+        }
+        let reason = "a copy was asked for".to_owned();
+        if member.returned.is_some_and(|returned| returned.differs) {
+            // It is copied as it is declared now, once that counts again.
+            let (indexes, name) = (Arc::clone(&self.pipeline.indexes), member.name.clone());
+            let forgetting = tokio::task::spawn_blocking(move || indexes.forget_return(&name));
+            forgetting.await.map_err(given_up)??;
+            let feed = self.stream.leave(place);
+            self.left(place, feed, &Error::new(ErrorKind::TableChanged, reason));
+            return Ok(());
+        }
         (member.phase, member.held) = (Phase::Waiting(None), None);
-        member.reason = Some("a copy was asked for".to_owned());
-        self.stream.leave(place);
+        member.reason = Some(reason);
+        if let Some(feed) = self.stream.leave(place) {
+            self.keep_back(place, &feed);
+        }
         Ok(())
     }
 

@@ -14,6 +14,7 @@ use crate::acknowledge::Held;
 use crate::error::{Error, ErrorKind, Result};
 use crate::members::Phase;
 use crate::sync::{Handle, News, Sync, Synced, Task};
+use crate::way_back::declared;
 
 /// Synchronizations that copy at the same time: a small table need not wait for a large one.
 const MAX_COPIES: usize = 2;
@@ -78,8 +79,7 @@ impl Follower<'_> {
                     _ => None,
                 })
                 .collect();
-            let taken = |number: &usize| self.syncs.iter().any(|(known, _)| known == number);
-            let Some(number) = (0..MAX_SYNCS).find(|number| !taken(number)) else { return Ok(()) };
+            let Some(number) = self.free_number() else { return Ok(()) };
             if copies && running.len() >= MAX_COPIES {
                 continue;
             }
@@ -87,22 +87,33 @@ impl Follower<'_> {
             if tasks.is_empty() {
                 continue;
             }
-            let sync = Sync {
-                source: self.pipeline.source.clone(),
-                config: self.pipeline.config.clone(),
-                indexes: Arc::clone(&self.pipeline.indexes),
-                board: Arc::clone(&self.pipeline.board),
-                letters: self.letters.clone(),
-                threads: self.pipeline.threads.clone(),
-                gathering: Arc::clone(&self.gathering),
-                server: self.discovery.server.clone(),
-                throttle: Arc::clone(&self.throttle),
-                number,
-            };
-            self.syncs.push((number, sync.start(tasks, self.send_news.clone())?));
+            self.start_sync(number, tasks)?;
             self.members.show(&self.pipeline.board);
             self.show_state();
         }
+        Ok(())
+    }
+
+    /// A number for another synchronization, where there may be one.
+    pub(super) fn free_number(&self) -> Option<usize> {
+        let taken = |number: &usize| self.syncs.iter().any(|(known, _)| known == number);
+        (0..MAX_SYNCS).find(|number| !taken(number))
+    }
+
+    pub(super) fn start_sync(&mut self, number: usize, tasks: Vec<Task>) -> Result<()> {
+        let sync = Sync {
+            source: self.pipeline.source.clone(),
+            config: self.pipeline.config.clone(),
+            indexes: Arc::clone(&self.pipeline.indexes),
+            board: Arc::clone(&self.pipeline.board),
+            letters: self.letters.clone(),
+            threads: self.pipeline.threads.clone(),
+            gathering: Arc::clone(&self.gathering),
+            server: self.discovery.server.clone(),
+            throttle: Arc::clone(&self.throttle),
+            number,
+        };
+        self.syncs.push((number, sync.start(tasks, self.send_news.clone())?));
         Ok(())
     }
 
@@ -119,7 +130,8 @@ impl Follower<'_> {
             // From now on the log is kept: the copy's snapshot will not be older.
             let held = member.held.get_or_insert(Held { index: None, floor: confirmed });
             let (floor, table) = (held.floor, Arc::clone(&member.table));
-            tasks.push(Task { place, name: member.name.clone(), table, sink, floor });
+            let name = member.name.clone();
+            tasks.push(Task { place, name, table, sink, floor, returns: None });
             member.phase = Phase::Syncing { number, copying: copies };
         }
         tasks
@@ -132,6 +144,14 @@ impl Follower<'_> {
             }
             News::Caught => return,
         };
+        if let Some((returning, _)) = self.returning(number) {
+            if let News::Failed { error, .. } = &news
+                && returning == place
+            {
+                self.end_return(number, &error.to_string());
+            }
+            return;
+        }
         let pause = self.pipeline.config.reconnect_max();
         let Some(member) = self.members.get_mut(place) else { return };
         let Phase::Syncing { number: own, copying } = &mut member.phase else { return };
@@ -204,7 +224,8 @@ impl Follower<'_> {
         if self.patience.comes_nearer(gap_bytes) {
             return None;
         }
-        let mut reached = self.syncs.get(at)?.1.reached.clone();
+        let (number, sync) = self.syncs.get(at)?;
+        let (number, mut reached) = (*number, sync.reached.clone());
         let until = Instant::now() + self.patience.wait;
         loop {
             // What it has to say meanwhile must not hold it up.
@@ -217,7 +238,8 @@ impl Follower<'_> {
                 waited = timeout_at(until, reached.wait_for(is_there)) => waited,
             };
             if matches!(waited, Ok(Ok(_))) {
-                return Some(at);
+                // What was said meanwhile may have ended it.
+                return self.syncs.iter().position(|(known, _)| *known == number);
             }
             self.patience.lengthen();
             return None;
@@ -225,8 +247,15 @@ impl Follower<'_> {
     }
 
     pub(super) async fn take_one_over(&mut self, number: usize, mut synced: Synced) -> Result<()> {
+        if self.returning(number).is_some() {
+            return self.take_back(number, synced).await;
+        }
         let Some(member) = self.members.get_mut(synced.place) else { return Ok(()) };
         if !matches!(member.phase, Phase::Syncing { number: own, .. } if own == number) {
+            return Ok(());
+        }
+        if declared(&member.table) != declared(&synced.feed.table) {
+            member.change("its declaration changed".to_owned(), None);
             return Ok(());
         }
         // Whether it is still what was copied is looked at with the newest description.
@@ -252,8 +281,22 @@ impl Follower<'_> {
         failed.into_iter().try_for_each(|(number, error)| self.sync_failed(number, error))
     }
 
+    /// Ends all of them, for a reason.
+    pub(super) fn give_up_syncs(&mut self, reason: &str) -> Result<()> {
+        for (number, _ended) in std::mem::take(&mut self.syncs) {
+            if !self.end_return(number, reason) {
+                self.sync_failed(number, Error::new(ErrorKind::Server, reason))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Its tables are tried again, unless it is the pipeline that cannot go on.
     pub(super) fn sync_failed(&mut self, number: usize, error: Error) -> Result<()> {
+        if self.returning(number).is_some() {
+            self.return_failed(number, error);
+            return Ok(());
+        }
         if matches!(error.kind(), ErrorKind::Refused | ErrorKind::Io | ErrorKind::Corrupt) {
             return Err(error);
         }

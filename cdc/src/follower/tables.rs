@@ -1,7 +1,10 @@
 //! What becomes of single tables: how they go on, when the stream takes them, why they leave it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use egret_engine::Lsn;
+use egret_engine::catalog::keep_until_ms;
 use rustc_hash::FxHashSet;
 use tokio::time::Instant;
 
@@ -23,11 +26,8 @@ impl Follower<'_> {
     pub(super) fn left(&mut self, place: usize, feed: Option<Feed>, error: &Error) {
         let Some(member) = self.members.get_mut(place) else { return };
         let held = feed.map(|feed| {
-            let durable = feed.durable();
-            // What was handed over and is not durable is lost with the failure.
-            let floor = if feed.submitted > durable { durable } else { Some(feed.reached) };
-            let index = Some((feed.sink.uuid().to_owned(), feed.positions));
-            Held { index, floor: floor.unwrap_or_default() }
+            let floor = needed(&feed);
+            Held { index: Some((feed.sink.uuid().to_owned(), feed.positions)), floor }
         });
         if error.kind() == ErrorKind::TableChanged {
             member.change(error.to_string(), held);
@@ -35,6 +35,10 @@ impl Follower<'_> {
             tracing::warn!(%error, table = member.title, "an index left the stream");
             member.stale_since = held.as_ref().map(|held| held.floor).or(member.stale_since);
             member.fail(error.to_string(), held, self.pipeline.config.reconnect_max());
+        }
+        let returning = member.back.as_ref().filter(|back| back.returning.is_some());
+        if let Some(uuid) = returning.map(|back| back.sink.uuid().to_owned()) {
+            self.end_way_back(place, &uuid, "its table left the stream meanwhile");
         }
         self.members.show(&self.pipeline.board);
     }
@@ -72,8 +76,12 @@ impl Follower<'_> {
         for place in self.members.keep(&tables, skipped) {
             self.stream.leave(place);
         }
-        for found in tables {
+        for mut found in tables {
             let place = self.members.place_of(&found);
+            if self.is_outdated(place, &found) {
+                continue;
+            }
+            self.note_back(place, found.back.take(), first);
             if let Err(reason) = self.judged(place, found, first).await? {
                 let feed = self.stream.leave(place);
                 self.left(place, feed, &Error::new(ErrorKind::TableChanged, reason));
@@ -97,6 +105,7 @@ impl Follower<'_> {
         let forgets = self.discovery.version < FIRST_TO_NOTICE_PARTITIONS;
         let Some(member) = self.members.get_mut(place) else { return Ok(Ok(())) };
         member.table = Arc::clone(&found.table);
+        member.returned = found.returned;
         if member.is_joined() {
             if let Some(Some(feed)) = self.stream.feeds.get_mut(place) {
                 feed.table = found.table;
@@ -153,10 +162,18 @@ impl Follower<'_> {
         let Synced { place, feed, replaces } = synced;
         let Some(member) = self.members.get_mut(place) else { return Ok(()) };
         member.join(replaces);
+        if !replaces {
+            // One that was to be replaced is followed as before.
+            member.back.take_if(|back| back.kept_until_ms.is_none());
+        }
         if replaces {
+            let keep = Duration::from_millis(self.pipeline.config.keep_replaced_ms);
+            let back = member.back.as_ref().filter(|back| back.kept_until_ms.is_none());
+            let keep_until_ms = back.and_then(|_| keep_until_ms(keep));
             let (indexes, name) = (Arc::clone(&self.pipeline.indexes), member.name.clone());
             let sink = Arc::clone(&feed.sink);
-            self.swaps.spawn_blocking(move || (place, swap_in(&*indexes, &name, &*sink)));
+            self.swaps
+                .spawn_blocking(move || (place, swap_in(&*indexes, &name, &*sink, keep_until_ms)));
         }
         // Until the pipeline's file says so, a failure would have it copied once more.
         self.next_acknowledgement = Instant::now();
@@ -166,8 +183,20 @@ impl Follower<'_> {
     pub(super) fn swapped(&mut self, place: usize, swapped: Result<()>) {
         let Some(member) = self.members.get_mut(place) else { return };
         match swapped {
-            Ok(()) if matches!(member.phase, Phase::Swapping) => member.phase = Phase::Streaming,
-            Ok(()) => {}
+            Ok(()) => {
+                if matches!(member.phase, Phase::Swapping) {
+                    member.phase = Phase::Streaming;
+                }
+                if let Some(back) = &mut member.back {
+                    let uuid = back.sink.uuid();
+                    back.kept_until_ms = self.pipeline.indexes.kept_until_ms(&member.name, uuid);
+                    member.no_way_back = None;
+                }
+                if let Some(reply) = member.returned_reply.take() {
+                    // Who asked may be gone.
+                    let _ = reply.send(Ok(()));
+                }
+            }
             Err(error) => {
                 let feed = self.stream.leave(place);
                 self.left(place, feed, &error);
@@ -178,8 +207,21 @@ impl Follower<'_> {
     }
 }
 
+/// The log that an index needs to come back to the stream.
+pub(super) fn needed(feed: &Feed) -> Lsn {
+    let durable = feed.durable();
+    // What was handed over and is not durable is lost with a failure.
+    let floor = if feed.submitted > durable { durable } else { Some(feed.reached) };
+    floor.unwrap_or_default()
+}
+
 /// What searches see must not go back: the replacement shows all it holds before it takes the name.
-fn swap_in(indexes: &dyn Indexes, name: &str, sink: &dyn Sink) -> Result<()> {
+fn swap_in(
+    indexes: &dyn Indexes,
+    name: &str,
+    sink: &dyn Sink,
+    keep_until_ms: Option<i64>,
+) -> Result<()> {
     sink.refresh()?;
-    indexes.swap_in(name)
+    indexes.swap_in(name, keep_until_ms)
 }

@@ -144,6 +144,15 @@ impl PipelineHandle {
         report
     }
 
+    /// Goes back to the index from before the last copy of its table, which is first brought to where
+    /// the log is, and waits until that is done. Where the pipeline is interrupted meanwhile it may
+    /// have been done all the same.
+    pub async fn roll_back(&self, index: &str) -> Result<()> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Request::RollBack { index: index.to_owned(), reply }).await?;
+        answer.await.unwrap_or_else(|_| Err(interrupted()))
+    }
+
     /// Begins to hold rows and documents against each other; the number of the round. One that runs by
     /// itself gives way.
     pub async fn verify(&self, options: VerifyOptions) -> Result<u64> {

@@ -126,6 +126,13 @@ fn kept(app: &App, name: &str) -> Value {
 }
 
 async fn roll_back(app: &Arc<App>, name: String) -> Result<Reply> {
+    let index = app.engine.index(&name)?;
+    if let Some(pipeline) = index.pipeline() {
+        // Nobody has brought it up to date: its pipeline does that first.
+        app.pipelines.named(pipeline)?.roll_back(&name).await?;
+        index::purge(app, uuid_of(index.uuid()).into_iter());
+        return Ok(Reply::ok(&json!({"acknowledged": true, "index": name})));
+    }
     let (engine, rolled) = (Arc::clone(&app.engine), name.clone());
     let back = move || {
         let rebuilt = engine.index(&rolled)?;

@@ -21,6 +21,7 @@ mod privileges;
 mod related;
 mod resumed;
 mod rewrites;
+mod rollback;
 mod rows;
 mod schema;
 mod shapes;
