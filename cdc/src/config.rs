@@ -125,7 +125,7 @@ impl Default for PipelineConfig {
             reconnect_max_ms: 30_000,
             max_retained_wal_bytes: 10 << 30,
             max_copy_wal_bytes: 8 << 30,
-            keep_replaced_ms: 3_600_000,
+            keep_replaced_ms: 600_000,
             max_dead_letters: 100_000,
             verify: VerifyConfig::default(),
         }

@@ -76,8 +76,8 @@ impl AppliedBatch {
     }
 }
 
-/// Applies operations of a batch, some of whose documents may have been read before. An error, other than those of single operations, leaves the store
-/// in no state to be published.
+/// Applies operations of a batch, some of whose documents may have been read before. An error, other
+/// than those of single operations, leaves the store in no state to be published.
 pub(super) fn apply(
     store: &mut Store,
     ops: &[WriteOp],
