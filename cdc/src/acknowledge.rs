@@ -130,11 +130,12 @@ impl Acknowledgements {
     }
 
     /// Begins to make durable how far all indexes are, and which ones that is said for, where it is
-    /// news and nothing is underway.
+    /// news and nothing is underway. The log is kept for tables out of the stream, and for indexes
+    /// that were replaced.
     pub(crate) fn step(
         &mut self,
         feeds: &[Option<Feed>],
-        held: &[Held],
+        (held, replaced): (&[Held], &[Held]),
         position: Checkpoint,
         oldest: Option<Lsn>,
     ) {
@@ -144,10 +145,15 @@ impl Acknowledgements {
         let positions = joined(feeds).map(|(_, feed)| (feed.submitted, feed.durable()));
         // It goes back where a table has joined that has not flushed what it was brought up with.
         let streamed = acknowledgeable(self.confirmed, position.lsn, oldest, positions);
-        let lsn = held.iter().map(Held::lsn).fold(streamed, Lsn::min).max(self.confirmed);
+        let all = held.iter().chain(replaced);
+        let lsn = all.map(Held::lsn).fold(streamed, Lsn::min).max(self.confirmed);
+        let uuids = |held: &[Held]| {
+            held.iter().filter_map(|held| Some(held.index.as_ref()?.0.clone())).collect()
+        };
         let holds = Holds {
             joined: Some(joined(feeds).map(|(_, feed)| feed.sink.uuid().to_owned()).collect()),
-            held: held.iter().filter_map(|held| Some(held.index.as_ref()?.0.clone())).collect(),
+            held: uuids(held),
+            replaced: uuids(replaced),
         };
         if (lsn, streamed) == (self.confirmed, self.streamed) && holds == self.holds {
             return;
@@ -330,7 +336,7 @@ mod tests {
         let board = Arc::new(StatusBoard::new("n", "s".to_owned(), "p".to_owned()));
         let letters = LetterBox { letters: Arc::new(Mutex::new(letters)), board };
         let at = |lsn| Checkpoint { system_identifier: 7, timeline: 1, lsn: Lsn(lsn) };
-        let held = Holds { joined: Some(Vec::new()), held: vec!["still".to_owned()] };
+        let held = Holds { held: vec!["still".to_owned()], ..Holds::nothing() };
         // The stream went on to 50 without the table, whose log was kept from 10 on.
         let file = Position::new("s", at(10), Lsn(50), held);
         let mut acknowledgements = Acknowledgements::new(
@@ -344,7 +350,7 @@ mod tests {
         let positions = Positions { applied, durable, ..Positions::default() };
         let sink = Arc::new(Still(watch::Sender::new(positions)));
         let feed = Feed::new(Arc::new(table()), sink, Arc::default());
-        acknowledgements.step(&[Some(feed)], &[], at(60), None);
+        acknowledgements.step(&[Some(feed)], (&[], &[]), at(60), None);
         acknowledgements.settle().await.unwrap();
         let file = Position::load(&*disk, &folder).unwrap().unwrap();
         assert_eq!((file.lsn, file.streamed()), (Lsn(20), Lsn(20)));

@@ -158,7 +158,7 @@ impl Pipeline {
             (discovery.look(file.holds(), FxHashSet::default()).await?, file, session)
         } else {
             // The publication is made before the slot: what the slot sends is looked up in it.
-            let nothing = Holds { joined: Some(Vec::new()), held: Vec::new() };
+            let nothing = Holds::nothing();
             let found = discovery.look(nothing, FxHashSet::default()).await?;
             let (file, session) = self.make_slot(&discovery.control, session, &server).await?;
             (found, file, session)
@@ -227,7 +227,7 @@ impl Pipeline {
             Error::new(ErrorKind::Protocol, format!("making slot [{name}] gave no position"))
         })?;
         let lsn = slot::lsn(&lsn)?;
-        let holds = Holds { joined: Some(Vec::new()), held: Vec::new() };
+        let holds = Holds::nothing();
         let file = Position::new(&name, beginning(server, lsn), lsn, holds);
         file.store(&*self.disk, &self.folder)?;
         let session = self.source.replication(session_of(Some(&file), &name)).await?;

@@ -274,9 +274,10 @@ impl<'a> Follower<'a> {
         for (place, feed, error) in self.stream.take_failures() {
             self.left(place, feed, &error);
         }
-        let (oldest, held) = (self.stream.outstanding.oldest(), self.members.held());
+        let oldest = self.stream.outstanding.oldest();
+        let (held, replaced) = (self.members.held(), self.members.replaced());
         let (feeds, position) = (&self.stream.feeds, self.stream.position);
-        self.acknowledgements.step(feeds, &held, position, oldest);
+        self.acknowledgements.step(feeds, (&held, &replaced), position, oldest);
         Ok(())
     }
 

@@ -153,11 +153,6 @@ impl Member {
         self.failures > 1
     }
 
-    /// The log that is kept for it, also to go back.
-    fn all_held(&self) -> impl Iterator<Item = &Held> {
-        self.held.iter().chain(self.back.as_ref().map(|back| &back.held))
-    }
-
     /// Why it is what it is, as it is shown.
     fn shown_reason(&self) -> Option<String> {
         let returned = || match (&self.phase, self.returned) {
@@ -225,14 +220,21 @@ impl Members {
 
     /// The log that is kept for tables out of the stream.
     pub(crate) fn held(&self) -> Vec<Held> {
-        self.iter().flat_map(Member::all_held).cloned().collect()
+        self.iter().filter_map(|member| member.held.clone()).collect()
+    }
+
+    /// The log that is kept for indexes that can be gone back to, or could once they are replaced.
+    pub(crate) fn replaced(&self) -> Vec<Held> {
+        self.iter().filter_map(|member| Some(member.back.as_ref()?.held.clone())).collect()
     }
 
     /// The indexes that the log is kept for, beside those that the stream writes to.
     pub(crate) fn holds(&self, joined: Vec<String>) -> Holds {
-        let held = self.iter().flat_map(Member::all_held).filter_map(|held| held.index.as_ref());
+        let held = self.iter().filter_map(|member| member.held.as_ref()?.index.as_ref());
         let held = held.map(|(uuid, _)| uuid.clone()).collect();
-        Holds { joined: Some(joined), held }
+        let replaced = self.iter().filter_map(|member| member.back.as_ref());
+        let replaced = replaced.map(|back| back.sink.uuid().to_owned()).collect();
+        Holds { joined: Some(joined), held, replaced }
     }
 
     /// When the next table is to be looked at again.

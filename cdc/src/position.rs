@@ -6,15 +6,17 @@
 //! ```json
 //! {"format": 2, "crc32c": 305419896, "position": {"system_identifier": 7301, "timeline": 1,
 //!  "slot": "egret_main", "lsn": "0/1A2B3C", "streamed": "0/1A2B3C", "joined": ["<uuid>"],
-//!  "held": ["<uuid>"]}}
+//!  "held": ["<uuid>"], "replaced": ["<uuid>"]}}
 //! ```
 //!
 //! The checksum is of the bytes of the value of "position", exactly as written.
 //!
 //! The joined indexes hold everything up to `streamed`. The held ones are being brought to where the
-//! stream is: what they do not hold yet is after `lsn`. Any other index has missed changes and must
-//! be copied. Format 1 had the position's values beside "format", neither checksum, lists nor
-//! `streamed`, and spoke for every index; formats above 2 are refused. Without the file there is nothing to go on from, and the tables are copied.
+//! stream is: what they do not hold yet is after `lsn`, and so it is with those that were replaced, or
+//! are about to be, by a copy. Any other index has missed changes and must be copied. Format 1 had the
+//! position's values beside "format", neither checksum, lists nor `streamed`, and spoke for every
+//! index; formats above 2 are refused. Without the file there is nothing to go on from, and the tables
+//! are copied.
 
 use std::path::{Path, PathBuf};
 
@@ -65,6 +67,9 @@ pub(crate) struct Position {
     joined: Option<Vec<String>>,
     /// The indexes that are being brought to where the stream is.
     held: Vec<String>,
+    /// The indexes that can be gone back to, or could once they are replaced.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    replaced: Vec<String>,
 }
 
 /// What the pipeline's file says of an index.
@@ -85,9 +90,22 @@ pub(crate) struct Holds {
     pub(crate) joined: Option<Vec<String>>,
     /// Those that are being brought there.
     pub(crate) held: Vec<String>,
+    /// Those that have left the stream for a copy, and could be brought there again.
+    pub(crate) replaced: Vec<String>,
 }
 
 impl Holds {
+    /// No index at all.
+    pub(crate) fn nothing() -> Self {
+        Self { joined: Some(Vec::new()), ..Self::default() }
+    }
+
+    /// Where indexes that were replaced are to be brought to the stream again.
+    pub(crate) fn of_ways_back(&self) -> Self {
+        let held = self.held.iter().chain(&self.replaced).cloned().collect();
+        Self { joined: self.joined.clone(), held, replaced: Vec::new() }
+    }
+
     /// What is said of one index.
     pub(crate) fn of(&self, uuid: &str) -> Hold {
         let among = |list: &[String]| list.iter().any(|known| known == uuid);
@@ -111,6 +129,7 @@ impl Position {
             streamed: Some(streamed),
             joined: holds.joined,
             held: holds.held,
+            replaced: holds.replaced,
         }
     }
 
@@ -127,7 +146,11 @@ impl Position {
 
     /// For which indexes the position was said.
     pub(crate) fn holds(&self) -> Holds {
-        Holds { joined: self.joined.clone(), held: self.held.clone() }
+        Holds {
+            joined: self.joined.clone(),
+            held: self.held.clone(),
+            replaced: self.replaced.clone(),
+        }
     }
 
     /// Reads the file, where there is one, and makes sure that a power cut will not bring an older
@@ -177,8 +200,8 @@ impl Position {
 impl First {
     fn upgrade(self) -> Position {
         let Self { system_identifier, timeline, slot, lsn, .. } = self;
-        let (streamed, joined, held) = (None, None, Vec::new());
-        Position { system_identifier, timeline, slot, lsn, streamed, joined, held }
+        let (streamed, joined, held, replaced) = (None, None, Vec::new(), Vec::new());
+        Position { system_identifier, timeline, slot, lsn, streamed, joined, held, replaced }
     }
 }
 
@@ -198,7 +221,11 @@ mod tests {
             "s",
             at,
             Lsn(lsn + 2),
-            Holds { joined: Some(vec!["a".into()]), held: vec!["b".into()] },
+            Holds {
+                joined: Some(vec!["a".into()]),
+                held: vec!["b".into()],
+                replaced: vec!["d".into()],
+            },
         )
     }
 
@@ -209,8 +236,10 @@ mod tests {
         let read = Position::load(&disk, Path::new("/")).unwrap().unwrap();
         assert_eq!((read.lsn, read.streamed()), (Lsn(5), Lsn(7)));
         let holds = read.holds();
-        let of = ["a", "b", "c"].map(|uuid| holds.of(uuid));
-        assert_eq!(of, [Hold::Joined, Hold::Held, Hold::None]);
+        let of = ["a", "b", "c", "d"].map(|uuid| holds.of(uuid));
+        assert_eq!(of, [Hold::Joined, Hold::Held, Hold::None, Hold::None]);
+        let of = ["a", "b", "c", "d"].map(|uuid| holds.of_ways_back().of(uuid));
+        assert_eq!(of, [Hold::Joined, Hold::Held, Hold::None, Hold::Held]);
         // The first format spoke for every index.
         let first =
             br#"{"format": 1, "system_identifier": 7, "timeline": 1, "slot": "s", "lsn": "0/5"}"#;
@@ -228,7 +257,8 @@ mod tests {
     #[test]
     fn a_file_of_the_second_format() {
         let disk = SimDisk::new();
-        position(5).store(&disk, Path::new("/")).unwrap();
+        let file = Position { replaced: Vec::new(), ..position(5) };
+        file.store(&disk, Path::new("/")).unwrap();
         let written = br#"{"format":2,"crc32c":389716604,"position":{"system_identifier":7,"timeline":1,"slot":"s","lsn":"0/5","streamed":"0/7","joined":["a"],"held":["b"]}}"#;
         assert_eq!(disk.read(Path::new("/position.json")).unwrap(), written);
         let read = Position::load(&disk, Path::new("/")).unwrap().unwrap();

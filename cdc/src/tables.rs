@@ -105,7 +105,7 @@ impl Indexes for Engine {
             return Ok(Standing::Refused(format!("an index [{name}] exists and {owner}")));
         }
         if let Some(new) = self.replacement(name)
-            && check(&new, table, server, holds, resumes)?.is_ok()
+            && check(&new, table, server, &holds.of_ways_back(), resumes)?.is_ok()
         {
             let joined = holds.of(new.uuid()) == Hold::Joined;
             return Ok(Standing::Current { sink: new, replaces: true, joined });
@@ -194,7 +194,7 @@ impl Indexes for Engine {
         let judged = if applied.is_some_and(|applied| !server.has(applied)) {
             Err("its position belongs to another history".to_owned())
         } else {
-            check(&index, table, server, holds, false)
+            check(&index, table, server, &holds.of_ways_back(), false)
                 .unwrap_or_else(|error| Err(error.to_string()))
         };
         Some(Back { uuid, is_kept, judged: judged.map(|()| (index as _, Arc::clone(table))) })
