@@ -50,6 +50,11 @@ pub(crate) fn has_digests(field: &FieldEntry) -> bool {
     options.get_indexing_options().is_some_and(|indexing| indexing.tokenizer() == NAME)
 }
 
+/// Whether a term of a field stands for a text that it is not.
+pub(crate) fn is_digest(term: &[u8], field: &FieldEntry) -> bool {
+    term.len() >= TERM_BYTES && has_digests(field)
+}
+
 /// Makes one term of each value.
 #[derive(Clone, Default)]
 pub(super) struct DigestTokenizer {

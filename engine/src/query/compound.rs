@@ -5,6 +5,7 @@ use tantivy::query::{AllQuery, BooleanQuery, ConstScoreQuery, DisjunctionMaxQuer
 use super::ast::{Bool, Query};
 use super::compile::{Compiled, Compiler, Shape, at_least, intersection, union};
 use super::excluded::Excluded;
+use super::keyword_filter::{Keyword, KeywordFilter};
 use super::minimum_should_match::required;
 use crate::error::Result;
 
@@ -52,13 +53,14 @@ impl Compiler<'_> {
     fn mixed(
         &self,
         must: Vec<Compiled>,
-        filter: Vec<Compiled>,
+        mut filter: Vec<Compiled>,
         should: Vec<Compiled>,
         must_not: Vec<Compiled>,
         needed: usize,
     ) -> Compiled {
         let only_filters = must.is_empty() && should.is_empty();
         let none_required = must.is_empty() && filter.is_empty() && needed == 0;
+        let keywords = self.set_apart_keywords(&must, &mut filter);
         let mut clauses: Vec<(Occur, Box<dyn tantivy::query::Query>)> = Vec::new();
         clauses.extend(must.into_iter().map(|query| (Occur::Must, query.query)));
         for filter in filter {
@@ -74,9 +76,28 @@ impl Compiler<'_> {
         }
         clauses.extend(should.into_iter().map(|query| (Occur::Should, query.query)));
         clauses.extend(must_not.into_iter().map(|query| (Occur::MustNot, excluded(query))));
-        let query = BooleanQuery::with_minimum_required_clauses(clauses, needed);
+        let query = Box::new(BooleanQuery::with_minimum_required_clauses(clauses, needed));
         let shape = if only_filters { Shape::Constant(0.0) } else { Shape::Other };
-        Compiled { query: Box::new(query), shape }
+        if keywords.is_empty() {
+            return Compiled { query, shape };
+        }
+        let segments = self.snapshot.segments().to_vec();
+        Compiled { query: Box::new(KeywordFilter { query, keywords, segments }), shape }
+    }
+
+    /// Takes the filters away that are keywords, where scores are not wanted and documents are found
+    /// by something else.
+    fn set_apart_keywords(&self, must: &[Compiled], filter: &mut Vec<Compiled>) -> Vec<Keyword> {
+        let keyword = |query: &Compiled| Keyword::of(query, self.snapshot.schema());
+        let leads = |query: &Compiled| {
+            !matches!(query.shape, Shape::Everything(_)) && keyword(query).is_none()
+        };
+        if self.scored || !must.iter().chain(&*filter).any(leads) {
+            return Vec::new();
+        }
+        let keywords = filter.iter().filter_map(keyword).collect();
+        filter.retain(|query| keyword(query).is_none());
+        keywords
     }
 
     /// A clause that decides what matches but adds nothing to the score. Tantivy drops a bare

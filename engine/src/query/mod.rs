@@ -3,7 +3,8 @@
 //!
 //! [`compile::compile`] is the way in. There is one file for each family of clauses; `scored_term`,
 //! `term_selection`, `exists` and `phrase_match` are tantivy queries of our own where tantivy's
-//! differ from Elasticsearch's in what matches or in scores; `similar_terms` is one that is faster.
+//! differ from Elasticsearch's in what matches or in scores; `similar_terms` and `keyword_filter` are
+//! faster.
 
 pub mod ast;
 pub mod compile;
@@ -15,6 +16,7 @@ mod excluded;
 mod exists;
 mod full_text;
 mod fuzzy;
+mod keyword_filter;
 pub(crate) mod marks;
 mod minimum_should_match;
 mod multi_match;

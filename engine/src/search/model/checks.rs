@@ -111,6 +111,15 @@ fn sort_value(document: &Document, sort: &Sort) -> SortValue {
     }
 }
 
+/// The order of two documents in the model, but for their places.
+pub(super) fn order(left: &Document, right: &Document, sort: &[Sort]) -> Ordering {
+    let orders = sort.iter().map(|sort| {
+        let (left, right) = (sort_value(left, sort), sort_value(right, sort));
+        compare(sort, &left, &right)
+    });
+    orders.fold(Ordering::Equal, Ordering::then)
+}
+
 #[test]
 fn random_sorts_page_through_what_the_model_orders() {
     for seed in 0..60 {

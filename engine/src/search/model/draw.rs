@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rand::prelude::*;
 use serde_json::{Value, json};
 
-use super::{Document, Model, TAGS, WORDS};
+use super::{Document, KINDS, Model, TAGS, WORDS};
 use crate::query::ast::{
     Bool, Fuzziness, Match, MatchPhrase, MinimumShouldMatch, MultiMatch, MultiMatchKind, Operator,
     Query, Range, Scalar, ZeroTerms,
@@ -20,6 +20,7 @@ fn mapping() -> Value {
         "title": {"type": "text"},
         "body": {"type": "text"},
         "tag": {"type": "keyword"},
+        "kind": {"type": "keyword"},
         "n": {"type": "long"},
         "price": {"type": "double"},
         "on": {"type": "boolean"},
@@ -86,15 +87,29 @@ impl Draw {
         Value::Object(source)
     }
 
+    /// Mostly one keyword, and in a few of the segments that are large two in some document.
+    fn kinds(&mut self, having: u32) -> Vec<&'static str> {
+        let several = usize::from(self.chance(1) && self.chance(10));
+        let count = usize::from(self.chance(having)) + several;
+        (0..count).map(|_| KINDS[self.below(3).min(self.below(4))]).collect()
+    }
+
     pub(in crate::search) fn index(&mut self, name: &str) -> (Arc<Snapshot>, Model) {
+        self.index_of(name, 40)
+    }
+
+    /// Of segments that have at most so many documents.
+    pub(super) fn index_of(&mut self, name: &str, most: usize) -> (Arc<Snapshot>, Model) {
         let mut documents = Vec::new();
         let mut segments = Vec::new();
         for _ in 0..=self.below(4) {
-            let count = 1 + self.below(40);
+            let count = 1 + self.below(most);
+            let having = [90, 100][self.below(2)];
             let segment: Vec<(String, Value)> = (0..count)
                 .map(|_| {
                     let id = format!("{name}{}", documents.len());
-                    let source = self.document();
+                    let mut source = self.document();
+                    source["kind"] = self.kinds(having).into();
                     documents.push(Document { id: id.clone(), source: source.clone() });
                     (id, source)
                 })
@@ -117,6 +132,27 @@ impl Draw {
         let model =
             Model { documents, statistics: RefCell::default(), doc_freqs: RefCell::default() };
         (fixture::snapshot(name, &mapping(), &segments, &deleted), model)
+    }
+
+    /// A word of a title.
+    pub(super) fn word_query(&mut self) -> Query {
+        let (field, value) = ("title".into(), Scalar::Text(self.word()));
+        Query::Term { field, value, case_insensitive: false, boost: 1.0 }
+    }
+
+    /// A keyword that documents must have.
+    pub(super) fn keyword(&mut self) -> Query {
+        let (field, value) = if self.chance(70) {
+            ("kind", KINDS[self.below(KINDS.len())])
+        } else {
+            ("tag", TAGS[self.below(TAGS.len())])
+        };
+        Query::Term {
+            field: field.into(),
+            value: Scalar::Text(value.into()),
+            case_insensitive: false,
+            boost: 1.0,
+        }
     }
 
     fn boost(&mut self) -> f32 {

@@ -3,6 +3,7 @@
 
 mod checks;
 mod draw;
+mod filters;
 mod pruning;
 
 use std::cell::RefCell;
@@ -29,6 +30,9 @@ const TAGS: [&str; 7] = [
     "red admirals over the marshes",
     "red admirals over the meadows",
 ];
+/// The first ones are the frequent ones, one of which has a digest for its term; the last is in no
+/// document.
+const KINDS: [&str; 4] = ["common", "others that are not common", "rare", "none"];
 
 /// A document as the model sees it.
 #[derive(Debug, Clone)]
