@@ -36,6 +36,9 @@ pub(crate) struct Feed {
     pub(crate) resumes: Option<Progress>,
     /// Whether it is an index that is being gone back to, which must take every row.
     pub(crate) returns: bool,
+    /// Up to here its index held everything when the connection began, though its dead letters may
+    /// not have been durable before a crash.
+    pub(crate) unlisted_until: Lsn,
     /// Rows that somebody wants to know the changes of.
     pub(crate) watched: Watched,
 }
@@ -127,6 +130,7 @@ impl Feed {
             truncation: None,
             resumes: None,
             returns: false,
+            unlisted_until: Lsn::default(),
             watched: Watched::default(),
         }
     }

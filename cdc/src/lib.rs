@@ -28,6 +28,7 @@ mod feed;
 mod flush_position;
 mod follow;
 mod follower;
+mod held;
 mod history;
 pub mod inspect;
 pub mod kept;

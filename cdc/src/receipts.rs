@@ -15,14 +15,17 @@ use egret_engine::composition::{parse_row_id, row_id};
 use egret_engine::index::Receipt;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
+use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 
 use crate::dead_letters::{DeadLetters, Letter};
 use crate::document::MAX_RAW_BYTES;
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::Titles;
+use crate::held;
 use crate::sink::Sink;
 use crate::status::{StatusBoard, TableCounters};
+use crate::tables::given_up;
 use crate::transaction::RefusedRow;
 
 /// Where letters go, and who counts them.
@@ -173,23 +176,43 @@ impl Outstanding {
 
     /// Hands a batch over, after waiting for older ones where too much is underway. An index that
     /// refuses it is among the failures.
-    pub(crate) async fn submit(&mut self, sink: &dyn Sink, handover: Handover) -> Result<()> {
+    pub(crate) async fn submit(&mut self, sink: &dyn Sink, mut handover: Handover) -> Result<()> {
         while !self.waiting.is_empty() && self.is_full_for(&handover) {
             self.settle_oldest().await?;
         }
         let spooled = handover.batch.spooled.is_some();
         let written = Written::of(&handover.batch.ops);
         let place = handover.place;
-        let receipt = match sink.submit(handover.batch) {
-            Ok(receipt) => receipt,
-            Err(error) => {
-                self.fail(place, error.into());
-                return Ok(());
-            }
-        };
+        let batch = std::mem::take(&mut handover.batch);
+        match sink.submit(batch) {
+            Ok(receipt) => self.wait_for(receipt, handover, written, spooled),
+            Err(error) => self.fail(place, error.into()),
+        }
+        Ok(())
+    }
+
+    /// Takes a batch that its index holds already, and lists what is not there of it.
+    pub(crate) async fn submit_held(
+        &mut self,
+        sink: Arc<dyn Sink>,
+        mut handover: Handover,
+    ) -> Result<()> {
+        self.settle_all().await?;
+        let batch = std::mem::take(&mut handover.batch);
+        let written = Written::of(&batch.ops);
+        let end = handover.end;
+        let looking = tokio::task::spawn_blocking(move || held::outcome(&*sink, batch, end));
+        let (send, receipt) = oneshot::channel();
+        // The answer is taken at once.
+        let _ = send.send(looking.await.map_err(given_up)?);
+        self.wait_for(receipt, handover, written, false);
+        self.settle_all().await
+    }
+
+    fn wait_for(&mut self, receipt: Receipt, handover: Handover, written: Written, spooled: bool) {
         self.bytes += handover.bytes;
         self.waiting.push_back(Waiting {
-            place,
+            place: handover.place,
             receipt,
             titles: handover.titles,
             begin: handover.begin,
@@ -202,7 +225,6 @@ impl Outstanding {
             must_fit: handover.must_fit,
             spooled,
         });
-        Ok(())
     }
 
     /// Whether older batches must be answered first. Of the transactions that are on disk one at a
@@ -431,6 +453,16 @@ impl Listing<'_> {
             self.letters.add(Letter { table, id, lsn, reason, values })?;
         }
         Ok(count)
+    }
+}
+
+/// The id of what an operation writes or removes; none where that is all there is.
+pub(crate) fn written_id(op: &WriteOp) -> Option<&str> {
+    match op {
+        WriteOp::Upsert { id, .. } | WriteOp::Patch { id, .. } | WriteOp::Delete { id, .. } => {
+            Some(id)
+        }
+        WriteOp::ClearRows { .. } | WriteOp::Clear => None,
     }
 }
 

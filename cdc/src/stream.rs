@@ -63,6 +63,8 @@ pub(crate) struct Stream {
     gathering: Arc<Gathering>,
     /// The transaction that is being received.
     transaction: Option<Transaction>,
+    /// Dead letters of what ends before here are durable.
+    pub(crate) listed: Lsn,
     /// How far indexes have been told.
     advanced: Lsn,
     failures: Vec<Failure>,
@@ -90,6 +92,7 @@ impl Stream {
             relations: FxHashMap::default(),
             gathering,
             transaction: None,
+            listed: position.lsn,
             advanced: Lsn::default(),
             failures: Vec::new(),
         }
@@ -230,7 +233,8 @@ impl Stream {
         for (at, (place, format)) in known.iter().enumerate() {
             let Some(Some(feed)) = self.feeds.get(*place) else { continue };
             // A commit record that begins where the index's last transaction ended is the next one.
-            if transaction.final_lsn < feed.reached {
+            let is_unsure = (self.listed..feed.unlisted_until).contains(&transaction.final_lsn);
+            if transaction.final_lsn < feed.reached && !is_unsure {
                 continue;
             }
             let is_last = at + 1 == known.len();
@@ -317,6 +321,11 @@ impl Stream {
         let was_spooled = changes.iter().any(|(_, changes)| changes.spool.is_some());
         for (place, changes) in changes {
             let Some(Some(feed)) = self.feeds.get_mut(place) else { continue };
+            if begin < feed.reached {
+                let handover = held(feed, place, changes, (begin, end))?;
+                self.outstanding.submit_held(Arc::clone(&feed.sink), handover).await?;
+                continue;
+            }
             if let Some(unfit) = changes.refused.values().next().filter(|_| feed.returns) {
                 let message = format!("row [{}] does not fit: {}", unfit.id, unfit.reason);
                 self.fail(place, Error::new(ErrorKind::Engine, message));
@@ -381,6 +390,24 @@ impl Stream {
         }
         self.advanced = lsn;
     }
+}
+
+/// A transaction that its index holds.
+fn held(feed: &Feed, place: usize, changes: Changes, (begin, end): (Lsn, Lsn)) -> Result<Handover> {
+    let spooled = changes.spool.map(OpSpool::finish).transpose()?;
+    let spooled = spooled.map(|ops| Spooled { ops, max_rejected: usize::MAX });
+    Ok(Handover {
+        place,
+        batch: Batch { ops: changes.ops, spooled, ..Batch::default() },
+        titles: feed.titles.clone(),
+        begin,
+        end,
+        refused: changes.refused.into_values().collect(),
+        bytes: changes.bytes,
+        counters: Arc::clone(&feed.counters),
+        may_miss: false,
+        must_fit: false,
+    })
 }
 
 /// A row for one of the places that it goes to; the last takes it.

@@ -127,6 +127,7 @@ impl Follower<'_> {
             Ok(Standing::Current { sink, replaces, joined: true }) if first => {
                 let counters = self.pipeline.board.counters(&member.title);
                 let feed = Feed::new(found.table, sink, counters);
+                let feed = Feed { unlisted_until: feed.reached, ..feed };
                 self.join(Synced { place, feed, replaces }).await?;
             }
             Ok(Standing::Current { sink, replaces, .. }) if !member.fails_again() => {

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use egret_cdc::{LetterFilter, PipelineState};
+use egret_tests::egret::{Egret, EgretOptions};
+use egret_tests::poll;
 use egret_tests::postgres::Database;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::task::block_in_place;
 use tokio_postgres::Client;
 
@@ -193,4 +195,74 @@ async fn rows_that_come_back_are_read_whole() {
         })
         .await;
     following.equals("notes", notes).await;
+}
+
+/// Takes away what of the list may not have reached the disk when the power is cut.
+fn cut(egret: &Egret) {
+    let path = egret.folder().join("pipelines/second/dead_letters.jsonl");
+    let lines = std::fs::read_to_string(&path).unwrap();
+    let synced = "\"synced\"\n";
+    let durable = lines.rfind(synced).unwrap() + synced.len();
+    assert!(lines[durable..].contains("letter"), "{lines}");
+    std::fs::write(path, &lines[..durable]).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn letters_that_a_power_cut_took_are_found_again() {
+    let database = Database::create().await;
+    database
+        .execute(
+            "CREATE TABLE birds (id int PRIMARY KEY, seen text);
+             INSERT INTO birds SELECT n, '2026-01-01' FROM generate_series(1, 100) AS n",
+        )
+        .await;
+    let mut egret = Egret::start(EgretOptions::default());
+    let mappings = json!({"properties": {"seen": {"type": "date"}}});
+    let declaration = json!({
+        "url": database.url(), "slot": format!("egret_{}_second", database.name()), "tables": [],
+        "acknowledge_interval_ms": 600_000, "max_document_bytes": 4096,
+        "documents": [{"table": "birds", "index": "birds", "mappings": mappings}],
+    });
+    egret.put("/_cdc/second", &declaration).await.ok();
+    let dead = async |egret: &Egret, count: usize| {
+        poll::until(&format!("{count} dead letters"), async || {
+            let dead = egret.get("/_cdc/second/dead").await.ok();
+            (dead["total"] == count).then(|| dead["dead_letters"].as_array().unwrap().clone())
+        })
+        .await
+    };
+    // The next time is long after the crash.
+    poll::until("the copy is acknowledged", async || {
+        let shown = egret.get("/_cdc/second").await.ok();
+        let streams = shown["tables"][0]["state"] == "streaming";
+        (streams && shown["lsn"]["confirmed"] == shown["lsn"]["received"]).then_some(())
+    })
+    .await;
+    assert_eq!(egret.count("birds").await, Some(100));
+    database
+        .execute(
+            "BEGIN; UPDATE birds SET seen = 'never' WHERE id = 1; DELETE FROM birds WHERE id = 3;
+             INSERT INTO birds VALUES (200, 'soon'); COMMIT;
+             UPDATE birds SET seen = repeat('x', 9000) WHERE id = 2;
+             UPDATE birds SET seen = 'later' WHERE id IN (4, 5)",
+        )
+        .await;
+    database.execute("UPDATE birds SET seen = '2026-02-01' WHERE id = 5").await;
+    let before = dead(&egret, 4).await;
+    egret.post("/birds/_flush", &Value::Null).await.ok();
+    egret.kill();
+    cut(&egret);
+    egret.resume();
+    let after = poll::until("they say why", async || {
+        let after = dead(&egret, 4).await;
+        let is_known = |letter: &Value| !letter["reason"].as_str().unwrap().contains("crash");
+        after.iter().all(is_known).then_some(after)
+    })
+    .await;
+    let ids = |letters: &[Value]| letters.iter().map(|it| it["id"].clone()).collect::<Vec<_>>();
+    assert_eq!(ids(&after), [json!("1"), json!("2"), json!("200"), json!("4")]);
+    assert_eq!(ids(&before), ids(&after));
+    assert_eq!(egret.count("birds").await, Some(96));
+    database.execute("UPDATE birds SET seen = '2026-03-01' WHERE id < 10").await;
+    assert_eq!(ids(&dead(&egret, 1).await), [json!("200")]);
 }
