@@ -43,8 +43,8 @@ impl Follower<'_> {
             Err(reason) if back.is_kept => return self.end_way_back(place, &back.uuid, &reason),
             Err(reason) => {
                 member.back.take_if(|_| is_known);
-                // While it is copied, the first reason stands.
-                if is_known || !matches!(member.phase, Phase::Waiting(_) | Phase::Syncing { .. }) {
+                // Once it has left the stream, the first reason stands: later it has missed changes.
+                if is_known || member.is_joined() || member.no_way_back.is_none() {
                     member.no_way_back = Some(reason);
                 }
                 return;

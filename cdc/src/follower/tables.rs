@@ -25,6 +25,7 @@ impl Follower<'_> {
     /// A table has left the stream. The log from what its index holds is kept until it is back.
     pub(super) fn left(&mut self, place: usize, feed: Option<Feed>, error: &Error) {
         let Some(member) = self.members.get_mut(place) else { return };
+        member.no_way_back = None;
         let held = feed.map(|feed| {
             let floor = needed(&feed);
             Held { index: Some((feed.sink.uuid().to_owned(), feed.positions)), floor }
