@@ -14,7 +14,7 @@ use crate::progress::ReturnedFrom;
 use crate::sink::Standing;
 use crate::sync::{Synced, Task};
 use crate::tables::given_up;
-use crate::way_back::{Back, Returning, WayBack, declared};
+use crate::way_back::{Returning, WayBack, declared};
 
 /// What the database's log is allowed to hold for ways back is at most this part of what the slot is.
 const PART_OF_RETAINED: u64 = 2;
@@ -32,19 +32,21 @@ impl Follower<'_> {
 
     /// Takes note of what a table could go back to. At first, what the pipeline's file says is held has
     /// its log from there on.
-    pub(super) fn note_back(&mut self, place: usize, back: Option<Back>, first: bool) {
+    pub(super) fn note_back(&mut self, place: usize, found: &mut Found, first: bool) {
         let confirmed = self.acknowledgements.confirmed();
         let keeps = self.pipeline.config.keep_replaced_ms > 0;
-        let Some(back) = back else { return };
+        let must_copy = matches!(found.standing, Ok(Standing::Copy(_)));
+        let Some(back) = found.back.take() else { return };
         let Some(member) = self.members.get_mut(place) else { return };
+        let leaves = must_copy && member.is_joined();
         let is_known = member.back.as_ref().is_some_and(|known| known.sink.uuid() == back.uuid);
         let (sink, table) = match back.judged {
             Ok(judged) => judged,
             Err(reason) if back.is_kept => return self.end_way_back(place, &back.uuid, &reason),
             Err(reason) => {
                 member.back.take_if(|_| is_known);
-                // Once it has left the stream, the first reason stands: later it has missed changes.
-                if is_known || member.is_joined() || member.no_way_back.is_none() {
+                // Once it leaves the stream, the first reason stands: later it has missed changes.
+                if is_known || leaves || member.no_way_back.is_none() {
                     member.no_way_back = Some(reason);
                 }
                 return;

@@ -82,7 +82,7 @@ impl Follower<'_> {
             if self.is_outdated(place, &found) {
                 continue;
             }
-            self.note_back(place, found.back.take(), first);
+            self.note_back(place, &mut found, first);
             if let Err(reason) = self.judged(place, found, first).await? {
                 let feed = self.stream.leave(place);
                 self.left(place, feed, &Error::new(ErrorKind::TableChanged, reason));
