@@ -7,8 +7,8 @@
 //! is asked of the column, whose dictionary has the texts. So only keywords that have one are digested.
 //!
 //! A digest is the first 120 bits of SHA-256, in URL-safe base64: 20 bytes. Two texts with the same one
-//! would be found as one. Nobody can make such, and of 10^12 texts two have the same with a probability
-//! below 10^-12. Texts of fewer than 20 bytes are no digests.
+//! would be found as one. To make such takes about 2^60 digests, and of 10^12 texts that nobody made so
+//! two have the same with a probability below 10^-12. Texts of fewer than 20 bytes are no digests.
 
 use std::borrow::Cow;
 
