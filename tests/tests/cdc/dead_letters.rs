@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use egret_cdc::{LetterFilter, PipelineState};
 use egret_tests::egret::{Egret, EgretOptions};
@@ -232,10 +233,15 @@ async fn letters_that_a_power_cut_took_are_found_again() {
         .await
     };
     // The next time is long after the crash.
-    poll::until("the copy is acknowledged", async || {
-        let shown = egret.get("/_cdc/second").await.ok();
-        let streams = shown["tables"][0]["state"] == "streaming";
-        (streams && shown["lsn"]["confirmed"] == shown["lsn"]["received"]).then_some(())
+    poll::until("the copy is acknowledged, and nothing after it", async || {
+        let read =
+            || std::fs::read_to_string(egret.folder().join("pipelines/second/position.json"));
+        let before = read().ok()?;
+        let file: Value = serde_json::from_str(&before).unwrap();
+        let has_joined =
+            file["position"]["joined"].as_array().is_some_and(|joined| !joined.is_empty());
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        (has_joined && read().ok()? == before).then_some(())
     })
     .await;
     assert_eq!(egret.count("birds").await, Some(100));
