@@ -37,6 +37,16 @@ pub(crate) fn term(text: &str) -> Cow<'_, str> {
     Cow::Owned(term)
 }
 
+/// A text's term, which is put into `buffer` if it is another.
+pub(super) fn term_in<'a>(text: &'a str, buffer: &'a mut String) -> &'a str {
+    if text.len() < TERM_BYTES {
+        return text;
+    }
+    buffer.clear();
+    push_digest(text, buffer);
+    buffer
+}
+
 fn push_digest(text: &str, into: &mut String) {
     let digest = Sha256::digest(text);
     let (kept, _) = digest.split_at(DIGEST_BYTES);

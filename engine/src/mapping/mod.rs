@@ -10,7 +10,7 @@ pub(crate) mod digest;
 pub mod field;
 mod read;
 pub mod schema;
-mod tokenize;
+pub(crate) mod tokenize;
 pub(crate) mod value;
 mod write;
 

@@ -1,11 +1,15 @@
-//! The analyzers as tantivy's tokenizers, under their own names.
+//! What makes the terms of texts, under the names that schemas have for it: for queries as tantivy's
+//! tokenizers, for new segments directly.
 
 use std::sync::LazyLock;
 
 use egret_analyzers::{Analyzer, POSITION_INCREMENT_GAP, StemCache, Tokens};
-use tantivy::tokenizer::{RawTokenizer, Token, TokenStream, Tokenizer, TokenizerManager};
+use tantivy::tokenizer::{
+    MAX_TOKEN_LEN, RawTokenizer, Token, TokenStream, Tokenizer, TokenizerManager,
+};
 
 use super::digest::{self, DigestTokenizer};
+use crate::error::{Error, ErrorKind, Result};
 
 /// The tokenizer that keeps a text as one term, an empty one too.
 pub(crate) const RAW: &str = "raw";
@@ -36,6 +40,70 @@ fn make_tokenizers() -> TokenizerManager {
 /// Whether an analyzer has this name.
 pub(crate) fn is_known(name: &str) -> bool {
     Analyzer::names().any(|known| known == name)
+}
+
+/// What makes the terms of a field's values.
+pub(crate) struct Terms {
+    kind: TermKind,
+    term: String,
+}
+
+enum TermKind {
+    Raw,
+    Digest,
+    Analyzed(Analyzer, StemCache),
+}
+
+impl Terms {
+    /// By the name of a tokenizer in a schema.
+    pub(crate) fn named(tokenizer: &str) -> Result<Self> {
+        let unknown = |error| {
+            let message = format!("there is no analyzer [{tokenizer}]");
+            Error::new(ErrorKind::Internal, message).with_source(error)
+        };
+        let kind = match tokenizer {
+            RAW => TermKind::Raw,
+            digest::NAME => TermKind::Digest,
+            name => {
+                let analyzer = Analyzer::named(name).map_err(unknown)?;
+                TermKind::Analyzed(analyzer, StemCache::default())
+            }
+        };
+        Ok(Self { kind, term: String::new() })
+    }
+
+    /// Whether each value is one term.
+    pub(crate) fn is_one(&self) -> bool {
+        !matches!(self.kind, TermKind::Analyzed(..))
+    }
+
+    /// The one term of a value, where each is one; `None` if it is too long to be a term.
+    pub(crate) fn only<'a>(&'a mut self, text: &'a str) -> Option<&'a str> {
+        let term = match self.kind {
+            TermKind::Digest => digest::term_in(text, &mut self.term),
+            _ => text,
+        };
+        (term.len() <= MAX_TOKEN_LEN).then_some(term)
+    }
+
+    /// Gives every term of a value, but too long ones, with its position and its length in positions.
+    pub(crate) fn each(
+        &mut self,
+        text: &str,
+        mut take: impl FnMut(&str, u32, u32) -> Result<()>,
+    ) -> Result<()> {
+        let Self { kind: TermKind::Analyzed(analyzer, stems), term } = self else {
+            return self.only(text).map_or(Ok(()), |term| take(term, 0, 1));
+        };
+        let number = |number| u32::try_from(number).unwrap_or(u32::MAX);
+        let mut tokens = analyzer.tokens_cached(text, stems);
+        while let Some(token) = tokens.next_into(term) {
+            if term.len() <= MAX_TOKEN_LEN {
+                take(term, number(token.position), number(POSITION_INCREMENT_GAP))?;
+            }
+        }
+        Ok(())
+    }
 }
 
 #[derive(Clone)]

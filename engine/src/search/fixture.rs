@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use serde_json::Value;
-use tantivy::indexer::{AddOperation, SegmentWriter};
 use tantivy::{BitSet, Index, SegmentReader};
 
 use crate::document::{Draft, SchemaFields};
@@ -12,6 +11,7 @@ use crate::mapping::schema::{self, SystemValues};
 use crate::position::{Generation, SeqNo};
 use crate::snapshot::{Snapshot, SnapshotParts};
 use crate::store::segment::alive_set;
+use crate::store::segment_writer::SegmentWriter;
 use crate::store::source;
 
 /// A snapshot of an index `name` whose segments hold the documents given, by id; then the ids in
@@ -45,7 +45,7 @@ pub(crate) fn snapshot(
             continue;
         }
         let segment = index.new_segment();
-        let mut writer = SegmentWriter::for_segment(1_000_000, segment.clone()).unwrap();
+        let mut writer = SegmentWriter::new(segment.clone()).unwrap();
         let mut alive = BitSet::with_max_value_and_full(documents.len().try_into().unwrap());
         let mut fields = Arc::new(SchemaFields::new(&schema, &mapping));
         for (document, source) in documents {
@@ -53,13 +53,13 @@ pub(crate) fn snapshot(
                 alive.remove(writer.max_doc());
             }
             let system = SystemValues { seq_no, term: 1, version: seq_no + 1, lsn: 0 };
-            source::push(&mut writer, document.id(), source.as_bytes()).unwrap();
+            let id = document.id().to_owned();
             let document = document.into_indexed(&schema, &mut fields, system);
-            writer.add_document(AddOperation { opstamp: 0, document }).unwrap();
+            writer.add(&id, &document, source.as_bytes()).unwrap();
             seq_no += 1;
         }
         let segment = segment.with_max_doc(writer.max_doc());
-        writer.finalize().unwrap();
+        writer.finish().unwrap();
         let dead = alive.len() < alive.max_value() as usize;
         let alive = dead.then(|| alive_set(&alive).unwrap());
         readers.push(SegmentReader::open_with_custom_alive_set(&segment, alive).unwrap());

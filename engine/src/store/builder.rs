@@ -1,9 +1,9 @@
 //! The segment that is being built: documents go in, and at a publication (or when it is large) a
 //! finished segment comes out.
 //!
-//! Tantivy's `SegmentWriter` is used directly, without its `IndexWriter`: there are no threads to
-//! join and no delete queue, so a commit of one document costs about what its files cost, and the
-//! one writer decides by itself which documents are alive.
+//! There is no `IndexWriter` of tantivy: no threads to join and no delete queue, so a commit of one
+//! document costs about what its files cost, and the one writer decides by itself which documents
+//! are alive.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -11,20 +11,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use tantivy::index::SegmentId;
-use tantivy::indexer::{AddOperation, SegmentWriter};
 use tantivy::{BitSet, DocId, Index, Segment};
 
 use super::directory::{SegmentFiles, StoreDirectory};
 use super::segment::{LiveSegment, Location};
-use super::source;
+use super::segment_writer::SegmentWriter;
 use crate::composition::Row;
 use crate::document::IndexedDocument;
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::schema::SystemValues;
-
-/// Sizes tantivy's first hash table only. Larger ones cost a small commit more than they save a
-/// large one.
-const FIRST_TABLE_BUDGET_BYTES: usize = 200_000;
 
 /// A segment under construction.
 pub(super) struct Builder {
@@ -53,7 +48,7 @@ impl Builder {
     pub(super) fn new(index: &Index, directory: &StoreDirectory) -> Result<Self> {
         let segment = index.new_segment();
         let files = directory.adopt(segment.id().uuid_string(), None);
-        let writer = SegmentWriter::for_segment(FIRST_TABLE_BUDGET_BYTES, segment.clone())?;
+        let writer = SegmentWriter::new(segment.clone())?;
         Ok(Self {
             id: segment.id(),
             writer,
@@ -72,7 +67,7 @@ impl Builder {
 
     /// An estimate of what it holds in memory.
     pub(super) fn memory_bytes(&self) -> usize {
-        self.writer.mem_usage() + self.source_bytes
+        self.writer.memory_bytes() + self.source_bytes
     }
 
     pub(super) fn find(&self, id: &str) -> Option<(Location, &Entry)> {
@@ -92,16 +87,13 @@ impl Builder {
     pub(super) fn add(
         &mut self,
         id: String,
-        document: IndexedDocument,
+        document: &IndexedDocument,
         system: SystemValues,
         source: Bytes,
     ) -> Result<()> {
         let doc = self.writer.max_doc();
         let writer = &mut self.writer;
-        guarded(|| {
-            source::push(writer, &id, &source)?;
-            Ok(writer.add_document(AddOperation { opstamp: 0, document })?)
-        })?;
+        guarded(|| writer.add(&id, document, &source))?;
         self.source_bytes += source.len() + id.len();
         if let Some(older) = self.entries.insert(id, Entry { doc, system, source }) {
             self.dead.push(older.doc);
@@ -155,7 +147,7 @@ impl Builder {
             return Ok(None);
         }
         let writer = self.writer;
-        guarded(|| Ok(writer.finalize()?))?;
+        guarded(|| writer.finish())?;
         self.segment.meta().untrack_temp_docstore();
         let mut alive = BitSet::with_max_value_and_full(max_doc);
         for doc in self.dead {

@@ -238,6 +238,9 @@ impl HasLen for PinnedFile {
     }
 }
 
+/// What is written in pieces comes in smaller ones.
+const WHOLE_BYTES: usize = 8 << 10;
+
 /// A file being written by tantivy.
 struct FileWriter {
     segment: Arc<SegmentFiles>,
@@ -256,7 +259,13 @@ enum Sink {
 impl Write for FileWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = match &mut self.sink {
-            Sink::Memory(buffer) => buffer.write(bytes)?,
+            Sink::Memory(buffer) => {
+                // A part that was made as a whole, with room for what is small after it.
+                if buffer.is_empty() && bytes.len() >= WHOLE_BYTES {
+                    buffer.reserve_exact(bytes.len() + WHOLE_BYTES);
+                }
+                buffer.write(bytes)?
+            }
             Sink::Disk(file) => {
                 let written = file.get_mut().write(bytes)?;
                 if let Some(pace) = &self.segment.to_disk {
@@ -284,7 +293,10 @@ impl TerminatingWrite for FileWriter {
         let (bytes, on_disk) = match &mut self.sink {
             Sink::Memory(buffer) => {
                 let mut buffer = std::mem::take(buffer);
-                buffer.shrink_to_fit();
+                // It may take a copy.
+                if buffer.capacity() - buffer.len() > buffer.len() / 8 {
+                    buffer.shrink_to_fit();
+                }
                 (OwnedBytes::new(buffer), false)
             }
             Sink::Disk(file) => {

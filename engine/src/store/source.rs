@@ -36,14 +36,12 @@ mod frame;
 mod merge;
 mod reader;
 
-use std::any::Any;
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use tantivy::directory::{TerminatingWrite, WritePtr};
+use tantivy::directory::TerminatingWrite;
 use tantivy::index::SegmentComponent;
 use tantivy::indexer::doc_id_mapping::MappingType;
-use tantivy::indexer::{DocIdMapping, SegmentWriter};
 use tantivy::{PluginMergeContext, PluginWriter, PluginWriterContext, Segment, SegmentPlugin};
 
 pub(super) use self::dictionary::Dictionary;
@@ -52,7 +50,8 @@ use self::format::Frames;
 pub(super) use self::merge::Merging;
 pub use self::reader::SourceReader;
 pub(super) use self::reader::raw_bytes;
-use crate::error::{Error, ErrorKind, Result};
+use super::segment_writer::open_write;
+use crate::error::Result;
 
 /// The file's extension.
 const EXTENSION: &str = "source";
@@ -72,17 +71,6 @@ pub(super) fn extensions() -> Vec<String> {
     vec![EXTENSION.to_owned()]
 }
 
-/// Gives id and source of the document that is added next, or was added last, to a segment.
-pub(crate) fn push(writer: &mut SegmentWriter, id: &str, source: &[u8]) -> Result<()> {
-    let sources = writer
-        .custom_plugin_writer_mut(EXTENSION)
-        .and_then(|plugin| plugin.as_any_mut().downcast_mut::<SourceWriter>());
-    match sources {
-        Some(sources) => Ok(sources.frames.push(format::RAW, id, source)?),
-        None => Err(Error::new(ErrorKind::Internal, "the index was opened without its sources")),
-    }
-}
-
 struct SourcePlugin {
     merging: Merging,
 }
@@ -93,7 +81,7 @@ impl SegmentPlugin for SourcePlugin {
     }
 
     fn create_writer(&self, _: &PluginWriterContext) -> tantivy::Result<Box<dyn PluginWriter>> {
-        Ok(Box::new(SourceWriter { frames: Frames::new(Vec::new()) }))
+        Err(io::Error::other("new segments are not written by tantivy").into())
     }
 
     fn merge(&self, ctx: PluginMergeContext) -> tantivy::Result<()> {
@@ -102,45 +90,41 @@ impl SegmentPlugin for SourcePlugin {
         }
         let inputs: Result<Vec<_>> = ctx.readers.iter().map(merge::Input::open).collect();
         let inputs = inputs.map_err(io::Error::other)?;
-        let file = open_write(ctx.target_segment)?;
+        let file = open_write(ctx.target_segment, component())?;
         let file = merge::merge(&inputs, &self.merging, file).map_err(io::Error::other)?;
         Ok(file.terminate()?)
     }
 }
 
-fn open_write(segment: &Segment) -> tantivy::Result<WritePtr> {
-    Ok(segment.open_write(SegmentComponent::Custom(EXTENSION.to_owned()))?)
+fn component() -> SegmentComponent {
+    SegmentComponent::Custom(EXTENSION.to_owned())
 }
 
 /// Writes the sources of a new segment.
-struct SourceWriter {
+pub(super) struct SourceWriter {
     frames: Frames<Vec<u8>>,
 }
 
-impl PluginWriter for SourceWriter {
-    fn serialize(
-        self: Box<Self>,
-        segment: &Segment,
-        doc_id_map: Option<&DocIdMapping>,
-    ) -> tantivy::Result<()> {
-        if doc_id_map.is_some() {
-            return Err(io::Error::other("sources cannot be reordered").into());
-        }
-        let mut file = open_write(segment)?;
-        file.write_all(&self.frames.finish(None)?)?;
-        Ok(file.terminate()?)
+impl SourceWriter {
+    pub(super) fn new() -> Self {
+        Self { frames: Frames::new(Vec::new()) }
     }
 
-    fn mem_usage(&self) -> usize {
+    /// Adds the next document.
+    pub(super) fn push(&mut self, id: &str, source: &[u8]) -> Result<()> {
+        Ok(self.frames.push(format::RAW, id, source)?)
+    }
+
+    /// The memory that it holds.
+    pub(super) fn memory_bytes(&self) -> usize {
         self.frames.capacity()
     }
 
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-
-    fn as_any_mut(&mut self) -> &mut dyn Any {
-        self
+    /// Writes the file.
+    pub(super) fn write(self, segment: &Segment) -> Result<()> {
+        let mut file = open_write(segment, component())?;
+        file.write_all(&self.frames.finish(None)?)?;
+        Ok(file.terminate()?)
     }
 }
 

@@ -74,6 +74,8 @@ pub(super) struct Translog {
     unsynced: Option<Instant>,
     /// Why nothing more may be written until a flush has succeeded.
     broken: Option<String>,
+    /// What the last batch was written from: memory that is faster than fresh one.
+    payload: Vec<u8>,
 }
 
 impl Translog {
@@ -126,7 +128,8 @@ impl Translog {
             log.sync().map_err(log_error)?;
         }
         let (unsynced, broken) = (None, None);
-        Ok(Self { log, durability, ops, ops_before_roll: 0, unsynced, broken })
+        let payload = Vec::new();
+        Ok(Self { log, durability, ops, ops_before_roll: 0, unsynced, broken, payload })
     }
 
     /// From here on, writes are as safe as this says; what was written before becomes so too.
@@ -145,16 +148,20 @@ impl Translog {
     /// Appends a batch: its changes, of which there may be none, and the number after it. It is safe
     /// after [`Translog::commit`].
     pub(super) fn append(&mut self, changes: &[Change], next_seq_no: SeqNo) {
-        let mut payload = begin(next_seq_no);
+        let mut payload = std::mem::take(&mut self.payload);
+        begin_in(&mut payload, next_seq_no);
         for change in changes {
             if payload.len() > PART_BYTES {
                 self.append_record(PART, &payload);
-                payload = begin(next_seq_no);
+                begin_in(&mut payload, next_seq_no);
             }
             encode(change, &mut payload);
         }
         self.append_record(LAST_PART, &payload);
         self.ops += changes.len() as u64;
+        payload.clear();
+        payload.shrink_to(2 * PART_BYTES);
+        self.payload = payload;
     }
 
     /// Appends a mapping that has grown.
@@ -293,6 +300,11 @@ pub(super) fn check_record(record: egret_aof::log::Record<'_>) -> Result<()> {
 
 fn begin(next_seq_no: SeqNo) -> Vec<u8> {
     next_seq_no.0.to_le_bytes().to_vec()
+}
+
+fn begin_in(payload: &mut Vec<u8>, next_seq_no: SeqNo) {
+    payload.clear();
+    payload.extend_from_slice(&next_seq_no.0.to_le_bytes());
 }
 
 fn encode(change: &Change, out: &mut Vec<u8>) {

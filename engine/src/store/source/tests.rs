@@ -6,7 +6,6 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tantivy::directory::OwnedBytes;
 use tantivy::index::SegmentId;
-use tantivy::indexer::AddOperation;
 use tantivy::schema::{FAST, STRING, Schema};
 use tantivy::{BitSet, Index, SegmentReader, doc};
 
@@ -14,8 +13,10 @@ use super::format::{LONG_ID, RAW, VERSION, WITHOUT_IDS};
 use super::frame::{Encoder, decompress};
 use super::merge::{Input, merge};
 use super::*;
+use crate::ErrorKind;
 use crate::mapping::schema::ID;
 use crate::store::segment::alive_set;
+use crate::store::segment_writer::SegmentWriter;
 
 /// A document as a new segment has it.
 type Document = (String, Vec<u8>);
@@ -79,18 +80,16 @@ fn segment(documents: &[Document], dead: &[u32]) -> SegmentReader {
     let index = Index::builder().schema(schema.build()).register_plugin(plugin());
     let index = index.create_in_ram().unwrap();
     let segment = index.new_segment();
-    let mut writer = SegmentWriter::for_segment(1_000_000, segment.clone()).unwrap();
+    let mut writer = SegmentWriter::new(segment.clone()).unwrap();
     for (text, source) in documents {
-        push(&mut writer, text, source).unwrap();
-        let document = doc!(id => text.as_str());
-        writer.add_document(AddOperation { opstamp: 0, document }).unwrap();
+        writer.add(text, &doc!(id => text.as_str()), source).unwrap();
     }
     let segment = segment.with_max_doc(writer.max_doc());
     let mut alive = BitSet::with_max_value_and_full(writer.max_doc());
     for doc in dead {
         alive.remove(*doc);
     }
-    writer.finalize().unwrap();
+    writer.finish().unwrap();
     let alive = (!dead.is_empty()).then(|| alive_set(&alive).unwrap());
     SegmentReader::open_with_custom_alive_set(&segment, alive).unwrap()
 }

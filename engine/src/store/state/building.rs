@@ -65,7 +65,7 @@ impl Part {
         for Put { id, document, system, source, .. } in self.puts.by_ref() {
             let links = document.links().to_vec();
             let document = IndexedDocument::new(document, schema, &mut fields, system);
-            let outcome = self.builder.add(id.clone(), document, system, source.clone());
+            let outcome = self.builder.add(id.clone(), &document, system, source.clone());
             if outcome.is_ok() {
                 self.builder.link(&id, &links);
             }
@@ -212,7 +212,7 @@ impl Store {
             let parsed = draft.parse(&id, &entry.source)?;
             let links = parsed.links().to_vec();
             let document = parsed.into_indexed(&self.schema, &mut fields, entry.system);
-            builder.add(id.clone(), document, entry.system, entry.source)?;
+            builder.add(id.clone(), &document, entry.system, entry.source)?;
             builder.link(&id, &links);
         }
         Ok(builder)
