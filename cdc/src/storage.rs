@@ -174,7 +174,8 @@ pub(crate) const FINGERPRINTS: &str = concat!(
            AND (i.indisprimary OR i.indisreplident OR i.indisunique)), ",
     digests!(),
     ", CASE c.relkind WHEN 'r' THEN c.relfilenode::text ELSE
-         (SELECT md5(string_agg(concat_ws(':', t.relid::oid, i.xmin, k.relfilenode), ','
+         (SELECT md5(string_agg(concat_ws(':', t.relid::oid, i.xmin, k.relfilenode,
+                                           k.relreplident), ','
                                 ORDER BY t.relid))
           FROM pg_catalog.pg_partition_tree(c.oid) t
           JOIN pg_catalog.pg_inherits i ON i.inhrelid = t.relid

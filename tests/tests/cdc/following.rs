@@ -20,6 +20,9 @@ use tokio::task::block_in_place;
 /// How long what was committed may take to be seen.
 const WAIT: Duration = Duration::from_secs(60);
 
+/// How often the tables are looked at.
+pub(crate) const WATCH_INTERVAL: Duration = Duration::from_millis(200);
+
 /// An engine and the pipeline that writes to it.
 struct Running {
     engine: Arc<Engine>,
@@ -74,7 +77,7 @@ impl Following {
             url: database.url(),
             slot: Some(format!("egret_{}", database.name())),
             acknowledge_interval_ms: 50,
-            watch_interval_ms: 200,
+            watch_interval_ms: WATCH_INTERVAL.as_millis().try_into().unwrap(),
             reconnect_max_ms: 1000,
             ..PipelineConfig::default()
         };
