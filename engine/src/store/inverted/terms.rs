@@ -80,8 +80,10 @@ impl TermTable {
     /// The numbers in the order of their terms' bytes; those of equal terms rise.
     pub(super) fn sorted(&self) -> Vec<u32> {
         let ids = 0..u32::try_from(self.ends.len()).unwrap_or(u32::MAX);
-        // Most are told apart by their first bytes, which lie next to each other here.
-        let mut keyed: Vec<_> = ids.map(|id| (first_bytes(self.term(id)), id)).collect();
+        let shared = self.shared_bytes();
+        let key = |id| first_bytes(self.term(id).get(shared..).unwrap_or_default());
+        // Most are told apart by the first bytes that not all have, which lie next to each other here.
+        let mut keyed: Vec<_> = ids.map(|id| (key(id), id)).collect();
         keyed.sort_unstable_by(|left, right| {
             let bytes = || self.term(left.1).cmp(self.term(right.1));
             left.0.cmp(&right.0).then_with(bytes).then(left.1.cmp(&right.1))
@@ -92,6 +94,20 @@ impl TermTable {
     /// The memory that it holds.
     pub(super) fn memory_bytes(&self) -> usize {
         self.bytes.capacity() + self.ends.capacity() * 4 + self.slots.capacity() * size_of::<Slot>()
+    }
+
+    /// How many bytes all terms begin with, as addresses do.
+    fn shared_bytes(&self) -> usize {
+        let (first, last) = (self.term(0), u32::try_from(self.ends.len()).unwrap_or(u32::MAX));
+        let mut shared = first.len();
+        for id in 1..last {
+            if shared == 0 {
+                break;
+            }
+            let pairs = first.iter().zip(self.term(id)).take(shared);
+            shared = pairs.take_while(|(left, right)| left == right).count();
+        }
+        shared
     }
 
     fn grow(&mut self) {
