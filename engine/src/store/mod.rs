@@ -16,6 +16,7 @@ pub(crate) mod background;
 pub(crate) mod budget;
 mod builder;
 pub(crate) mod check;
+mod columns;
 mod commit;
 mod directory;
 pub(crate) mod forced;

@@ -1,16 +1,16 @@
 //! The files of a new segment, from its documents.
 //!
-//! As tantivy's `SegmentWriter`, whose place it takes: columns and the empty document store are written
-//! by tantivy's parts, the inverted index and the sources by ours.
+//! As tantivy's `SegmentWriter`, whose place it takes: the empty document store is written by tantivy's
+//! part, the inverted index, the columns and the sources by ours.
 
 use tantivy::Segment;
 use tantivy::directory::{TerminatingWrite as _, WritePtr};
-use tantivy::fastfield::FastFieldsWriter;
 use tantivy::index::SegmentComponent;
 use tantivy::schema::TantivyDocument;
 use tantivy::schema::document::Document;
 use tantivy::store::StoreWriter;
 
+use super::columns::ColumnsWriter;
 use super::inverted::InvertedIndexWriter;
 use super::source::SourceWriter;
 use crate::error::Result;
@@ -20,7 +20,7 @@ pub(crate) struct SegmentWriter {
     segment: Segment,
     docs: u32,
     inverted: InvertedIndexWriter,
-    columns: FastFieldsWriter,
+    columns: ColumnsWriter,
     sources: SourceWriter,
 }
 
@@ -28,11 +28,10 @@ impl SegmentWriter {
     /// For a segment whose schema has texts, numbers and truth values only, none of them stored.
     pub(crate) fn new(segment: Segment) -> Result<Self> {
         let schema = segment.schema();
-        let tokenizers = segment.index().tokenizers().clone();
         Ok(Self {
             docs: 0,
             inverted: InvertedIndexWriter::new(&schema)?,
-            columns: FastFieldsWriter::from_schema_and_tokenizer_manager(&schema, tokenizers)?,
+            columns: ColumnsWriter::new(&schema)?,
             sources: SourceWriter::new(),
             segment,
         })
@@ -45,24 +44,24 @@ impl SegmentWriter {
 
     /// An estimate of the memory that it holds.
     pub(crate) fn memory_bytes(&self) -> usize {
-        self.inverted.memory_bytes() + self.columns.mem_usage() + self.sources.memory_bytes()
+        self.inverted.memory_bytes() + self.columns.memory_bytes() + self.sources.memory_bytes()
     }
 
     /// Adds a document. After an error, or a panic in tantivy, the writer must be thrown away.
     pub(crate) fn add<D: Document>(&mut self, id: &str, document: &D, source: &[u8]) -> Result<()> {
         self.sources.push(id, source)?;
         self.inverted.add(self.docs, document)?;
-        self.columns.add_document(document)?;
+        self.columns.add(self.docs, document)?;
         self.docs += 1;
         Ok(())
     }
 
     /// Writes the files.
-    pub(crate) fn finish(mut self) -> Result<()> {
+    pub(crate) fn finish(self) -> Result<()> {
         let segment = &self.segment;
         self.inverted.write(segment, self.docs)?;
         let mut columns = open_write(segment, SegmentComponent::FastFields)?;
-        self.columns.serialize(&mut columns, None)?;
+        self.columns.write(self.docs, &mut columns)?;
         columns.terminate()?;
         write_empty_store(segment, self.docs)?;
         self.sources.write(segment)

@@ -16,7 +16,7 @@
 //! All integers are little-endian. Nothing stands before the FST, whose addresses count from its
 //! own first byte: in a composite file, each field's dictionary is found by its offset.
 
-mod fst;
+pub(in crate::store) mod fst;
 mod node;
 mod registry;
 mod term_infos;

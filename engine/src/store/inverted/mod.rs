@@ -9,10 +9,10 @@
 //! Invariant: a segment has the same terms, documents, frequencies, positions and norms as if tantivy
 //! had written it (`tests` compare them).
 
-mod dictionary;
+pub(super) mod dictionary;
 mod fields;
 mod postings;
-mod terms;
+pub(super) mod terms;
 
 #[cfg(test)]
 mod tests;

@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 const FIRST_SLOTS: usize = 64;
 
 /// Terms by their numbers, and numbers by terms.
-pub(super) struct TermTable {
+pub(in crate::store) struct TermTable {
     /// Open addressing; at least half of it is free.
     slots: Vec<Slot>,
     /// The terms, one after another.
@@ -27,17 +27,17 @@ struct Slot {
 }
 
 impl TermTable {
-    pub(super) fn new() -> Self {
+    pub(in crate::store) fn new() -> Self {
         Self { slots: Vec::new(), bytes: Vec::new(), ends: Vec::new() }
     }
 
     /// How many terms there are.
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::store) fn len(&self) -> usize {
         self.ends.len()
     }
 
     /// The term of this number.
-    pub(super) fn term(&self, id: u32) -> &[u8] {
+    pub(in crate::store) fn term(&self, id: u32) -> &[u8] {
         let id = id as usize;
         let begin = id.checked_sub(1).and_then(|before| self.ends.get(before)).copied();
         let end = self.ends.get(id).copied().unwrap_or_default();
@@ -45,7 +45,7 @@ impl TermTable {
     }
 
     /// The number of a term, a new one if it was not there.
-    pub(super) fn intern(&mut self, term: &[u8]) -> Result<u32> {
+    pub(in crate::store) fn intern(&mut self, term: &[u8]) -> Result<u32> {
         if (self.ends.len() + 1) * 2 > self.slots.len() {
             self.grow();
         }
@@ -68,7 +68,7 @@ impl TermTable {
 
     /// Adds a term without looking whether it is there. No table may be both appended to and
     /// interned in.
-    pub(super) fn append(&mut self, term: &[u8]) -> Result<u32> {
+    pub(in crate::store) fn append(&mut self, term: &[u8]) -> Result<u32> {
         self.bytes.extend_from_slice(term);
         let end = u32::try_from(self.bytes.len()).map_err(|_| too_large())?;
         // Fewer than 2^32 - 1: only one is empty.
@@ -78,7 +78,7 @@ impl TermTable {
     }
 
     /// The numbers in the order of their terms' bytes; those of equal terms rise.
-    pub(super) fn sorted(&self) -> Vec<u32> {
+    pub(in crate::store) fn sorted(&self) -> Vec<u32> {
         let ids = 0..u32::try_from(self.ends.len()).unwrap_or(u32::MAX);
         let shared = self.shared_bytes();
         let key = |id| first_bytes(self.term(id).get(shared..).unwrap_or_default());
@@ -92,7 +92,7 @@ impl TermTable {
     }
 
     /// The memory that it holds.
-    pub(super) fn memory_bytes(&self) -> usize {
+    pub(in crate::store) fn memory_bytes(&self) -> usize {
         self.bytes.capacity() + self.ends.capacity() * 4 + self.slots.capacity() * size_of::<Slot>()
     }
 
@@ -139,6 +139,6 @@ fn first_bytes(term: &[u8]) -> u64 {
     u64::from_be_bytes(first)
 }
 
-pub(super) fn too_large() -> Error {
+pub(in crate::store) fn too_large() -> Error {
     Error::new(ErrorKind::Internal, "a segment's field cannot have more than 4 GiB of terms")
 }

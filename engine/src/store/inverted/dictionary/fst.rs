@@ -37,7 +37,7 @@ const MAX_REGISTERED_RUN: usize = 8;
 
 /// Writes the transducer.
 #[derive(Debug)]
-pub(super) struct FstWriter {
+pub(in crate::store) struct FstWriter {
     bytes: Vec<u8>,
     last_term: Vec<u8>,
     terms: u64,
@@ -68,7 +68,7 @@ struct Written {
 }
 
 impl FstWriter {
-    pub(super) fn new(expected_terms: usize) -> Self {
+    pub(in crate::store) fn new(expected_terms: usize) -> Self {
         let mut bytes = Vec::with_capacity(expected_terms.saturating_mul(8).clamp(256, 1 << 20));
         bytes.extend_from_slice(&VERSION.to_le_bytes());
         bytes.extend_from_slice(&TYPE.to_le_bytes());
@@ -83,7 +83,7 @@ impl FstWriter {
     }
 
     /// Adds a term with the next ordinal.
-    pub(super) fn insert(&mut self, term: &[u8]) -> io::Result<()> {
+    pub(in crate::store) fn insert(&mut self, term: &[u8]) -> io::Result<()> {
         let depth = common_prefix(&self.last_term, term);
         if self.terms > 0 {
             match (self.last_term.get(depth), term.get(depth)) {
@@ -99,7 +99,7 @@ impl FstWriter {
     }
 
     /// The transducer's bytes.
-    pub(super) fn finish(mut self) -> Vec<u8> {
+    pub(in crate::store) fn finish(mut self) -> Vec<u8> {
         if !self.last_term.is_empty() {
             self.leave_last_term(0);
         }
