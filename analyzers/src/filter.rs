@@ -118,7 +118,7 @@ fn cut_possessive(text: &mut String) {
 }
 
 /// Stems of words that were met before: stemming a word takes about ten times as long as finding it
-/// here. One belongs to each thread that indexes.
+/// here. One belongs to each field of a segment that is being written.
 #[derive(Debug, Clone, Default)]
 pub struct StemCache {
     stems: FxHashMap<Box<str>, Box<str>>,
@@ -129,6 +129,14 @@ impl StemCache {
     const WORDS_LIMIT: usize = 16_384;
     /// Longer words are not kept.
     const WORD_LIMIT_BYTES: usize = 32;
+
+    /// About the memory that it holds.
+    pub fn memory_bytes(&self) -> usize {
+        /// Two texts, for each of which the allocator takes about so much.
+        const TEXTS_BYTES: usize = 2 * 16;
+        self.stems.capacity() * (size_of::<(Box<str>, Box<str>)>() + 1)
+            + self.stems.len() * TEXTS_BYTES
+    }
 
     fn stem(&mut self, text: &mut String) {
         if let Some(stem) = self.stems.get(text.as_str()) {

@@ -72,6 +72,14 @@ impl Terms {
         Ok(Self { kind, term: String::new() })
     }
 
+    /// The memory that it holds.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        match &self.kind {
+            TermKind::Analyzed(_, stems) => stems.memory_bytes(),
+            TermKind::Raw | TermKind::Digest => 0,
+        }
+    }
+
     /// Whether each value is one term.
     pub(crate) fn is_one(&self) -> bool {
         !matches!(self.kind, TermKind::Analyzed(..))

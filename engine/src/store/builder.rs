@@ -67,7 +67,9 @@ impl Builder {
 
     /// An estimate of what it holds in memory.
     pub(super) fn memory_bytes(&self) -> usize {
-        self.writer.memory_bytes() + self.source_bytes
+        let entries = self.entries.capacity() * (size_of::<(String, Entry)>() + 1);
+        let dead = self.dead.capacity() * size_of::<DocId>();
+        self.writer.memory_bytes() + self.source_bytes + entries + dead
     }
 
     pub(super) fn find(&self, id: &str) -> Option<(Location, &Entry)> {

@@ -42,6 +42,7 @@ use tantivy::schema::{FieldEntry, FieldType, Schema};
 
 use self::dictionary::BlockCompressor;
 use self::field::ColumnWriter;
+use super::inverted::unknown_field;
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::tokenize::RAW;
 
@@ -73,7 +74,8 @@ impl ColumnsWriter {
     /// this.
     pub(super) fn add<D: Document>(&mut self, doc: u32, document: &D) -> Result<()> {
         for (field, value) in document.iter_fields_and_values() {
-            let column = self.columns.get_mut(field.field_id() as usize).and_then(Option::as_mut);
+            let column =
+                self.columns.get_mut(field.field_id() as usize).ok_or_else(unknown_field)?;
             let Some(column) = column else { continue };
             let ReferenceValue::Leaf(value) = value.as_value() else {
                 return Err(Error::new(ErrorKind::Internal, "a value of a field is no leaf"));

@@ -294,7 +294,7 @@ impl TerminatingWrite for FileWriter {
             Sink::Memory(buffer) => {
                 let mut buffer = std::mem::take(buffer);
                 // It may take a copy.
-                if buffer.capacity() - buffer.len() > buffer.len() / 8 {
+                if buffer.capacity() - buffer.len() > buffer.len() / 32 {
                     buffer.shrink_to_fit();
                 }
                 (OwnedBytes::new(buffer), false)

@@ -49,6 +49,8 @@ const VERSIONED_DELETE: u8 = 4;
 const TOMBSTONE: u8 = 5;
 /// A record is ended when it is longer than this.
 const PART_BYTES: usize = 4 << 20;
+/// An index keeps no more than this for the next batch.
+const KEPT_BYTES: usize = 256 << 10;
 /// With `async` durability, how long what is written may be lost to a power cut.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -160,7 +162,7 @@ impl Translog {
         self.append_record(LAST_PART, &payload);
         self.ops += changes.len() as u64;
         payload.clear();
-        payload.shrink_to(2 * PART_BYTES);
+        payload.shrink_to(KEPT_BYTES);
         self.payload = payload;
     }
 

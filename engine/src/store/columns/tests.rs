@@ -293,6 +293,28 @@ fn indexes_of_many_blocks_find_texts() {
 
 /// Tantivy would cut it.
 #[test]
+fn thousands_of_columns_are_listed() {
+    let mut builder = Schema::builder();
+    let name = |number: usize| format!("object{}.property with a long name {number}", number % 7);
+    let fields: Vec<Field> =
+        (0..3000).map(|number| builder.add_u64_field(&name(number), FAST)).collect();
+    let schema = builder.build();
+    let mut document = TantivyDocument::default();
+    for (value, field) in (0..).zip(&fields) {
+        document.add_u64(*field, value);
+    }
+    let file = ours(&schema, &vec![document]);
+    let reader = ColumnarReader::open(file).unwrap();
+    assert_eq!(reader.num_columns(), fields.len());
+    for number in 0..fields.len() {
+        let columns = reader.read_columns(&name(number)).unwrap();
+        let [column] = columns.as_slice() else { panic!("{number} has {columns:?}") };
+        let DynamicColumn::U64(column) = column.open().unwrap() else { panic!("{number}") };
+        assert_eq!(column.first(0), Some(number as u64));
+    }
+}
+
+#[test]
 fn a_long_text_is_kept() {
     let mut builder = Schema::builder();
     let field = builder.add_text_field("text", raw());

@@ -49,7 +49,8 @@ impl InvertedIndexWriter {
     /// Adds a document; their numbers rise. After an error nothing else may be asked of this.
     pub(super) fn add<D: Document>(&mut self, doc: u32, document: &D) -> Result<()> {
         for (field, value) in document.iter_fields_and_values() {
-            let writer = self.fields.get_mut(field.field_id() as usize).and_then(Option::as_mut);
+            let writer =
+                self.fields.get_mut(field.field_id() as usize).ok_or_else(unknown_field)?;
             let Some(writer) = writer else { continue };
             let ReferenceValue::Leaf(value) = value.as_value() else {
                 return Err(Error::new(ErrorKind::Internal, "a value of a field is no leaf"));
@@ -114,4 +115,9 @@ impl InvertedIndexWriter {
         file.close()?;
         Ok(readers)
     }
+}
+
+/// What says that a document was made for another schema than its segment.
+pub(super) fn unknown_field() -> Error {
+    Error::new(ErrorKind::Internal, "a document has a field that its segment does not know")
 }

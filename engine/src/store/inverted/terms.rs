@@ -1,8 +1,8 @@
 //! The different terms of a field, numbered as they come.
 
-use std::hash::Hasher as _;
+use std::hash::BuildHasher as _;
 
-use rustc_hash::FxHasher;
+use foldhash::fast::RandomState;
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -17,6 +17,8 @@ pub(in crate::store) struct TermTable {
     bytes: Vec<u8>,
     /// Where each ends.
     ends: Vec<u32>,
+    /// Random: nobody can write words that all have one hash.
+    state: RandomState,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -28,7 +30,12 @@ struct Slot {
 
 impl TermTable {
     pub(in crate::store) fn new() -> Self {
-        Self { slots: Vec::new(), bytes: Vec::new(), ends: Vec::new() }
+        Self {
+            slots: Vec::new(),
+            bytes: Vec::new(),
+            ends: Vec::new(),
+            state: RandomState::default(),
+        }
     }
 
     /// How many terms there are.
@@ -49,7 +56,8 @@ impl TermTable {
         if (self.ends.len() + 1) * 2 > self.slots.len() {
             self.grow();
         }
-        let hash = hash(term);
+        // Tables have fewer slots than there are such numbers.
+        let hash = (self.state.hash_one(term) >> 32) as u32;
         let mask = self.slots.len() - 1;
         let mut at = hash as usize & mask;
         loop {
@@ -96,6 +104,11 @@ impl TermTable {
         self.bytes.capacity() + self.ends.capacity() * 4 + self.slots.capacity() * size_of::<Slot>()
     }
 
+    /// Forgets what terms are looked for with: none comes any more.
+    pub(in crate::store) fn end(&mut self) {
+        self.slots = Vec::new();
+    }
+
     /// How many bytes all terms begin with, as addresses do.
     fn shared_bytes(&self) -> usize {
         let (first, last) = (self.term(0), u32::try_from(self.ends.len()).unwrap_or(u32::MAX));
@@ -121,13 +134,6 @@ impl TermTable {
             self.slots[at] = slot;
         }
     }
-}
-
-/// Tables have fewer slots than there are hashes.
-fn hash(term: &[u8]) -> u32 {
-    let mut hasher = FxHasher::default();
-    hasher.write(term);
-    (hasher.finish() >> 32) as u32
 }
 
 /// A number that is ordered as the first eight bytes are.

@@ -46,7 +46,8 @@ impl Keywords {
     }
 
     /// Writes every term with its documents.
-    pub(super) fn write(self, sink: &mut PostingsWriter) -> io::Result<()> {
+    pub(super) fn write(mut self, sink: &mut PostingsWriter) -> io::Result<()> {
+        self.table.end();
         let order = self.table.sorted();
         let mut ends = vec![0; self.table.len()];
         self.values.iter().for_each(|value| ends[value.term as usize] += 1);

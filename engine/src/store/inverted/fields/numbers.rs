@@ -24,7 +24,7 @@ impl Numbers {
     }
 
     pub(super) fn term_count(&self) -> usize {
-        self.values.len()
+        if self.kind == Type::Bool { 2 } else { self.values.len() }
     }
 
     /// Adds a value, and says how many terms it has.

@@ -86,13 +86,15 @@ impl Texts {
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        self.table.memory_bytes()
+        self.terms.memory_bytes()
+            + self.table.memory_bytes()
             + self.tokens.capacity() * size_of::<u32>()
             + self.docs.capacity() * size_of::<DocTokens>()
     }
 
     /// Writes every term with its documents, frequencies and positions.
-    pub(super) fn write(self, sink: &mut PostingsWriter) -> io::Result<()> {
+    pub(super) fn write(mut self, sink: &mut PostingsWriter) -> io::Result<()> {
+        self.table.end();
         let order = self.table.sorted();
         let mut ends = vec![0; self.table.len()];
         self.each_token(|term, _| ends[term as usize] += 1);
@@ -108,6 +110,7 @@ impl Texts {
             places[*end] = place;
             *end += 1;
         });
+        (self.tokens, self.docs) = (Vec::new(), Vec::new());
         let mut found = Occurrences::default();
         let mut begin = 0;
         for term in order {
