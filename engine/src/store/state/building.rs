@@ -152,6 +152,11 @@ impl Store {
         if self.building_bytes() > LARGEST_BUILDING_BYTES { self.seal() } else { Ok(()) }
     }
 
+    /// How many documents the segments under construction have.
+    pub(in crate::store) fn building_docs(&self) -> u32 {
+        self.builders.iter().map(Builder::doc_count).sum()
+    }
+
     /// What the segments under construction hold in memory.
     pub(in crate::store) fn building_bytes(&self) -> usize {
         self.builders.iter().map(Builder::memory_bytes).sum()

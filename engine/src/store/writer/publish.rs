@@ -18,9 +18,14 @@ use crate::store::state::Store;
 use crate::store::translog::Translog;
 
 /// While the queue runs empty, a publication waits for this many times what one takes lately, but
-/// no longer than that.
+/// no longer than that,
 const WHEN_QUIET: (u32, Duration) = (2, Duration::from_millis(50));
-/// While writes keep waiting or come in large batches, larger segments pay: each is indexed, sorted and merged as a whole.
+/// and so much longer for every document that waits: what is published in small pieces is merged in
+/// small pieces. So a few documents are shown at once, and of ten thousand a second each publication
+/// has hundreds.
+const EACH_DOCUMENT: Duration = Duration::from_micros(100);
+/// While writes keep waiting or come in large batches, larger segments pay: each is indexed, sorted
+/// and merged as a whole.
 const UNDER_LOAD: (u32, Duration) = (8, Duration::from_secs(1));
 
 /// What merges have made is published this long after the last one, where nothing is written: it
@@ -102,11 +107,13 @@ impl Publishing {
         std::mem::take(&mut self.waiting)
     }
 
-    /// When the next one is due; `quiet` says that no write waits and that batches are small.
+    /// When the next one is due; `quiet` says that no write waits and that batches are small,
+    /// `documents` how many it would show.
     pub(super) fn due(
         &self,
         interval: RefreshInterval,
         quiet: bool,
+        documents: u32,
         now: Instant,
     ) -> Option<Instant> {
         if !self.changed {
@@ -121,7 +128,8 @@ impl Publishing {
             RefreshInterval::AtMostEvery(interval) => Some(ended + interval),
             RefreshInterval::Adaptive => {
                 let (times, longest) = if quiet { WHEN_QUIET } else { UNDER_LOAD };
-                Some(ended + (self.cost * times).min(longest))
+                let wait = self.cost * times + EACH_DOCUMENT.saturating_mul(documents);
+                Some(ended + wait.min(longest))
             }
         }
     }

@@ -273,7 +273,8 @@ impl Writer {
     fn deadline(&self, shared: &Shared, parking: Instant) -> Instant {
         let quiet = shared.queue.is_empty() && !self.store.is_pouring();
         let interval = shared.identity.settings.load().refresh_interval;
-        let publish = self.publishing.due(interval, quiet, Instant::now());
+        let publish =
+            self.publishing.due(interval, quiet, self.store.building_docs(), Instant::now());
         let flush = self.flush_due(shared);
         let sync = self.log.as_ref().and_then(Translog::sync_due);
         let merges = self.merges_due.into_iter().chain(self.tidying_due());
@@ -301,7 +302,7 @@ impl Writer {
         let now = Instant::now();
         let quiet = shared.queue.is_empty() && !self.store.is_pouring();
         let interval = shared.identity.settings.load().refresh_interval;
-        let publish = self.publishing.due(interval, quiet, now);
+        let publish = self.publishing.due(interval, quiet, self.store.building_docs(), now);
         if publish.is_some_and(|due| due <= now) {
             // A failure has been told to whoever waits, and the writer has begun anew.
             drop(self.publish_or_recover(shared));
