@@ -224,7 +224,7 @@ scripts/ensure-postgres.sh
 program=${EGRET_BIN:-}
 if [ -z "$program" ]; then
     say "building egret"
-    cargo build --release --locked --package egret-server --bin egret
+    cargo build --release --locked --workspace --bin egret
     program=${CARGO_TARGET_DIR:-target}/release/egret
 fi
 listen=${LISTEN:-}

@@ -5,9 +5,9 @@
 //! [`directory`]; [`commit`] is what survives a crash, with [`translog`] for what came after it.
 //!
 //! Tantivy's `IndexWriter` is not used. It is made for several producers and its own commit points;
-//! here one thread decides everything, so segments are built, marked and merged with tantivy's
-//! parts directly: no threads to join at each commit, no delete queue, and a version check and a
-//! delete are one look-up.
+//! here one thread decides everything, so there are no threads to join at each commit, no delete
+//! queue, and a version check and a delete are one look-up. New segments are written by a
+//! [`segment_writer`] of our own, in tantivy's format; tantivy's parts read and merge them.
 //!
 //! Invariant: only the writer's thread changes an index's documents; background threads get copies
 //! and report back.
