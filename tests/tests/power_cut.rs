@@ -114,6 +114,8 @@ async fn leave_marks(client: tokio_postgres::Client, marks: Arc<Marks>, seed: u6
     }
 }
 
+type Followed = egret_cdc::Result<PipelineHandle>;
+
 /// One run's database, and what is known of it.
 struct Run {
     database: Database,
@@ -150,7 +152,12 @@ impl Run {
     async fn live(&mut self, disk: &SimDisk) -> End {
         let Ok(engine) = open(disk) else { return End::Opening };
         self.check_survivors(&engine).await;
-        let pipeline = self.follow(disk, &engine);
+        let pipeline = match self.follow(disk, &engine) {
+            Ok(pipeline) => pipeline,
+            // The cut came as it opened its folder.
+            Err(_) if disk.exists(Path::new("/")).is_err() => return End::Opening,
+            Err(error) => panic!("not followed without a fault: {error}"),
+        };
         let begin = Instant::now();
         while disk.exists(Path::new("/")).is_ok() && begin.elapsed() < LONGEST_LIFE {
             self.look(&pipeline);
@@ -166,7 +173,7 @@ impl Run {
         self.marks.calm.store(true, Ordering::Relaxed);
         let engine = open(disk).unwrap();
         self.check_survivors(&engine).await;
-        let pipeline = self.follow(disk, &engine);
+        let pipeline = self.follow(disk, &engine).unwrap();
         // On a slow machine there may be much to catch up with: it must not stand still.
         let (mut progress, mut since) = (None, Instant::now());
         while !self.established {
@@ -184,10 +191,10 @@ impl Run {
         self.marks.calm.store(false, Ordering::Relaxed);
     }
 
-    fn follow(&self, disk: &SimDisk, engine: &Arc<Engine>) -> PipelineHandle {
+    fn follow(&self, disk: &SimDisk, engine: &Arc<Engine>) -> Followed {
         let disk: Arc<dyn Disk> = Arc::new(disk.clone());
         let folder = PathBuf::from("/data/pipelines/main");
-        Pipeline::start(self.config(), Arc::clone(engine), disk, folder).unwrap()
+        Pipeline::start(self.config(), Arc::clone(engine), disk, folder)
     }
 
     /// Notes when the copy is done, and that it is not done again.
@@ -241,7 +248,7 @@ impl Run {
     async fn finish(mut self, disk: &SimDisk) {
         let engine = open(disk).unwrap_or_else(|error| panic!("the disk does not open: {error}"));
         self.check_survivors(&engine).await;
-        let pipeline = self.follow(disk, &engine);
+        let pipeline = self.follow(disk, &engine).unwrap();
         self.marks.stop.store(true, Ordering::Relaxed);
         let lsn: Lsn = self.database.flush_lsn().await.parse().unwrap();
         poll::until_stuck("everything is visible", async || {
