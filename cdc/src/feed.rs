@@ -9,6 +9,7 @@ use rustc_hash::FxHashMap;
 use tokio::sync::watch;
 
 use crate::catalog::Table;
+use crate::held::{MissingRows, Unlisted};
 use crate::progress::Progress;
 use crate::sink::Sink;
 use crate::status::TableCounters;
@@ -132,6 +133,17 @@ impl Feed {
             returns: false,
             unlisted_until: Lsn::default(),
             watched: Watched::default(),
+        }
+    }
+
+    /// What is to be listed of transactions that its index holds, from the one on that begins here.
+    pub(crate) fn unlisted(&self, begin: Lsn) -> Unlisted {
+        Unlisted {
+            begin,
+            until: self.unlisted_until,
+            titles: self.titles.clone(),
+            counters: Arc::clone(&self.counters),
+            rows: MissingRows::default(),
         }
     }
 

@@ -7,56 +7,244 @@
 //! index skips the transaction when it comes again. So the last transactions before a crash are looked at
 //! once more: a row that they wrote and that is not there is listed, and read again, which tells
 //! whether it fits.
+//!
+//! Nor is a row there that a later one of these transactions removed. So what is not there is listed
+//! once the stream has passed all that the index held, and nothing of it is acknowledged before.
 
-use egret_engine::batch::{
-    Applied, Batch, BatchOutcome, OpResult, Rejected, SpooledOps, SpooledOutcome, WriteOp,
-};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use egret_engine::Lsn;
+use egret_engine::batch::{Batch, SpooledOps, WriteOp};
+use egret_engine::composition::parse_row_id;
 use egret_engine::snapshot::Fit;
-use egret_engine::{Error, ErrorKind, Lsn, Result, SeqNo};
+use serde_json::{Map, Value};
 
-use crate::receipts::written_id;
+use crate::dead_letters::{DeadLetters, Letter};
+use crate::error::{Error, Result};
+use crate::feed::Titles;
+use crate::receipts::LetterBox;
 use crate::sink::Sink;
+use crate::status::TableCounters;
+use crate::transaction::RefusedRow;
+use crate::written::{parts, values, written_id};
 
 /// How many operations are looked up at a time.
 const AT_ONCE: usize = 1000;
 
-/// What was answered to a batch that an index holds, as far as that can be told from what it shows.
-/// Blocking.
-pub(crate) fn outcome(sink: &dyn Sink, batch: Batch, end: Lsn) -> Result<BatchOutcome> {
-    sink.refresh()?;
-    let spooled = batch.spooled.map(|spooled| of_spooled(sink, spooled.ops)).transpose()?;
-    let mut ops = Vec::with_capacity(batch.ops.len());
-    for some in batch.ops.chunks(AT_ONCE) {
-        for (op, is_there) in some.iter().zip(are_there(sink, some)?) {
-            ops.push(if is_there { Ok(applied(op, end)) } else { Err(unknown()) });
-        }
-    }
-    Ok(BatchOutcome { ops, spooled, composed: Vec::new(), published: true })
+/// How many bytes the values of rows that are not there may take; of further rows none are kept.
+const MAX_VALUE_BYTES: usize = 16 << 20;
+
+/// How many bytes the rows may take without their values. Where it is more, they are listed at once.
+const MAX_ROW_BYTES: usize = 64 << 20;
+
+/// About what a row takes beside its id and its values.
+const EACH_ROW: usize = 100;
+
+/// As of a row whose older document is missing, which is read again, too.
+const REASON: &str = "its transaction was applied before a crash without this row, and why it did \
+                      not fit was not written down: it is read again";
+
+/// A transaction that its index holds.
+#[derive(Debug)]
+pub(crate) struct HeldTransaction {
+    /// What it wrote.
+    pub(crate) batch: Batch,
+    /// Rows of it that could not become documents.
+    pub(crate) refused: Vec<RefusedRow>,
+    /// Where it ends.
+    pub(crate) end: Lsn,
 }
 
-fn of_spooled(sink: &dyn Sink, mut ops: SpooledOps) -> Result<SpooledOutcome> {
-    let (mut rejected, mut place) = (Vec::new(), 0);
-    loop {
-        let mut some = Vec::with_capacity(AT_ONCE);
-        while some.len() < AT_ONCE
-            && let Some(op) = ops.next_op()?
-        {
-            some.push(op);
-        }
-        if some.is_empty() {
-            break;
-        }
-        let there = are_there(sink, &some)?;
-        let places = (place..).zip(there).filter(|(_, is_there)| !is_there);
-        rejected.extend(places.map(|(place, _)| Rejected { place, error: unknown() }));
-        place += some.len() as u64;
+/// What is to be listed of the transactions that one index held.
+#[derive(Debug)]
+pub(crate) struct Unlisted {
+    /// Where the first one's commit record begins: nothing from here on may be acknowledged.
+    pub(crate) begin: Lsn,
+    /// Where the last one ends.
+    pub(crate) until: Lsn,
+    /// The table, and those that its documents are composed from.
+    pub(crate) titles: Titles,
+    /// Who counts.
+    pub(crate) counters: Arc<TableCounters>,
+    /// What was written and is not there.
+    pub(crate) rows: MissingRows,
+}
+
+/// Rows that are not there, by their ids, as they were last written.
+#[derive(Debug, Default)]
+pub(crate) struct MissingRows {
+    rows: BTreeMap<String, MissingRow>,
+    row_bytes: usize,
+    value_bytes: usize,
+}
+
+#[derive(Debug)]
+struct MissingRow {
+    end: Lsn,
+    source: Option<Bytes>,
+}
+
+/// Why a transaction could not be looked at.
+#[derive(Debug)]
+pub(crate) enum Failed {
+    /// The index failed.
+    Index(egret_engine::Error),
+    /// The list of dead letters did.
+    List(Error),
+}
+
+impl From<egret_engine::Error> for Failed {
+    fn from(error: egret_engine::Error) -> Self {
+        Self::Index(error)
     }
-    ops.rewind()?;
-    Ok(SpooledOutcome { ops, rejected })
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self::List(error)
+    }
+}
+
+impl Unlisted {
+    /// Looks at the next transaction: what it wrote and is not there is kept, what it mended or removed
+    /// is not, and its letters are closed. Blocking.
+    pub(crate) fn look_at(
+        &mut self,
+        sink: &dyn Sink,
+        held: HeldTransaction,
+        letters: &LetterBox,
+    ) -> Result<(), Failed> {
+        sink.refresh()?;
+        let mut spooled = held.batch.spooled.map(|spooled| spooled.ops);
+        let mut ops = held.batch.ops.into_iter();
+        loop {
+            let some = next_ops(spooled.as_mut(), &mut ops)?;
+            if some.is_empty() {
+                break;
+            }
+            let are_there = are_there(sink, &some)?;
+            let mut all = some.iter().zip(are_there);
+            letters.work(|letters| {
+                all.try_for_each(|(op, is_there)| self.take(op, is_there, held.end, letters))
+            })?;
+        }
+        letters.work(|letters| {
+            for RefusedRow { id, reason, raw } in held.refused {
+                self.rows.remove(&id);
+                self.letter(&id, held.end, reason, raw, letters)?;
+            }
+            letters.check_limit()
+        })?;
+        Ok(())
+    }
+
+    fn take(
+        &mut self,
+        op: &WriteOp,
+        is_there: bool,
+        end: Lsn,
+        letters: &mut DeadLetters,
+    ) -> Result<()> {
+        let (id, source) = parts(op);
+        let Some(id) = id else {
+            self.rows = MissingRows::default();
+            return letters.clear(self.titles.own(), end);
+        };
+        if !is_there {
+            self.rows.insert(&id, end, source);
+            return Ok(());
+        }
+        let (table, key) = self.titles.find(&id);
+        if key.is_empty() {
+            self.rows.remove_all_of(&id);
+            return letters.clear(table, end);
+        }
+        self.rows.remove(&id);
+        letters.close(table, key, end)
+    }
+
+    /// Whether all of it can be listed, for a stream that is at this position: it has passed the last
+    /// of the transactions, or there is no more room.
+    pub(crate) fn is_due(&self, position: Lsn) -> bool {
+        position >= self.until || self.rows.row_bytes > MAX_ROW_BYTES
+    }
+
+    /// Lists what is not there, to be read again.
+    pub(crate) fn list(mut self, letters: &LetterBox) -> Result<()> {
+        letters.work(|letters| {
+            for (id, row) in std::mem::take(&mut self.rows.rows) {
+                let (table, key) = self.titles.find(&id);
+                letters.miss(table, key);
+                let values = values(row.source.as_ref());
+                self.letter(&id, row.end, REASON.to_owned(), values, letters)?;
+            }
+            letters.check_limit()
+        })
+    }
+
+    fn letter(
+        &self,
+        id: &str,
+        lsn: Lsn,
+        reason: String,
+        values: Map<String, Value>,
+        letters: &mut DeadLetters,
+    ) -> Result<()> {
+        let (table, key) = self.titles.find(id);
+        let (table, id) = (table.to_owned(), key.to_owned());
+        self.counters.rejected.fetch_add(1, Ordering::Relaxed);
+        letters.add(Letter { table, id, lsn, reason, values })
+    }
+}
+
+impl MissingRows {
+    fn insert(&mut self, id: &str, end: Lsn, source: Option<&Bytes>) {
+        self.remove(id);
+        let fits = |source: &&Bytes| self.value_bytes + source.len() <= MAX_VALUE_BYTES;
+        let source = source.filter(fits).cloned();
+        self.row_bytes += id.len() + EACH_ROW;
+        self.value_bytes += source.as_ref().map_or(0, Bytes::len);
+        self.rows.insert(id.to_owned(), MissingRow { end, source });
+    }
+
+    fn remove(&mut self, id: &str) {
+        if let Some(row) = self.rows.remove(id) {
+            self.row_bytes -= id.len() + EACH_ROW;
+            self.value_bytes -= row.source.map_or(0, |source| source.len());
+        }
+    }
+
+    /// Removes all rows of the table that a row's id is of.
+    fn remove_all_of(&mut self, id: &str) {
+        let of = |id: &str| parse_row_id(id).map(|(table, _)| table);
+        let gone: Vec<String> = self.rows.keys().filter(|row| of(row) == of(id)).cloned().collect();
+        for id in gone {
+            self.remove(&id);
+        }
+    }
+}
+
+/// The next operations of a transaction, those on disk first; none after the last.
+fn next_ops(
+    mut spooled: Option<&mut SpooledOps>,
+    others: &mut impl Iterator<Item = WriteOp>,
+) -> egret_engine::Result<Vec<WriteOp>> {
+    let mut some = Vec::with_capacity(AT_ONCE);
+    while some.len() < AT_ONCE
+        && let Some(spooled) = spooled.as_mut()
+        && let Some(op) = spooled.next_op()?
+    {
+        some.push(op);
+    }
+    some.extend(others.take(AT_ONCE - some.len()));
+    Ok(some)
 }
 
 /// Whether what operations wrote is there; nothing is missing of one that removed.
-fn are_there(sink: &dyn Sink, ops: &[WriteOp]) -> Result<Vec<bool>> {
+fn are_there(sink: &dyn Sink, ops: &[WriteOp]) -> egret_engine::Result<Vec<bool>> {
     let writes = |op: &WriteOp| matches!(op, WriteOp::Upsert { .. } | WriteOp::Patch { .. });
     let id = |op: &WriteOp| written_id(op).unwrap_or_default().to_owned();
     let ids: Vec<String> = ops.iter().filter(|op| writes(op)).map(id).collect();
@@ -67,16 +255,4 @@ fn are_there(sink: &dyn Sink, ops: &[WriteOp]) -> Result<Vec<bool>> {
         shown.document.is_some() && composed
     };
     Ok(ops.iter().map(is_there).collect())
-}
-
-/// As for a row whose older document is missing, which is read again, too.
-fn unknown() -> Error {
-    let message = "its transaction was applied before a crash without this row, and why it did not \
-                   fit was not written down: it is read again";
-    Error::new(ErrorKind::DocumentMissing, message)
-}
-
-fn applied(op: &WriteOp, end: Lsn) -> Applied {
-    let id = written_id(op).unwrap_or_default().to_owned();
-    Applied { id, result: OpResult::Noop, seq_no: SeqNo(0), term: 0, version: end.0 }
 }

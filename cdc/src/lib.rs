@@ -58,6 +58,7 @@ pub mod verify;
 pub mod wait;
 mod watcher;
 mod way_back;
+mod written;
 
 pub use config::{DocumentConfig, PipelineConfig};
 pub use dead_letters::LetterFilter;

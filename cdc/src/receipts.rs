@@ -1,32 +1,29 @@
 //! Batches that are with the engine: what was handed over and not yet answered, bounded in number
 //! and bytes, and what the answers say.
 
+mod listing;
+
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
 use egret_engine::Lsn;
-use egret_engine::batch::{
-    Batch, BatchOutcome, Patch, Rejected, SpooledOps, SpooledOutcome, WriteOp,
-};
-use egret_engine::composition::{parse_row_id, row_id};
+use egret_engine::batch::{Batch, BatchOutcome, Rejected, SpooledOps};
 use egret_engine::index::Receipt;
 use parking_lot::Mutex;
-use serde_json::{Map, Value};
-use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 
-use crate::dead_letters::{DeadLetters, Letter};
-use crate::document::MAX_RAW_BYTES;
+use self::listing::Listing;
+use crate::dead_letters::DeadLetters;
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::Titles;
-use crate::held;
+use crate::held::{Failed, HeldTransaction, Unlisted};
 use crate::sink::Sink;
 use crate::status::{StatusBoard, TableCounters};
 use crate::tables::given_up;
 use crate::transaction::RefusedRow;
+use crate::written::{Written, parts};
 
 /// Where letters go, and who counts them.
 #[derive(Debug, Clone)]
@@ -53,9 +50,9 @@ impl LetterBox {
         if composed.is_empty() {
             return Ok(());
         }
-        let (titles, rejected) = (titles.clone(), BTreeMap::new());
+        let titles = titles.clone();
         self.work(|letters| {
-            let mut listing = Listing { titles, lsn, letters, rejected };
+            let mut listing = Listing::new(titles, lsn, letters);
             for (id, result) in composed {
                 listing.one(Some(&id), None, result.err())?;
             }
@@ -112,6 +109,8 @@ pub(crate) struct Outstanding {
     failures: Vec<(usize, Error)>,
     /// Rows that were changed and not there, by the place of their table.
     missing: Vec<(usize, Option<String>)>,
+    /// What transactions wrote that indexes held, by their place, and is to be listed.
+    unlisted: BTreeMap<usize, Unlisted>,
 }
 
 #[derive(Debug)]
@@ -131,24 +130,24 @@ struct Waiting {
     spooled: bool,
 }
 
-/// What was written, for those operations that the engine may refuse: their ids in one text, and
-/// their documents.
-#[derive(Debug, Default)]
-struct Written {
-    ids: String,
-    ends: Vec<usize>,
-    sources: Vec<Option<Bytes>>,
-}
-
 impl Outstanding {
     pub(crate) fn new(max_batches: usize, max_bytes: usize, letters: LetterBox) -> Self {
-        let (waiting, failures) = (VecDeque::new(), Vec::new());
-        Self { waiting, bytes: 0, max_batches, max_bytes, letters, failures, missing: Vec::new() }
+        Self {
+            waiting: VecDeque::new(),
+            bytes: 0,
+            max_batches,
+            max_bytes,
+            letters,
+            failures: Vec::new(),
+            missing: Vec::new(),
+            unlisted: BTreeMap::new(),
+        }
     }
 
-    /// The position of the oldest batch that is not answered.
+    /// The position of the oldest batch that is not answered, or transaction that is not listed.
     pub(crate) fn oldest(&self) -> Option<Lsn> {
-        self.waiting.front().map(|waiting| waiting.begin)
+        let waiting = self.waiting.front().map(|waiting| waiting.begin);
+        self.unlisted.values().map(|unlisted| unlisted.begin).chain(waiting).min()
     }
 
     /// The indexes that failed since this was last asked.
@@ -191,22 +190,42 @@ impl Outstanding {
         Ok(())
     }
 
-    /// Takes a batch that its index holds already, and lists what is not there of it.
-    pub(crate) async fn submit_held(
+    /// Looks at a transaction that the index at this place holds already. What is not there of it is
+    /// listed once the stream [has passed](Self::list_passed) all that the index held.
+    pub(crate) async fn look_at_held(
         &mut self,
+        place: usize,
         sink: Arc<dyn Sink>,
-        mut handover: Handover,
+        held: HeldTransaction,
+        first: impl FnOnce() -> Unlisted,
     ) -> Result<()> {
-        self.settle_all().await?;
-        let batch = std::mem::take(&mut handover.batch);
-        let written = Written::of(&batch.ops);
-        let end = handover.end;
-        let looking = tokio::task::spawn_blocking(move || held::outcome(&*sink, batch, end));
-        let (send, receipt) = oneshot::channel();
-        // The answer is taken at once.
-        let _ = send.send(looking.await.map_err(given_up)?);
-        self.wait_for(receipt, handover, written, false);
-        self.settle_all().await
+        let mut unlisted = self.unlisted.remove(&place).unwrap_or_else(first);
+        let letters = self.letters.clone();
+        let looking = tokio::task::spawn_blocking(move || {
+            let looked = unlisted.look_at(&*sink, held, &letters);
+            (unlisted, looked)
+        });
+        let (unlisted, looked) = looking.await.map_err(given_up)?;
+        self.unlisted.insert(place, unlisted);
+        match looked {
+            Ok(()) => {}
+            Err(Failed::Index(error)) => self.fail(place, error.into()),
+            Err(Failed::List(error)) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Lists what is missing of transactions that indexes held, where a stream that is at this position
+    /// has passed the last of them.
+    pub(crate) fn list_passed(&mut self, position: Lsn) -> Result<()> {
+        if self.unlisted.is_empty() {
+            return Ok(());
+        }
+        let is_due = |unlisted: &Unlisted| unlisted.is_due(position);
+        let all = std::mem::take(&mut self.unlisted).into_iter();
+        let (due, rest): (BTreeMap<_, _>, _) = all.partition(|(_, unlisted)| is_due(unlisted));
+        self.unlisted = rest;
+        due.into_values().try_for_each(|unlisted| unlisted.list(&self.letters))
     }
 
     fn wait_for(&mut self, receipt: Receipt, handover: Handover, written: Written, spooled: bool) {
@@ -355,8 +374,7 @@ fn ids_of(ops: &mut SpooledOps, of: &[Rejected]) -> Result<Vec<Option<String>>> 
 
 impl Waiting {
     fn list(self, outcome: BatchOutcome, letters: &mut DeadLetters) -> Result<()> {
-        let (titles, lsn) = (self.titles.clone(), self.end);
-        let mut listing = Listing { titles, lsn, letters, rejected: BTreeMap::new() };
+        let mut listing = Listing::new(self.titles.clone(), self.end, letters);
         if let Some(spooled) = outcome.spooled {
             listing.spooled(spooled)?;
         }
@@ -381,132 +399,6 @@ impl Waiting {
         self.counters.rejected.fetch_add(listed, Ordering::Relaxed);
         Ok(())
     }
-}
-
-/// The letters of one batch, by its operations in their order.
-struct Listing<'a> {
-    titles: Titles,
-    lsn: Lsn,
-    letters: &'a mut DeadLetters,
-    /// Rows that were rejected, and not mended or removed later in the batch.
-    rejected: BTreeMap<String, (String, Map<String, Value>)>,
-}
-
-impl Listing<'_> {
-    /// Reads once more what was on disk: only a batch with letters needs it.
-    fn spooled(&mut self, SpooledOutcome { mut ops, rejected }: SpooledOutcome) -> Result<()> {
-        let mut rejected = rejected.into_iter().peekable();
-        let mut place = 0;
-        while let Some(op) = ops.next_op()? {
-            let error = rejected.next_if(|it| it.place == place).map(|it| it.error);
-            let (id, source) = parts(&op);
-            self.one(id.as_deref(), source, error)?;
-            place += 1;
-        }
-        Ok(())
-    }
-
-    /// An operation on a row, or on all where there is no id.
-    fn one(
-        &mut self,
-        id: Option<&str>,
-        source: Option<&Bytes>,
-        error: Option<egret_engine::Error>,
-    ) -> Result<()> {
-        match (error, id) {
-            (Some(error), id) => {
-                if let (egret_engine::ErrorKind::DocumentMissing, Some(id)) = (error.kind(), id) {
-                    let (table, key) = self.titles.find(id);
-                    self.letters.miss(table, key);
-                }
-                self.reject(id.unwrap_or_default().to_owned(), error.to_string(), values(source));
-                Ok(())
-            }
-            (None, Some(id)) => {
-                let (table, key) = self.titles.find(id);
-                if !key.is_empty() {
-                    self.rejected.remove(id);
-                    return self.letters.close(table, key, self.lsn);
-                }
-                let cleared = parse_row_id(id).map(|(table, _)| table);
-                let is_of = |id: &String| parse_row_id(id).map(|(table, _)| table) == cleared;
-                self.rejected.retain(|id, _| !is_of(id));
-                self.letters.clear(table, self.lsn)
-            }
-            (None, None) => {
-                self.rejected.clear();
-                self.letters.clear(self.titles.own(), self.lsn)
-            }
-        }
-    }
-
-    fn reject(&mut self, id: String, reason: String, values: Map<String, Value>) {
-        self.rejected.insert(id, (reason, values));
-    }
-
-    /// Writes the letters; how many.
-    fn end(self) -> Result<u64> {
-        let count = self.rejected.len() as u64;
-        for (id, (reason, values)) in self.rejected {
-            let (table, key) = self.titles.find(&id);
-            let (table, id, lsn) = (table.to_owned(), key.to_owned(), self.lsn);
-            self.letters.add(Letter { table, id, lsn, reason, values })?;
-        }
-        Ok(count)
-    }
-}
-
-/// The id of what an operation writes or removes; none where that is all there is.
-pub(crate) fn written_id(op: &WriteOp) -> Option<&str> {
-    match op {
-        WriteOp::Upsert { id, .. } | WriteOp::Patch { id, .. } | WriteOp::Delete { id, .. } => {
-            Some(id)
-        }
-        WriteOp::ClearRows { .. } | WriteOp::Clear => None,
-    }
-}
-
-/// The id of an operation, none for all rows, and its document. All rows of one of several tables have
-/// the id of a row without a key, which no row has.
-fn parts(op: &WriteOp) -> (Option<Cow<'_, str>>, Option<&Bytes>) {
-    match op {
-        WriteOp::Upsert { id, source, .. }
-        | WriteOp::Patch { id, patch: Patch::Keep { source, .. }, .. }
-        | WriteOp::Patch { id, patch: Patch::Merge { source, .. }, .. } => {
-            (Some(id.into()), Some(source))
-        }
-        WriteOp::Delete { id, .. } => (Some(id.into()), None),
-        WriteOp::ClearRows { table } => (Some(row_id(*table, "").into()), None),
-        WriteOp::Clear => (None, None),
-    }
-}
-
-impl Written {
-    fn of(ops: &[WriteOp]) -> Self {
-        let mut written = Self::default();
-        for op in ops {
-            let (id, source) = parts(op);
-            written.ids.push_str(id.as_deref().unwrap_or_default());
-            written.ends.push(written.ids.len());
-            written.sources.push(source.cloned());
-        }
-        written
-    }
-
-    /// An operation's id, which is never empty but for `Clear`, and its document.
-    fn get(&self, at: usize) -> (Option<&str>, Option<&Bytes>) {
-        let start = at.checked_sub(1).and_then(|before| self.ends.get(before)).copied();
-        let end = self.ends.get(at).copied().unwrap_or_default();
-        let id = self.ids.get(start.unwrap_or(0)..end).filter(|id| !id.is_empty());
-        (id, self.sources.get(at).and_then(Option::as_ref))
-    }
-}
-
-/// The values that a letter keeps; none where they are too many.
-pub(crate) fn values(source: Option<&Bytes>) -> Map<String, Value> {
-    let fits = |source: &&Bytes| source.len() <= MAX_RAW_BYTES;
-    let read = |source: &Bytes| serde_json::from_slice(source).ok();
-    source.filter(fits).and_then(read).unwrap_or_default()
 }
 
 /// More rejected rows than there may be dead letters: somebody must look.

@@ -22,6 +22,7 @@ use crate::decode::{Message, Relation, Tuple, decode};
 use crate::document::{RowColumn, RowFormat};
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::Feed;
+use crate::held::HeldTransaction;
 use crate::receipts::{Handover, Outstanding};
 use crate::shape;
 use crate::transaction::{Changes, Gathering, Transaction};
@@ -174,6 +175,7 @@ impl Stream {
                 // Within a transaction the server may already be past its beginning.
                 if self.transaction.is_none() {
                     self.position.lsn = self.position.lsn.max(Lsn(wal_end.0));
+                    self.outstanding.list_passed(self.position.lsn)?;
                 }
             }
             ReplicationEvent::Message { .. } | ReplicationEvent::StoppedAt { .. } => {}
@@ -318,12 +320,15 @@ impl Stream {
         let begin = transaction.final_lsn;
         let checkpoint = Checkpoint { lsn: end, ..self.position };
         let changes = transaction.into_changes()?;
+        // What this transaction removes or mends is closed with its answer.
+        self.outstanding.list_passed(begin)?;
         let was_spooled = changes.iter().any(|(_, changes)| changes.spool.is_some());
         for (place, changes) in changes {
             let Some(Some(feed)) = self.feeds.get_mut(place) else { continue };
             if begin < feed.reached {
-                let handover = held(feed, place, changes, (begin, end))?;
-                self.outstanding.submit_held(Arc::clone(&feed.sink), handover).await?;
+                let (sink, held) = (Arc::clone(&feed.sink), held(changes, end)?);
+                let first = || feed.unlisted(begin);
+                self.outstanding.look_at_held(place, sink, held, first).await?;
                 continue;
             }
             if let Some(unfit) = changes.refused.values().next().filter(|_| feed.returns) {
@@ -367,6 +372,7 @@ impl Stream {
             self.outstanding.submit(&*feed.sink, handover).await?;
         }
         self.position.lsn = self.position.lsn.max(end);
+        self.outstanding.list_passed(end)?;
         Ok(was_spooled)
     }
 
@@ -393,21 +399,11 @@ impl Stream {
 }
 
 /// A transaction that its index holds.
-fn held(feed: &Feed, place: usize, changes: Changes, (begin, end): (Lsn, Lsn)) -> Result<Handover> {
+fn held(changes: Changes, end: Lsn) -> Result<HeldTransaction> {
     let spooled = changes.spool.map(OpSpool::finish).transpose()?;
     let spooled = spooled.map(|ops| Spooled { ops, max_rejected: usize::MAX });
-    Ok(Handover {
-        place,
-        batch: Batch { ops: changes.ops, spooled, ..Batch::default() },
-        titles: feed.titles.clone(),
-        begin,
-        end,
-        refused: changes.refused.into_values().collect(),
-        bytes: changes.bytes,
-        counters: Arc::clone(&feed.counters),
-        may_miss: false,
-        must_fit: false,
-    })
+    let batch = Batch { ops: changes.ops, spooled, ..Batch::default() };
+    Ok(HeldTransaction { batch, refused: changes.refused.into_values().collect(), end })
 }
 
 /// A row for one of the places that it goes to; the last takes it.

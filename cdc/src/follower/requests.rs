@@ -23,12 +23,13 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::feed::Titles;
 use crate::members::{Member, Phase};
 use crate::orders::{Request, Retried, RetryOutcome};
-use crate::receipts::{LetterBox, values};
+use crate::receipts::LetterBox;
 use crate::repair::{self, Found, Read, ReadRow, Reading};
 use crate::sink::Sink;
 use crate::sync::temporary_slot;
 use crate::tables::given_up;
 use crate::transaction::RefusedRow;
+use crate::written::values;
 
 /// Rows whose older document is missing that are read again at a time.
 const MISSING_ROWS: usize = 500;

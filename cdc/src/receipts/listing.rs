@@ -1,0 +1,96 @@
+//! What the answer to a batch says of dead letters.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use egret_engine::Lsn;
+use egret_engine::batch::SpooledOutcome;
+use egret_engine::composition::parse_row_id;
+use serde_json::{Map, Value};
+
+use crate::dead_letters::{DeadLetters, Letter};
+use crate::error::Result;
+use crate::feed::Titles;
+use crate::written::{parts, values};
+
+/// The letters of one batch, by its operations in their order.
+pub(super) struct Listing<'a> {
+    titles: Titles,
+    lsn: Lsn,
+    letters: &'a mut DeadLetters,
+    /// Rows that were rejected, and not mended or removed later in the batch.
+    rejected: BTreeMap<String, (String, Map<String, Value>)>,
+}
+
+impl<'a> Listing<'a> {
+    /// For a batch of a table's transaction that ends here.
+    pub(super) fn new(titles: Titles, lsn: Lsn, letters: &'a mut DeadLetters) -> Self {
+        Self { titles, lsn, letters, rejected: BTreeMap::new() }
+    }
+
+    /// Reads once more what was on disk: only a batch with letters needs it.
+    pub(super) fn spooled(
+        &mut self,
+        SpooledOutcome { mut ops, rejected }: SpooledOutcome,
+    ) -> Result<()> {
+        let mut rejected = rejected.into_iter().peekable();
+        let mut place = 0;
+        while let Some(op) = ops.next_op()? {
+            let error = rejected.next_if(|it| it.place == place).map(|it| it.error);
+            let (id, source) = parts(&op);
+            self.one(id.as_deref(), source, error)?;
+            place += 1;
+        }
+        Ok(())
+    }
+
+    /// An operation on a row, or on all where there is no id.
+    pub(super) fn one(
+        &mut self,
+        id: Option<&str>,
+        source: Option<&Bytes>,
+        error: Option<egret_engine::Error>,
+    ) -> Result<()> {
+        match (error, id) {
+            (Some(error), id) => {
+                if let (egret_engine::ErrorKind::DocumentMissing, Some(id)) = (error.kind(), id) {
+                    let (table, key) = self.titles.find(id);
+                    self.letters.miss(table, key);
+                }
+                self.reject(id.unwrap_or_default().to_owned(), error.to_string(), values(source));
+                Ok(())
+            }
+            (None, Some(id)) => {
+                let (table, key) = self.titles.find(id);
+                if !key.is_empty() {
+                    self.rejected.remove(id);
+                    return self.letters.close(table, key, self.lsn);
+                }
+                let cleared = parse_row_id(id).map(|(table, _)| table);
+                let is_of = |id: &String| parse_row_id(id).map(|(table, _)| table) == cleared;
+                self.rejected.retain(|id, _| !is_of(id));
+                self.letters.clear(table, self.lsn)
+            }
+            (None, None) => {
+                self.rejected.clear();
+                self.letters.clear(self.titles.own(), self.lsn)
+            }
+        }
+    }
+
+    /// Lists a row, where nothing mends or removes it later in the batch.
+    pub(super) fn reject(&mut self, id: String, reason: String, values: Map<String, Value>) {
+        self.rejected.insert(id, (reason, values));
+    }
+
+    /// Writes the letters; how many.
+    pub(super) fn end(self) -> Result<u64> {
+        let count = self.rejected.len() as u64;
+        for (id, (reason, values)) in self.rejected {
+            let (table, key) = self.titles.find(&id);
+            let (table, id, lsn) = (table.to_owned(), key.to_owned(), self.lsn);
+            self.letters.add(Letter { table, id, lsn, reason, values })?;
+        }
+        Ok(count)
+    }
+}
