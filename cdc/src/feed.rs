@@ -33,6 +33,9 @@ pub(crate) struct Feed {
     pub(crate) submitted: Option<Lsn>,
     /// The truncation that its copy met and that the log must bring.
     pub(crate) truncation: Option<Truncation>,
+    /// Whether a transaction that ended its copy may not be durable yet. A crash would go back into the
+    /// copy.
+    pub(crate) ended_unflushed: bool,
     /// What an interrupted copy has read of the table, where the log is applied to that alone.
     pub(crate) resumes: Option<Progress>,
     /// Whether it is an index that is being gone back to, which must take every row.
@@ -129,6 +132,7 @@ impl Feed {
             reached,
             submitted,
             truncation: None,
+            ended_unflushed: false,
             resumes: None,
             returns: false,
             unlisted_until: Lsn::default(),

@@ -152,7 +152,7 @@ impl Stream {
         std::mem::take(&mut self.failures)
     }
 
-    fn fail(&mut self, place: usize, error: Error) {
+    pub(crate) fn fail(&mut self, place: usize, error: Error) {
         let feed = self.leave(place);
         self.failures.push((place, feed, error));
     }
@@ -340,6 +340,7 @@ impl Stream {
                 changes.note(watched, begin);
             }
             let truncation = feed.truncation.take_if(|_| changes.truncated);
+            feed.ended_unflushed |= truncation.is_some();
             let max_rejected = self.gathering.max_refused;
             let spooled = changes.spool.map(OpSpool::finish).transpose()?;
             let resumes = feed.resumes.as_ref();

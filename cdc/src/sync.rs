@@ -479,12 +479,28 @@ async fn look(stream: &mut Stream, places: &[(usize, bool)], telling: &Telling) 
             telling.tell(News::Failed { place: *place, error }).await;
         }
     }
+    flush_ended(stream).await?;
     tell_failures(stream, places, telling).await;
     let awaits = stream.feeds.iter().flatten().any(|feed| feed.truncation.is_some());
     if stream.is_between_transactions() && !awaits {
         telling.reached.send_replace(Some(position));
         // Wakes a stream that has nothing to do; one that has looks by itself.
         let _ = telling.news.try_send((telling.number, News::Caught));
+    }
+    Ok(())
+}
+
+/// Makes durable what the log ended a copy with, before its table may count as followed.
+async fn flush_ended(stream: &mut Stream) -> Result<()> {
+    for place in 0..stream.feeds.len() {
+        let feed = stream.feeds.get_mut(place).and_then(Option::as_mut);
+        let Some(feed) = feed.filter(|feed| feed.ended_unflushed) else { continue };
+        feed.ended_unflushed = false;
+        let sink = Arc::clone(&feed.sink);
+        let flushed = tokio::task::spawn_blocking(move || sink.flush()).await.map_err(given_up)?;
+        if let Err(error) = flushed {
+            stream.fail(place, error.into());
+        }
     }
     Ok(())
 }

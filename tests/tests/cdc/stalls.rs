@@ -1,11 +1,14 @@
-//! An index that stands still, because its disk does, for longer than the server waits to hear from
+//! Slow disks. An index that stands still, because its disk does, for longer than the server waits to hear from
 //! whoever follows it: the session goes on, and nothing is acknowledged that is not durable.
 
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use egret_aof::disk::{Disk, DiskFile, FileBytes, FileDisk};
+use egret_cdc::PipelineStatus;
+use egret_cdc::status::{TableState, TableStatus};
 use egret_engine::Lsn;
 use egret_tests::poll;
 use egret_tests::postgres::{Cluster, ClusterOptions, Database};
@@ -31,10 +34,13 @@ struct Gate {
     /// Guards only that.
     stands_still: Mutex<bool>,
     goes_on: Condvar,
+    /// How long it takes until something is durable.
+    pause: Duration,
 }
 
 impl Gate {
     fn pass(&self) {
+        std::thread::sleep(self.pause);
         let mut stands_still = self.stands_still.lock();
         while *stands_still {
             self.goes_on.wait(&mut stands_still);
@@ -53,6 +59,11 @@ impl Drop for Stall {
 }
 
 impl StallingDisk {
+    /// One that is always slow.
+    fn slow(pause: Duration) -> Self {
+        Self(Arc::new(Gate { pause, ..Gate::default() }))
+    }
+
     fn stall(&self) -> Stall {
         *self.0.stands_still.lock() = true;
         Stall(Arc::clone(&self.0))
@@ -232,4 +243,39 @@ async fn a_stalled_index_keeps_its_session() {
     assert_eq!((last.pid, last.begun), (first.pid, first.begun), "another session");
     let status = following.pipeline().status();
     assert_eq!((status.connection_failures, status.copies), (0, 1), "{status:#?}");
+}
+
+/// A table whose copy has met a truncation is whole once the log has brought that. A crash after it
+/// counts as followed must not show less.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_the_log_has_ended_is_durable_before_its_table_streams() {
+    let database = Database::create().await;
+    database
+        .execute(
+            "CREATE TABLE ponds (id int PRIMARY KEY, name text);
+             INSERT INTO ponds SELECT n, repeat('pond ', 20) FROM generate_series(1, 3000) AS n",
+        )
+        .await;
+    let disk = StallingDisk::slow(Duration::from_millis(50));
+    let machine = Machine { disk: Arc::new(disk), indexing_budget_bytes: 64 << 20 };
+    let following = Following::follow_on(machine, database, |config| {
+        (config.copy_workers, config.copy_range_blocks) = (1, 8);
+        (config.copy_batch_bytes, config.copy_max_bytes_per_second) = (4 << 10, 200 << 10);
+    });
+    let table = |is: fn(&TableStatus) -> bool| {
+        move |status: &PipelineStatus| status.tables.first().is_some_and(is)
+    };
+    following.comes_to("it is copied", table(|table| table.rows_copied > 0)).await;
+    following
+        .database
+        .execute("BEGIN; TRUNCATE ponds; INSERT INTO ponds VALUES (1, 'one'); COMMIT")
+        .await;
+    let is_followed = table(|table| table.state == TableState::Streaming);
+    following.comes_to("it is followed", is_followed).await;
+    let durable = std::fs::read_to_string(following.index_folder("ponds").join("commit.json"));
+    let durable = durable.unwrap();
+    // A text within the file's.
+    assert!(durable.contains(r#"\"state\":\"done\""#), "{durable}");
+    assert!(following.pipeline().status().rows_copied < 3000, "it met no truncation");
+    following.equals("ponds", "SELECT id::text, to_json(ponds)::text FROM ponds").await;
 }

@@ -25,7 +25,7 @@ pub(crate) fn run(corpus: &Corpus) -> Egret {
     let direct = began.elapsed();
     let egret = Egret::start(EgretOptions::default());
     let port = port(&egret);
-    let bulk = load(port, corpus);
+    let bulk = load(port, INDEX, &corpus.docs);
     let docs = corpus.docs.len() as f64;
     let rate = |time: Duration| docs / time.as_secs_f64();
     report::line(&format!("tantivy in process  {:>9.0} docs/s", rate(direct)));
@@ -53,34 +53,34 @@ pub(crate) fn port(egret: &Egret) -> u16 {
     port.expect("a port in Egret's address")
 }
 
-/// Indexes the corpus by `_bulk` and waits until all of it is searchable.
-pub(crate) fn load(port: u16, corpus: &Corpus) -> Duration {
+/// Indexes documents by `_bulk` and waits until all are searchable.
+pub(crate) fn load(port: u16, index: &str, docs: &[String]) -> Duration {
     let mut client = Client::connect(port);
     let definition = json!({"mappings": Corpus::mapping()});
-    client.json("PUT", &format!("/{INDEX}"), &definition);
-    let chunks: Vec<&[String]> = corpus.docs.chunks(BULK_DOCS).collect();
+    client.json("PUT", &format!("/{index}"), &definition);
+    let chunks: Vec<&[String]> = docs.chunks(BULK_DOCS).collect();
     let next = AtomicUsize::new(0);
     let began = Instant::now();
     std::thread::scope(|scope| {
         for _ in 0..CONNECTIONS {
-            scope.spawn(|| send_chunks(port, &chunks, &next));
+            scope.spawn(|| send_chunks(port, index, &chunks, &next));
         }
     });
-    client.json("POST", &format!("/{INDEX}/_refresh"), &Value::Null);
+    client.json("POST", &format!("/{index}/_refresh"), &Value::Null);
     let time = began.elapsed();
-    let count = client.json("GET", &format!("/{INDEX}/_count"), &Value::Null);
-    assert_eq!(count["count"], corpus.docs.len(), "every document must be searchable");
+    let count = client.json("GET", &format!("/{index}/_count"), &Value::Null);
+    assert_eq!(count["count"], docs.len(), "every document must be searchable");
     time
 }
 
 /// One connection's share of the load: whichever chunk is next.
-fn send_chunks(port: u16, chunks: &[&[String]], next: &AtomicUsize) {
+fn send_chunks(port: u16, index: &str, chunks: &[&[String]], next: &AtomicUsize) {
     let mut client = Client::connect(port);
     loop {
         let at = next.fetch_add(1, Ordering::Relaxed);
         let Some(chunk) = chunks.get(at) else { break };
         let body = bulk_body(at * BULK_DOCS, chunk);
-        let path = format!("/{INDEX}/_bulk?filter_path=errors");
+        let path = format!("/{index}/_bulk?filter_path=errors");
         let answer = client.send("POST", &path, "application/x-ndjson", &body);
         let answer: Value = serde_json::from_slice(answer).expect("JSON");
         assert_eq!(answer["errors"], false, "a document was refused");
