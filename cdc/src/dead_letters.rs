@@ -4,7 +4,8 @@
 //! `dead_letters.jsonl`, one JSON object a line:
 //!
 //! ```json
-//! {"letter": {"table": "public.t", "id": "7", "lsn": "0/1A2B", "reason": "...", "values": {}}}
+//! {"letter": {"table": "public.t", "id": "7", "lsn": "0/1A2B", "reason": "...", "values": {},
+//!             "read_again": true}}
 //! {"closed": {"table": "public.t", "id": "7", "lsn": "0/1A2C"}}
 //! {"cleared": {"table": "public.t", "lsn": "0/1A2D"}}
 //! "synced"
@@ -37,9 +38,6 @@ use crate::error::{Error, ErrorKind, Result};
 /// The longest reason that a letter keeps, in bytes; a longer one is cut.
 const MAX_REASON_BYTES: usize = 4 << 10;
 
-/// Rows that may wait to be read again by themselves.
-const MAX_MISSING: usize = 10_000;
-
 /// The list's name in the pipeline's folder.
 const FILE: &str = "dead_letters.jsonl";
 
@@ -57,6 +55,9 @@ pub(crate) struct Letter {
     pub(crate) reason: String,
     /// Its values; empty where they are too large to keep.
     pub(crate) values: Map<String, Value>,
+    /// Whether the row is to be read again by itself, and only that tells what is wrong with it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) read_again: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -74,16 +75,24 @@ pub(crate) struct DeadLetters {
     disk: Arc<dyn Disk>,
     folder: PathBuf,
     file: Box<dyn DiskFile>,
-    open: FxHashMap<String, FxHashMap<String, Lsn>>,
+    open: FxHashMap<String, FxHashMap<String, Open>>,
     count: usize,
     limit: usize,
     dirty: bool,
-    /// Rows whose change needs an older document that there is not: they are to be read again.
-    missing: Vec<(String, String)>,
+    /// Rows that are to be read again by themselves, and were not asked for since the last
+    /// [`recall`](Self::recall).
+    to_read: Vec<(String, String)>,
     /// Whether there was a sync that no line says yet.
     unsaid: bool,
     /// Whether a write or a sync has failed: the file must not be used any more.
     broken: bool,
+}
+
+/// What is known of an open letter.
+#[derive(Debug, Clone, Copy)]
+struct Open {
+    lsn: Lsn,
+    read_again: bool,
 }
 
 impl DeadLetters {
@@ -98,10 +107,12 @@ impl DeadLetters {
             }
         }
         let mut content = Vec::new();
-        let mut open: FxHashMap<String, FxHashMap<String, Lsn>> = FxHashMap::default();
+        let mut open: FxHashMap<String, FxHashMap<String, Open>> = FxHashMap::default();
         let count = letters.len();
         for letter in letters.into_values() {
-            open.entry(letter.table.clone()).or_default().insert(letter.id.clone(), letter.lsn);
+            let Letter { table, id, lsn, read_again, .. } = &letter;
+            let known = Open { lsn: *lsn, read_again: *read_again };
+            open.entry(table.clone()).or_default().insert(id.clone(), known);
             append(&mut content, &Line::Letter(letter))?;
         }
         append(&mut content, &Line::Synced)?;
@@ -109,8 +120,8 @@ impl DeadLetters {
         let file = disk.open_append(&path)?;
         let (disk, folder) = (Arc::clone(disk), folder.to_owned());
         let (dirty, unsaid, broken) = (false, false, false);
-        let missing = Vec::new();
-        Ok(Self { disk, folder, file, open, count, limit, dirty, missing, unsaid, broken })
+        let to_read = Vec::new();
+        Ok(Self { disk, folder, file, open, count, limit, dirty, to_read, unsaid, broken })
     }
 
     /// After a failure: goes on with a new file of what can still be read. What is not in it was
@@ -160,15 +171,19 @@ impl DeadLetters {
     /// Lists a row. Durable after the next `sync`.
     pub(crate) fn add(&mut self, mut letter: Letter) -> Result<()> {
         let of_table = self.open.entry(letter.table.clone()).or_default();
+        let new = Open { lsn: letter.lsn, read_again: letter.read_again };
         match of_table.entry(letter.id.clone()) {
-            Entry::Occupied(known) if *known.get() >= letter.lsn => return Ok(()),
+            Entry::Occupied(known) if known.get().lsn >= letter.lsn => return Ok(()),
             Entry::Occupied(mut known) => {
-                known.insert(letter.lsn);
+                known.insert(new);
             }
             Entry::Vacant(place) => {
-                place.insert(letter.lsn);
+                place.insert(new);
                 self.count += 1;
             }
+        }
+        if letter.read_again {
+            self.to_read.push((letter.table.clone(), letter.id.clone()));
         }
         let size: usize =
             letter.values.values().map(|value| value.as_str().map_or(8, str::len)).sum();
@@ -181,21 +196,28 @@ impl DeadLetters {
         self.write(&Line::Letter(letter))
     }
 
-    /// Notes that a row is to be read again. Past a limit it stays a letter to be retried by hand.
-    pub(crate) fn miss(&mut self, table: &str, id: &str) {
-        if self.missing.len() < MAX_MISSING {
-            self.missing.push((table.to_owned(), id.to_owned()));
+    /// A connection begins: what an earlier one wanted to read again may not have been read.
+    pub(crate) fn recall(&mut self) {
+        self.to_read.clear();
+        for (table, letters) in &self.open {
+            let ids = letters.iter().filter(|(_, known)| known.read_again).map(|(id, _)| id);
+            self.to_read.extend(ids.map(|id| (table.clone(), id.clone())));
         }
     }
 
-    /// Rows to read again, at most so many, of tables that are followed.
-    pub(crate) fn take_missing(
+    /// Rows to read again, at most so many, of tables that are followed. They stay listed.
+    pub(crate) fn take_to_read(
         &mut self,
         limit: usize,
         is_followed: impl Fn(&str) -> bool,
     ) -> Vec<(String, String)> {
         let mut taken = Vec::new();
-        self.missing.retain(|(table, id)| {
+        let open = &self.open;
+        self.to_read.retain(|(table, id)| {
+            let known = open.get(table).and_then(|letters| letters.get(id));
+            if !known.is_some_and(|known| known.read_again) {
+                return false;
+            }
             let takes = taken.len() < limit && is_followed(table);
             if takes {
                 taken.push((table.clone(), id.clone()));
@@ -208,7 +230,7 @@ impl DeadLetters {
     /// Says that a row was written or removed as it should be.
     pub(crate) fn close(&mut self, table: &str, id: &str, lsn: Lsn) -> Result<()> {
         let Some(of_table) = self.open.get_mut(table) else { return Ok(()) };
-        if of_table.get(id).is_none_or(|known| *known >= lsn) {
+        if of_table.get(id).is_none_or(|known| known.lsn >= lsn) {
             return Ok(());
         }
         of_table.remove(id);
@@ -220,7 +242,7 @@ impl DeadLetters {
     pub(crate) fn clear(&mut self, table: &str, lsn: Lsn) -> Result<()> {
         let Some(of_table) = self.open.get_mut(table) else { return Ok(()) };
         let before = of_table.len();
-        of_table.retain(|_, known| *known >= lsn);
+        of_table.retain(|_, known| known.lsn >= lsn);
         let gone = before - of_table.len();
         if gone == 0 {
             return Ok(());
@@ -338,6 +360,7 @@ mod tests {
             lsn: Lsn(lsn),
             reason: "bad".to_owned(),
             values: Map::new(),
+            read_again: false,
         }
     }
 
@@ -373,6 +396,36 @@ mod tests {
         letters.add(letter("e", 8)).unwrap();
         let error = letters.check_limit().unwrap_err();
         assert_eq!((error.kind(), letters.count()), (ErrorKind::Refused, 3));
+    }
+
+    #[test]
+    fn rows_are_read_again_until_something_is_known() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || DeadLetters::open(&disk(), folder.path(), 10).unwrap();
+        let unread = |id: &str, lsn| Letter { read_again: true, ..letter(id, lsn) };
+        let taken = |letters: &mut DeadLetters| {
+            let mut ids: Vec<String> =
+                letters.take_to_read(9, |_| true).into_iter().map(|(_, id)| id).collect();
+            ids.sort();
+            ids.concat()
+        };
+        let mut letters = open();
+        for (id, lsn) in [("a", 5), ("b", 5), ("c", 5), ("d", 5)] {
+            letters.add(unread(id, lsn)).unwrap();
+        }
+        letters.add(letter("e", 5)).unwrap();
+        assert!(letters.take_to_read(9, |_| false).is_empty());
+        letters.close("public.t", "d", Lsn(6)).unwrap();
+        assert_eq!(taken(&mut letters), "abc");
+        assert_eq!(taken(&mut letters), "", "each once");
+        letters.renew(letter("a", 6)).unwrap();
+        letters.close("public.t", "b", Lsn(6)).unwrap();
+        letters.recall();
+        assert_eq!(taken(&mut letters), "c");
+        drop(letters);
+        let mut letters = open();
+        letters.recall();
+        assert_eq!(taken(&mut letters), "c");
     }
 
     #[test]

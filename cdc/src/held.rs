@@ -29,7 +29,7 @@ use crate::receipts::LetterBox;
 use crate::sink::Sink;
 use crate::status::TableCounters;
 use crate::transaction::RefusedRow;
-use crate::written::{parts, values, written_id};
+use crate::written::{parts, previous_id, values, written_id};
 
 /// How many operations are looked up at a time.
 const AT_ONCE: usize = 1000;
@@ -134,7 +134,7 @@ impl Unlisted {
         letters.work(|letters| {
             for RefusedRow { id, reason, raw } in held.refused {
                 self.rows.remove(&id);
-                self.letter(&id, held.end, reason, raw, letters)?;
+                letters.add(self.letter(&id, held.end, reason, raw))?;
             }
             letters.check_limit()
         })?;
@@ -153,6 +153,11 @@ impl Unlisted {
             self.rows = MissingRows::default();
             return letters.clear(self.titles.own(), end);
         };
+        if let Some(previous) = previous_id(op) {
+            let (table, key) = self.titles.find(previous);
+            self.rows.remove(previous);
+            letters.close(table, key, end)?;
+        }
         if !is_there {
             self.rows.insert(&id, end, source);
             return Ok(());
@@ -176,27 +181,19 @@ impl Unlisted {
     pub(crate) fn list(mut self, letters: &LetterBox) -> Result<()> {
         letters.work(|letters| {
             for (id, row) in std::mem::take(&mut self.rows.rows) {
-                let (table, key) = self.titles.find(&id);
-                letters.miss(table, key);
                 let values = values(row.source.as_ref());
-                self.letter(&id, row.end, REASON.to_owned(), values, letters)?;
+                let letter = self.letter(&id, row.end, REASON.to_owned(), values);
+                letters.add(Letter { read_again: true, ..letter })?;
             }
             letters.check_limit()
         })
     }
 
-    fn letter(
-        &self,
-        id: &str,
-        lsn: Lsn,
-        reason: String,
-        values: Map<String, Value>,
-        letters: &mut DeadLetters,
-    ) -> Result<()> {
+    fn letter(&self, id: &str, lsn: Lsn, reason: String, values: Map<String, Value>) -> Letter {
         let (table, key) = self.titles.find(id);
         let (table, id) = (table.to_owned(), key.to_owned());
         self.counters.rejected.fetch_add(1, Ordering::Relaxed);
-        letters.add(Letter { table, id, lsn, reason, values })
+        Letter { table, id, lsn, reason, values, read_again: false }
     }
 }
 

@@ -386,6 +386,7 @@ impl Waiting {
                 continue;
             }
             let (id, source) = self.written.get(at);
+            self.written.previous_id(at).map_or(Ok(()), |id| listing.moved(id))?;
             listing.one(id, source, result.err())?;
         }
         for RefusedRow { id, reason, raw } in self.refused {

@@ -1,6 +1,7 @@
 //! What the operations of a batch write: ids, and the documents that dead letters are made of.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use egret_engine::batch::{Patch, WriteOp};
@@ -16,6 +17,8 @@ pub(crate) struct Written {
     ids: String,
     ends: Vec<usize>,
     sources: Vec<Option<Bytes>>,
+    /// Of the few that have one.
+    previous_ids: BTreeMap<usize, String>,
 }
 
 /// The id of what an operation writes or removes; none where that is all there is.
@@ -25,6 +28,14 @@ pub(crate) fn written_id(op: &WriteOp) -> Option<&str> {
             Some(id)
         }
         WriteOp::ClearRows { .. } | WriteOp::Clear => None,
+    }
+}
+
+/// The id that a row had before an operation gave it another.
+pub(crate) fn previous_id(op: &WriteOp) -> Option<&str> {
+    match op {
+        WriteOp::Patch { previous_id, .. } => previous_id.as_deref(),
+        _ => None,
     }
 }
 
@@ -51,9 +62,17 @@ impl Written {
             let (id, source) = parts(op);
             written.ids.push_str(id.as_deref().unwrap_or_default());
             written.ends.push(written.ids.len());
+            if let Some(previous) = previous_id(op) {
+                written.previous_ids.insert(written.sources.len(), previous.to_owned());
+            }
             written.sources.push(source.cloned());
         }
         written
+    }
+
+    /// The id that the row of an operation had before.
+    pub(crate) fn previous_id(&self, at: usize) -> Option<&str> {
+        self.previous_ids.get(&at).map(String::as_str)
     }
 
     /// An operation's id, which is never empty but for `Clear`, and its document.

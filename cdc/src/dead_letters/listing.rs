@@ -3,10 +3,9 @@
 use std::io::{BufRead, BufReader, Read};
 
 use egret_aof::disk::DiskFile;
-use egret_engine::Lsn;
 use rustc_hash::FxHashMap;
 
-use super::{DeadLetters, Letter, Line};
+use super::{DeadLetters, Letter, Line, Open};
 use crate::error::Result;
 use crate::orders::DeadLetter;
 
@@ -29,7 +28,7 @@ impl LetterFilter {
 impl DeadLetters {
     /// Tables and ids of the letters that are meant, sorted.
     pub(crate) fn keys(&self, filter: &LetterFilter) -> Vec<(String, String)> {
-        let of_table = |(table, letters): (&String, &FxHashMap<String, Lsn>)| {
+        let of_table = |(table, letters): (&String, &FxHashMap<String, Open>)| {
             let taken = letters.keys().filter(|id| filter.takes(table, id));
             taken.map(|id| (table.clone(), id.clone())).collect::<Vec<_>>()
         };
@@ -61,7 +60,7 @@ impl DeadLetters {
             // A line that is half written, or damaged, is not what is open.
             let read = serde_json::from_slice(&line);
             line.clear();
-            let Ok(Line::Letter(Letter { table, id, lsn, reason, values })) = read else {
+            let Ok(Line::Letter(Letter { table, id, lsn, reason, values, .. })) = read else {
                 continue;
             };
             let key = (table, id);
@@ -80,7 +79,7 @@ impl DeadLetters {
         let keys = self.keys(filter);
         for (table, id) in &keys {
             let Some(of_table) = self.open.get_mut(table) else { continue };
-            let Some(lsn) = of_table.remove(id) else { continue };
+            let Some(Open { lsn, .. }) = of_table.remove(id) else { continue };
             self.count -= 1;
             self.write(&Line::Closed { table: table.clone(), id: id.clone(), lsn })?;
         }
@@ -112,11 +111,14 @@ mod tests {
     use egret_aof::disk::sim::SimDisk;
     use serde_json::Map;
 
+    use egret_engine::Lsn;
+
     use super::*;
 
     fn letter(table: &str, id: &str, lsn: u64, reason: &str) -> Letter {
         let (table, id, reason) = (table.to_owned(), id.to_owned(), reason.to_owned());
-        Letter { table, id, lsn: Lsn(lsn), reason, values: Map::new() }
+        let values = Map::new();
+        Letter { table, id, lsn: Lsn(lsn), reason, values, read_again: false }
     }
 
     fn of(table: &str, id: Option<&str>) -> LetterFilter {

@@ -31,8 +31,8 @@ use crate::tables::given_up;
 use crate::transaction::RefusedRow;
 use crate::written::values;
 
-/// Rows whose older document is missing that are read again at a time.
-const MISSING_ROWS: usize = 500;
+/// How many rows are read again by themselves at a time.
+const ROWS_TO_READ: usize = 500;
 
 /// Rows that are being read again: one round at a time.
 #[derive(Default)]
@@ -51,7 +51,7 @@ impl Follower<'_> {
         while let Some(request) = self.pipeline.try_next_request() {
             self.request(request).await?;
         }
-        self.read_missing();
+        self.read_listed();
         while let Some(read) = self.repairs.reading.try_join_next() {
             self.read_again(read.map_err(given_up).and_then(|read| read));
         }
@@ -66,7 +66,7 @@ impl Follower<'_> {
 
     /// A row that comes back, from a soft delete or from outside of its filter, may come without the
     /// values that did not change and are stored out of line. No document has them: it is read again.
-    fn read_missing(&mut self) {
+    fn read_listed(&mut self) {
         if self.repairs.reply.is_some() {
             return;
         }
@@ -75,9 +75,9 @@ impl Follower<'_> {
             member.table.parts().iter().any(|part| part.title() == title)
         };
         let is_followed = |title: &str| members.iter().any(|it| it.is_joined() && has(it, title));
-        let missing = letters.letters.lock().take_missing(MISSING_ROWS, is_followed);
-        if !missing.is_empty() {
-            self.retry(missing, oneshot::channel().0);
+        let rows = letters.letters.lock().take_to_read(ROWS_TO_READ, is_followed);
+        if !rows.is_empty() {
+            self.retry(rows, oneshot::channel().0);
         }
     }
 
@@ -324,7 +324,8 @@ impl Writing {
 
     fn letter(&self, id: &str, reason: String, values: Map<String, Value>) -> Letter {
         let (table, key) = self.titles.find(id);
-        Letter { table: table.to_owned(), id: key.to_owned(), lsn: self.lsn, reason, values }
+        let (table, id, lsn) = (table.to_owned(), key.to_owned(), self.lsn);
+        Letter { table, id, lsn, reason, values, read_again: false }
     }
 
     pub(super) fn take(&mut self, row: ReadRow, changed: bool) {

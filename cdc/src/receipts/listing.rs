@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use egret_engine::Lsn;
 use egret_engine::batch::SpooledOutcome;
 use egret_engine::composition::parse_row_id;
+use egret_engine::{ErrorKind, Lsn};
 use serde_json::{Map, Value};
 
 use crate::dead_letters::{DeadLetters, Letter};
 use crate::error::Result;
 use crate::feed::Titles;
-use crate::written::{parts, values};
+use crate::written::{parts, previous_id, values};
 
 /// The letters of one batch, by its operations in their order.
 pub(super) struct Listing<'a> {
@@ -19,7 +19,13 @@ pub(super) struct Listing<'a> {
     lsn: Lsn,
     letters: &'a mut DeadLetters,
     /// Rows that were rejected, and not mended or removed later in the batch.
-    rejected: BTreeMap<String, (String, Map<String, Value>)>,
+    rejected: BTreeMap<String, RejectedRow>,
+}
+
+struct RejectedRow {
+    reason: String,
+    values: Map<String, Value>,
+    read_again: bool,
 }
 
 impl<'a> Listing<'a> {
@@ -38,10 +44,18 @@ impl<'a> Listing<'a> {
         while let Some(op) = ops.next_op()? {
             let error = rejected.next_if(|it| it.place == place).map(|it| it.error);
             let (id, source) = parts(&op);
+            previous_id(&op).map_or(Ok(()), |id| self.moved(id))?;
             self.one(id.as_deref(), source, error)?;
             place += 1;
         }
         Ok(())
+    }
+
+    /// A row that has this id no more.
+    pub(super) fn moved(&mut self, id: &str) -> Result<()> {
+        let (table, key) = self.titles.find(id);
+        self.rejected.remove(id);
+        self.letters.close(table, key, self.lsn)
     }
 
     /// An operation on a row, or on all where there is no id.
@@ -53,11 +67,11 @@ impl<'a> Listing<'a> {
     ) -> Result<()> {
         match (error, id) {
             (Some(error), id) => {
-                if let (egret_engine::ErrorKind::DocumentMissing, Some(id)) = (error.kind(), id) {
-                    let (table, key) = self.titles.find(id);
-                    self.letters.miss(table, key);
-                }
-                self.reject(id.unwrap_or_default().to_owned(), error.to_string(), values(source));
+                // It came without the values that did not change.
+                let read_again = error.kind() == ErrorKind::DocumentMissing;
+                let (reason, values) = (error.to_string(), values(source));
+                let row = RejectedRow { reason, values, read_again };
+                self.rejected.insert(id.unwrap_or_default().to_owned(), row);
                 Ok(())
             }
             (None, Some(id)) => {
@@ -80,16 +94,16 @@ impl<'a> Listing<'a> {
 
     /// Lists a row, where nothing mends or removes it later in the batch.
     pub(super) fn reject(&mut self, id: String, reason: String, values: Map<String, Value>) {
-        self.rejected.insert(id, (reason, values));
+        self.rejected.insert(id, RejectedRow { reason, values, read_again: false });
     }
 
     /// Writes the letters; how many.
     pub(super) fn end(self) -> Result<u64> {
         let count = self.rejected.len() as u64;
-        for (id, (reason, values)) in self.rejected {
+        for (id, RejectedRow { reason, values, read_again }) in self.rejected {
             let (table, key) = self.titles.find(&id);
             let (table, id, lsn) = (table.to_owned(), key.to_owned(), self.lsn);
-            self.letters.add(Letter { table, id, lsn, reason, values })?;
+            self.letters.add(Letter { table, id, lsn, reason, values, read_again })?;
         }
         Ok(count)
     }

@@ -198,6 +198,25 @@ async fn rows_that_come_back_are_read_whole() {
     following.equals("notes", notes).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn letters_move_with_their_rows() {
+    let following = notes(|_| {}).await;
+    following.streams().await;
+    following.lists(10).await;
+    following.execute("UPDATE notes SET id = id + 1000 WHERE id % 10 < 2", &["notes"]).await;
+    let expected: Vec<i32> = (101..=110).map(|tens| tens * 10).collect();
+    poll::until("all rows are read", async || {
+        let all = LetterFilter::default();
+        let (_, letters) =
+            block_in_place(|| following.pipeline().dead_letters(&all, 0, 20)).unwrap();
+        let mut ids: Vec<i32> = letters.iter().map(|letter| letter.id.parse().unwrap()).collect();
+        ids.sort_unstable();
+        let is_known = letters.iter().all(|letter| letter.reason.contains("code"));
+        (ids == expected && is_known).then_some(())
+    })
+    .await;
+}
+
 /// Takes away what of the list may not have reached the disk when the power is cut.
 fn cut(egret: &Egret) {
     let path = egret.folder().join("pipelines/second/dead_letters.jsonl");
@@ -215,7 +234,8 @@ async fn birds(settings: Value) -> (Database, Egret) {
     let database = Database::create().await;
     database
         .execute(
-            "CREATE TABLE birds (id int PRIMARY KEY, seen text);
+            "CREATE TABLE birds (id int PRIMARY KEY, seen text, body text);
+             ALTER TABLE birds ALTER COLUMN body SET STORAGE EXTERNAL;
              INSERT INTO birds SELECT n, '2026-01-01' FROM generate_series(1, 100) AS n",
         )
         .await;
@@ -285,14 +305,16 @@ async fn letters_that_a_power_cut_took_are_found_again() {
 async fn rows_that_were_removed_before_a_crash_are_no_letters() {
     let (database, mut egret) = birds(json!({"max_dead_letters": 10})).await;
     for statement in [
-        "INSERT INTO birds SELECT n, '2026-01-02' FROM generate_series(1001, 1050) AS n",
-        "UPDATE birds SET id = id + 1000 WHERE id > 1000",
-        "DELETE FROM birds WHERE id > 2000",
         "INSERT INTO birds SELECT n, 'soon' FROM generate_series(3001, 3009) AS n",
         "DELETE FROM birds WHERE id > 3001",
         "UPDATE birds SET seen = '2026-01-03' WHERE id < 50",
         "TRUNCATE birds",
         "INSERT INTO birds SELECT n, '2026-01-04' FROM generate_series(1, 10) AS n",
+        "INSERT INTO birds SELECT n, '2026-01-02', repeat('la', 2000)
+         FROM generate_series(1001, 1050) AS n",
+        // What is stored out of line goes along without being streamed.
+        "UPDATE birds SET id = id + 1000 WHERE id > 1000",
+        "DELETE FROM birds WHERE id > 2000",
     ] {
         database.execute(statement).await;
     }
@@ -316,4 +338,35 @@ async fn rows_that_were_removed_before_a_crash_are_no_letters() {
     database.execute("UPDATE birds SET seen = '2026-01-05' WHERE id = 1").await;
     comes_to(&egret, [1, 0, 0]).await;
     assert_eq!(egret.count("birds").await, Some(10));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_to_be_read_again_is_not_forgotten() {
+    let (database, mut egret) = birds(json!({})).await;
+    database.execute("INSERT INTO birds VALUES (200, 'soon')").await;
+    let dead = async |egret: &Egret, expected: &[&str]| {
+        poll::until_stuck(&format!("{expected:?}"), async || {
+            let dead = egret.get("/_cdc/second/dead").await.ok();
+            let letters = dead["dead_letters"].as_array().unwrap();
+            let ids: Vec<&str> = letters.iter().map(|it| it["id"].as_str().unwrap()).collect();
+            (ids == expected).then_some(()).ok_or_else(|| dead.to_string())
+        })
+        .await;
+    };
+    dead(&egret, &["200"]).await;
+    egret.kill();
+    // As where it was killed before it had read them.
+    let path = egret.folder().join("pipelines/second/dead_letters.jsonl");
+    let mut lines = std::fs::read_to_string(&path).unwrap();
+    for id in ["7", "200", "777"] {
+        let letter = json!({"table": "public.birds", "id": id, "lsn": "0/1", "reason": "a crash",
+            "values": {}, "read_again": true});
+        lines += &json!({"letter": letter}).to_string();
+        lines.push('\n');
+    }
+    std::fs::write(&path, lines).unwrap();
+    egret.resume();
+    dead(&egret, &["200"]).await;
+    let dead = egret.get("/_cdc/second/dead").await.ok();
+    assert!(!dead.to_string().contains("a crash"), "{dead}");
 }
