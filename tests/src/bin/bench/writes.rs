@@ -160,7 +160,7 @@ fn updates(port: u16, corpus: &Corpus, queries: &[Query]) {
         while !done.load(Ordering::Relaxed) {
             let mut times = Times::default();
             times.ask(&mut client, INDEX, queries);
-            rounds.push(times.sum_of_medians());
+            rounds.push(sum(&times.medians()));
         }
         (quantile(&mut rounds, 0.5), sender.join().expect("the sender of updates"))
     });
@@ -180,13 +180,21 @@ fn updates(port: u16, corpus: &Corpus, queries: &[Query]) {
             ms(other)
         ));
     };
-    line("before them", before, "the untouched index");
-    line("during them", [during, before[0]], "before");
-    line("once merges have caught up", after, "the untouched index");
+    line("before them", before.each_ref().map(sum), "the untouched index");
+    line("during them", [during, sum(&before[0])], "before");
+    line("once merges have caught up", after.each_ref().map(sum), "the untouched index");
+    let [updated, untouched] = after;
+    let classes = updated.iter().zip(&untouched).map(|((class, updated), (_, other))| {
+        format!("{class} {:.2}", updated.as_secs_f64() / other.as_secs_f64())
+    });
+    report::line(&format!(
+        "  by class                   {}",
+        classes.collect::<Vec<_>>().join("  ")
+    ));
 }
 
 /// Asks both indexes every query, in turns, after once for nothing.
-fn ask_both(client: &mut Client, queries: &[Query]) -> [Duration; 2] {
+fn ask_both(client: &mut Client, queries: &[Query]) -> [Medians; 2] {
     let mut times = [INDEX, UNTOUCHED].map(|index| (index, Times::default()));
     for round in 0..=ROUNDS {
         for query in queries {
@@ -198,7 +206,11 @@ fn ask_both(client: &mut Client, queries: &[Query]) -> [Duration; 2] {
             times = times.map(|(index, _)| (index, Times::default()));
         }
     }
-    times.map(|(_, mut times)| times.sum_of_medians())
+    times.map(|(_, mut times)| times.medians())
+}
+
+fn sum(medians: &Medians) -> Duration {
+    medians.values().sum()
 }
 
 /// Updates documents from the `first` of the jumping order on.
@@ -222,6 +234,9 @@ fn send_updates(port: u16, corpus: &Corpus, first: usize, count: usize) {
     }
 }
 
+/// The medians of the classes.
+type Medians = BTreeMap<Class, Duration>;
+
 /// How long answers took, by the class of the query.
 #[derive(Default)]
 struct Times(BTreeMap<Class, Vec<Duration>>);
@@ -238,8 +253,8 @@ impl Times {
         }
     }
 
-    fn sum_of_medians(&mut self) -> Duration {
-        self.0.values_mut().map(|times| quantile(times, 0.5)).sum()
+    fn medians(&mut self) -> Medians {
+        self.0.iter_mut().map(|(class, times)| (*class, quantile(times, 0.5))).collect()
     }
 }
 
