@@ -20,6 +20,7 @@
 
 mod listing;
 
+use std::collections::BTreeSet;
 use std::collections::hash_map::Entry;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -81,7 +82,7 @@ pub(crate) struct DeadLetters {
     dirty: bool,
     /// Rows that are to be read again by themselves, and were not asked for since the last
     /// [`recall`](Self::recall).
-    to_read: Vec<(String, String)>,
+    to_read: BTreeSet<(String, String)>,
     /// Whether there was a sync that no line says yet.
     unsaid: bool,
     /// Whether a write or a sync has failed: the file must not be used any more.
@@ -120,7 +121,7 @@ impl DeadLetters {
         let file = disk.open_append(&path)?;
         let (disk, folder) = (Arc::clone(disk), folder.to_owned());
         let (dirty, unsaid, broken) = (false, false, false);
-        let to_read = Vec::new();
+        let to_read = BTreeSet::new();
         Ok(Self { disk, folder, file, open, count, limit, dirty, to_read, unsaid, broken })
     }
 
@@ -183,7 +184,7 @@ impl DeadLetters {
             }
         }
         if letter.read_again {
-            self.to_read.push((letter.table.clone(), letter.id.clone()));
+            self.to_read.insert((letter.table.clone(), letter.id.clone()));
         }
         let size: usize =
             letter.values.values().map(|value| value.as_str().map_or(8, str::len)).sum();
@@ -196,7 +197,7 @@ impl DeadLetters {
         self.write(&Line::Letter(letter))
     }
 
-    /// A connection begins: what an earlier one wanted to read again may not have been read.
+    /// Asks once more for all of which nothing is known yet.
     pub(crate) fn recall(&mut self) {
         self.to_read.clear();
         for (table, letters) in &self.open {

@@ -143,7 +143,6 @@ impl Pipeline {
         {
             let mut letters = letters.letters.lock();
             letters.mend()?;
-            letters.recall();
             letters.check_limit()?;
         }
         let Connected { control, session, server, version, file } = self.connect().await?;

@@ -225,7 +225,12 @@ impl Outstanding {
         let all = std::mem::take(&mut self.unlisted).into_iter();
         let (due, rest): (BTreeMap<_, _>, _) = all.partition(|(_, unlisted)| is_due(unlisted));
         self.unlisted = rest;
-        due.into_values().try_for_each(|unlisted| unlisted.list(&self.letters))
+        // What one of them fails with must not keep the others from the list: the log is past them.
+        let mut result = Ok(());
+        for unlisted in due.into_values() {
+            result = result.and(unlisted.list(&self.letters));
+        }
+        result
     }
 
     fn wait_for(&mut self, receipt: Receipt, handover: Handover, written: Written, spooled: bool) {
@@ -382,11 +387,11 @@ impl Waiting {
             let missing = |error: &egret_engine::Error| {
                 self.may_miss && error.kind() == egret_engine::ErrorKind::DocumentMissing
             };
+            self.written.previous_id(at).map_or(Ok(()), |id| listing.moved(id))?;
             if result.as_ref().is_err_and(missing) {
                 continue;
             }
             let (id, source) = self.written.get(at);
-            self.written.previous_id(at).map_or(Ok(()), |id| listing.moved(id))?;
             listing.one(id, source, result.err())?;
         }
         for RefusedRow { id, reason, raw } in self.refused {

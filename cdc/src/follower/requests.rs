@@ -6,6 +6,7 @@
 //! the row once more.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use egret_engine::Lsn;
 use egret_engine::batch::{Batch, BatchOutcome, Condition, WriteOp};
@@ -34,6 +35,10 @@ use crate::written::values;
 /// How many rows are read again by themselves at a time.
 const ROWS_TO_READ: usize = 500;
 
+/// How long until rows are asked for once more of which nothing is known then: they changed
+/// meanwhile, or could not be read.
+const READ_INTERVAL: Duration = Duration::from_secs(60);
+
 /// Rows that are being read again: one round at a time.
 #[derive(Default)]
 pub(super) struct Repairs {
@@ -43,6 +48,8 @@ pub(super) struct Repairs {
     pub(super) writing: JoinSet<Vec<Retried>>,
     done: Vec<Retried>,
     reply: Option<oneshot::Sender<Result<Vec<Retried>>>>,
+    /// When all rows were asked for of which nothing is known; in this connection, at its beginning.
+    recalled: Option<Instant>,
 }
 
 impl Follower<'_> {
@@ -70,12 +77,18 @@ impl Follower<'_> {
         if self.repairs.reply.is_some() {
             return;
         }
-        let Self { members, letters, .. } = self;
+        let Self { members, letters, repairs, .. } = self;
         let has = |member: &Member, title: &str| {
             member.table.parts().iter().any(|part| part.title() == title)
         };
         let is_followed = |title: &str| members.iter().any(|it| it.is_joined() && has(it, title));
-        let rows = letters.letters.lock().take_to_read(ROWS_TO_READ, is_followed);
+        let mut letters = letters.letters.lock();
+        if repairs.recalled.is_none_or(|recalled| recalled.elapsed() >= READ_INTERVAL) {
+            repairs.recalled = Some(Instant::now());
+            letters.recall();
+        }
+        let rows = letters.take_to_read(ROWS_TO_READ, is_followed);
+        drop(letters);
         if !rows.is_empty() {
             self.retry(rows, oneshot::channel().0);
         }
@@ -271,7 +284,7 @@ impl Follower<'_> {
 
     /// Answers once everything is done.
     fn answer_retry(&mut self) {
-        let Repairs { reading, ready, writing, done, reply } = &mut self.repairs;
+        let Repairs { reading, ready, writing, done, reply, .. } = &mut self.repairs;
         if !reading.is_empty() || ready.is_some() || !writing.is_empty() {
             return;
         }

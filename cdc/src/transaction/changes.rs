@@ -95,7 +95,6 @@ impl Changes {
         let (OldTuple::Key(tuple) | OldTuple::Full(tuple)) = old else { return };
         // A key that makes no `_id` never had a document.
         if let Ok(id) = format.id(&tuple[..]) {
-            self.forgive(&id);
             self.remove(Some(id));
         }
     }
@@ -103,7 +102,6 @@ impl Changes {
     /// A row that counts as deleted.
     fn vanish(&mut self, id: String, moved: Option<String>) {
         self.remove(moved);
-        self.forgive(&id);
         self.remove(Some(id));
     }
 
@@ -178,6 +176,7 @@ impl Changes {
 
     fn remove(&mut self, id: Option<String>) {
         if let Some(id) = id {
+            self.forgive(&id);
             let bytes = id.len();
             self.push(WriteOp::Delete { id, condition: Condition::None }, bytes);
         }
@@ -198,6 +197,9 @@ impl Changes {
             self.remove(moved);
             self.push(WriteOp::Upsert { id, source, condition }, bytes);
         } else {
+            if let Some(old) = &moved {
+                self.forgive(old);
+            }
             let patch = Patch::Keep { source, keep };
             self.push(WriteOp::Patch { id, previous_id: moved, patch, condition }, bytes);
         }
@@ -278,6 +280,19 @@ pub(super) mod tests {
         assert_eq!(shown(&changes), expected);
         let reasons: Vec<&str> = changes.refused.values().map(|row| row.reason.as_str()).collect();
         assert_eq!(reasons, refused);
+    }
+
+    #[test]
+    fn a_refused_row_that_is_given_another_key_is_forgiven() {
+        for words in ["b 1 -", "b 1 ="] {
+            let moves = |changes: &mut Changes| {
+                changes.insert(&format(), &row("a bad -"));
+                changes.update(&format(), &OldTuple::Key(row("a - -")), row(words));
+            };
+            let mut changes = Changes::default();
+            moves(&mut changes);
+            assert!(changes.refused.is_empty(), "{words}: {:?}", changes.refused);
+        }
     }
 
     #[test]

@@ -317,6 +317,8 @@ impl Writer {
                 self.forget_older_files(finished.segments, deletes);
                 self.trim_log(shared, finished.log_mark);
                 self.let_go_of_memory(shared);
+                // Whoever has an answer finds it in the positions.
+                self.show(shared);
                 for reply in std::mem::take(&mut self.flushing.waiting) {
                     tell(&reply, Ok(()));
                 }
