@@ -84,9 +84,22 @@ impl Disk for FileDisk {
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
         let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
         match file.try_lock() {
-            Ok(()) => Ok(Box::new(file)),
+            Ok(()) => Ok(Box::new(LockFile(file))),
             Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
             Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+}
+
+/// A file that is locked until this is dropped.
+struct LockFile(File);
+
+impl Drop for LockFile {
+    /// Closing the file is not enough: a process that was forked has it open until it runs its
+    /// program, and keeps what is not unlocked locked.
+    fn drop(&mut self) {
+        if let Err(error) = self.0.unlock() {
+            tracing::debug!(%error, "a lock is left to the end of its file");
         }
     }
 }
@@ -138,5 +151,26 @@ impl DiskFile for RealFile {
 
     fn len(&self) -> u64 {
         self.len
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_ends_with_its_holder_whoever_else_has_the_file_open() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let file = File::create(&path).unwrap();
+        file.try_lock().unwrap();
+        // As a process that was forked has it.
+        let other = file.try_clone().unwrap();
+        let lock = LockFile(file);
+        let refused = FileDisk.lock(&path).map(drop).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);
+        drop(lock);
+        drop(FileDisk.lock(&path).unwrap());
+        drop(other);
     }
 }
