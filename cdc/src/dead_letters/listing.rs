@@ -109,9 +109,8 @@ mod tests {
 
     use egret_aof::disk::Disk;
     use egret_aof::disk::sim::SimDisk;
-    use serde_json::Map;
-
     use egret_engine::Lsn;
+    use serde_json::Map;
 
     use super::*;
 

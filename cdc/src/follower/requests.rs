@@ -71,6 +71,7 @@ impl Follower<'_> {
         Ok(())
     }
 
+    /// Reads listed rows of which it is not known what is wrong. What a crash left out is one kind.
     /// A row that comes back, from a soft delete or from outside of its filter, may come without the
     /// values that did not change and are stored out of line. No document has them: it is read again.
     fn read_listed(&mut self) {

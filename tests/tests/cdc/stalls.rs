@@ -1,5 +1,5 @@
-//! Slow disks. An index that stands still, because its disk does, for longer than the server waits to hear from
-//! whoever follows it: the session goes on, and nothing is acknowledged that is not durable.
+//! Slow disks. An index that stands still, because its disk does, for longer than the server waits to
+//! hear from whoever follows it: the session goes on, and nothing is acknowledged that is not durable.
 
 use std::io;
 use std::path::Path;
