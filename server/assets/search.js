@@ -7,6 +7,7 @@ const MAX_FACETS = 5;
 const FACET_BUCKETS = 8;
 const MAX_FACET_VALUES = 400;
 const POLL_MS = 400;
+const ANSWER_TIMEOUT_MS = 30000;
 const MAX_WINDOW = 10000;
 // Private-use characters mark matches, so that no text of a document can pose as markup.
 const MARK_BEGIN = "\ue000";
@@ -14,7 +15,9 @@ const MARK_END = "\ue001";
 
 const element = (id) => document.getElementById(id);
 const state = { index: "", text: "", sort: "", page: 0, filters: {}, fields: [], facets: [], shown: null };
+// The number of the newest search, and of the newest that was answered: an older answer is dropped.
 let newest = 0;
+let answered = 0;
 
 async function api(path, body) {
   const options = body === undefined ? {} : {
@@ -22,7 +25,11 @@ async function api(path, body) {
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify(body),
   };
-  const response = await fetch(path, { ...options, headers: { Accept: "application/json", ...options.headers } });
+  const response = await fetch(path, {
+    ...options,
+    headers: { Accept: "application/json", ...options.headers },
+    signal: AbortSignal.timeout(ANSWER_TIMEOUT_MS),
+  });
   const answer = await response.json();
   if (!response.ok) throw new Error(answer.error?.reason ?? `status ${response.status}`);
   return { answer, lsn: response.headers.get("Egret-LSN"), cache: response.headers.get("Egret-Cache") };
@@ -66,10 +73,11 @@ async function chooseFacets(index, fields) {
 }
 
 async function openIndex(index) {
-  state.index = index;
   const { answer } = await api(`/${encodeURIComponent(index)}/_mapping`);
-  state.fields = leafFields(Object.values(answer)[0].mappings.properties);
-  state.facets = await chooseFacets(index, state.fields);
+  const fields = leafFields(Object.values(answer)[0].mappings.properties);
+  const facets = await chooseFacets(index, fields);
+  // All at once: a search between these would ask one index for the fields of another.
+  Object.assign(state, { index, fields, facets });
   const orders = state.fields
     .filter((field) => field.column && (isNumber(field) || isTitle(field)))
     .flatMap((field) => [[`${field.path} ↑`, `${field.column}:asc`], [`${field.path} ↓`, `${field.column}:desc`]]);
@@ -135,7 +143,10 @@ function searchBody() {
   return body;
 }
 
+// Runs the search of `state`. What the user asked for is kept in the address at once; a `quiet` run
+// only looks whether the same search has another answer by now.
 async function run({ quiet = false } = {}) {
+  if (!quiet) remember();
   const ticket = ++newest;
   try {
     const result = await api(`/${encodeURIComponent(state.index)}/_search`, searchBody());
@@ -144,12 +155,12 @@ async function run({ quiet = false } = {}) {
     const content = JSON.stringify([result.answer.hits, result.answer.aggregations]);
     if (!quiet || content !== state.shown?.content) render(result);
     state.shown = { lsn: result.lsn, at: Date.now(), content };
-    if (!quiet) remember();
   } catch (error) {
     if (ticket !== newest) return;
     element("error").textContent = error.message;
     element("error").hidden = false;
   }
+  answered = ticket;
   renderFreshness();
 }
 
@@ -338,9 +349,11 @@ function listen() {
   };
   element("previous").addEventListener("click", turn(-1));
   element("next").addEventListener("click", turn(1));
-  // What is shown follows the database: the same search again, cheap through the result cache.
+  // What is shown follows the database: the same search again, cheap through the result cache. A search
+  // under way is waited for: to ask again would drop its answer.
   setInterval(() => {
-    if (!document.hidden && !document.querySelector("#hits details[open]")) run({ quiet: true });
+    const idle = answered === newest && !document.hidden;
+    if (idle && !document.querySelector("#hits details[open]")) run({ quiet: true });
     renderFreshness();
   }, POLL_MS);
 }

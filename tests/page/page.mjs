@@ -37,7 +37,12 @@ try {
   expect(marks.some((mark) => /^heron/i.test(mark)), "the word that begins so is marked");
   expect(!(await page.locator("#hits img").count()), "text of a document is never markup");
 
-  // Facets narrow, and count under the other choices.
+  // Facets narrow, and count under the other choices. So they do where an answer takes longer than
+  // the page's rest between two looks for changes.
+  await page.route("**/_search", async (route) => {
+    await new Promise((resolve) => setTimeout(resolve, 1000));
+    await route.continue();
+  });
   const facet = page.locator("fieldset", { has: page.locator("legend", { hasText: /^place$/ }) });
   await facet.getByLabel("delta").check();
   await page.waitForFunction(() => /^5 results/.test(document.querySelector("#summary").textContent));
@@ -45,9 +50,11 @@ try {
   await facet.getByLabel("delta").uncheck();
   await page.waitForFunction(() => /^15 results/.test(document.querySelector("#summary").textContent));
 
+  await page.unroute("**/_search");
+
   // The address can be shared.
   const other = await browser.newPage();
-  await other.goto(page.url());
+  await other.goto(await page.evaluate(() => location.href));
   await other.waitForFunction(() => /^15 results/.test(document.querySelector("#summary").textContent));
   await other.close();
 
