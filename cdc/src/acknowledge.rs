@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use egret_aof::disk::Disk;
-use egret_engine::index::Positions;
 use egret_engine::{Checkpoint, Lsn};
 use rustc_hash::FxHashSet;
 use tokio::sync::watch;
@@ -17,14 +16,17 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::feed::Feed;
 use crate::position::{Holds, Position};
 use crate::receipts::LetterBox;
+use crate::sink::Sink;
 
 /// A table that is out of the stream, and the log that it needs to come back.
 #[derive(Debug, Clone)]
 pub(crate) struct Held {
-    /// Its index, and where that stands; not known before a copy has chosen it.
-    pub(crate) index: Option<(String, watch::Receiver<Positions>)>,
-    /// It needs the log from here on, or from what its index holds by now.
+    /// The UUID of its index; not known before a copy has chosen it.
+    pub(crate) uuid: Option<String>,
+    /// It needs the log from here on,
     pub(crate) floor: Lsn,
+    /// or from where the synchronization that reads it says.
+    pub(crate) synced: Option<watch::Receiver<Lsn>>,
 }
 
 /// Collects durable positions and asks for flushes.
@@ -147,9 +149,8 @@ impl Acknowledgements {
         let streamed = acknowledgeable(self.confirmed, position.lsn, oldest, positions);
         let all = held.iter().chain(replaced);
         let lsn = all.map(Held::lsn).fold(streamed, Lsn::min).max(self.confirmed);
-        let uuids = |held: &[Held]| {
-            held.iter().filter_map(|held| Some(held.index.as_ref()?.0.clone())).collect()
-        };
+        let uuids =
+            |held: &[Held]| held.iter().filter_map(|held| held.uuid.clone()).collect::<Vec<_>>();
         let holds = Holds {
             joined: Some(joined(feeds).map(|(_, feed)| feed.sink.uuid().to_owned()).collect()),
             held: uuids(held),
@@ -204,16 +205,20 @@ fn joined(feeds: &[Option<Feed>]) -> impl Iterator<Item = (usize, &Feed)> {
 }
 
 impl Held {
-    fn lsn(&self) -> Lsn {
-        let durable = self.index.as_ref().and_then(|(_, positions)| positions.borrow().durable);
-        durable.map_or(self.floor, |at| at.lsn.max(self.floor))
+    /// The log of an index from here on.
+    pub(crate) fn of(sink: &dyn Sink, floor: Lsn) -> Self {
+        Self { uuid: Some(sink.uuid().to_owned()), floor, synced: None }
+    }
+
+    pub(crate) fn lsn(&self) -> Lsn {
+        self.synced.as_ref().map_or(self.floor, |synced| self.floor.max(*synced.borrow()))
     }
 }
 
 /// Everything up to here is durable in every index: the stream's position, but no further than what
 /// is durable in each index that was given something later, nor than the beginning of the oldest
 /// batch that is not answered (its dead letters are not known yet).
-fn acknowledgeable(
+pub(crate) fn acknowledgeable(
     confirmed: Lsn,
     position: Lsn,
     oldest: Option<Lsn>,
@@ -235,13 +240,12 @@ fn acknowledgeable(
 mod tests {
     use egret_aof::disk::sim::SimDisk;
     use egret_engine::batch::Batch;
-    use egret_engine::index::Receipt;
+    use egret_engine::index::{Positions, Receipt};
     use parking_lot::Mutex;
 
     use super::*;
     use crate::catalog::Table;
     use crate::dead_letters::DeadLetters;
-    use crate::sink::Sink;
     use crate::status::StatusBoard;
 
     #[test]

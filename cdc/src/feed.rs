@@ -1,5 +1,6 @@
 //! A table as a stream writes it: its index, and how far that is.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use egret_engine::Lsn;
@@ -40,9 +41,11 @@ pub(crate) struct Feed {
     pub(crate) resumes: Option<Progress>,
     /// Whether it is an index that is being gone back to, which must take every row.
     pub(crate) returns: bool,
-    /// Up to here its index held everything when the connection began, though its dead letters may
-    /// not have been durable before a crash.
-    pub(crate) unlisted_until: Lsn,
+    /// Its index held what begins here when it was opened, though the dead letters of that may not have
+    /// been written down.
+    pub(crate) unlisted: Range<Lsn>,
+    /// Where the oldest transaction begins whose dead letters were not known when it left the stream.
+    pub(crate) unanswered: Option<Lsn>,
     /// Rows that somebody wants to know the changes of.
     pub(crate) watched: Watched,
 }
@@ -135,20 +138,41 @@ impl Feed {
             ended_unflushed: false,
             resumes: None,
             returns: false,
-            unlisted_until: Lsn::default(),
+            unlisted: Lsn::default()..Lsn::default(),
+            unanswered: None,
             watched: Watched::default(),
         }
+    }
+
+    /// One whose dead letters are written down for what ends before here, and may not be for the rest of
+    /// what its index holds.
+    pub(crate) fn listed_to(self, listed: Lsn) -> Self {
+        Self { unlisted: listed..self.reached, ..self }
+    }
+
+    /// One whose dead letters are all written down.
+    pub(crate) fn all_listed(self) -> Self {
+        Self { unlisted: self.reached..self.reached, unanswered: None, ..self }
     }
 
     /// What is to be listed of transactions that its index holds, from the one on that begins here.
     pub(crate) fn unlisted(&self, begin: Lsn) -> Unlisted {
         Unlisted {
             begin,
-            until: self.unlisted_until,
+            until: self.unlisted.end,
             titles: self.titles.clone(),
             counters: Arc::clone(&self.counters),
             rows: MissingRows::default(),
         }
+    }
+
+    /// The log that its index needs to come back to the stream.
+    pub(crate) fn needed(&self) -> Lsn {
+        let durable = self.durable();
+        // What was handed over and is not durable is lost with a failure.
+        let held = if self.submitted > durable { durable } else { Some(self.reached) };
+        let held = held.unwrap_or_default();
+        self.unanswered.map_or(held, |unanswered| held.min(unanswered))
     }
 
     /// What its index holds durably.

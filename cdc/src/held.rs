@@ -10,6 +10,9 @@
 //!
 //! Nor is a row there that a later one of these transactions removed. So what is not there is listed
 //! once the stream has passed all that the index held, and nothing of it is acknowledged before.
+//!
+//! The same is so of an index that failed with batches that it had not answered, and of one that was
+//! being brought to the stream: the [synchronization](crate::sync) that brings it back looks at these.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,7 +26,7 @@ use egret_engine::snapshot::Fit;
 use serde_json::{Map, Value};
 
 use crate::dead_letters::{DeadLetters, Letter};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::feed::Titles;
 use crate::receipts::LetterBox;
 use crate::sink::Sink;
@@ -37,8 +40,9 @@ const AT_ONCE: usize = 1000;
 /// How many bytes the values of rows that are not there may take; of further rows none are kept.
 const MAX_VALUE_BYTES: usize = 16 << 20;
 
-/// How many bytes the rows may take without their values. Where it is more, they are listed at once.
-const MAX_ROW_BYTES: usize = 64 << 20;
+/// How many bytes the rows may take without their values. An index that misses more fails, and fails
+/// again when it comes back, which has its table copied anew.
+const MAX_ROW_BYTES: usize = 32 << 20;
 
 /// About what a row takes beside its id and its values.
 const EACH_ROW: usize = 100;
@@ -89,20 +93,20 @@ struct MissingRow {
 
 /// Why a transaction could not be looked at.
 #[derive(Debug)]
-pub(crate) enum Failed {
-    /// The index failed.
-    Index(egret_engine::Error),
+pub(crate) enum NotLooked {
+    /// The index failed, or misses too much.
+    Index(Error),
     /// The list of dead letters did.
     List(Error),
 }
 
-impl From<egret_engine::Error> for Failed {
+impl From<egret_engine::Error> for NotLooked {
     fn from(error: egret_engine::Error) -> Self {
-        Self::Index(error)
+        Self::Index(error.into())
     }
 }
 
-impl From<Error> for Failed {
+impl From<Error> for NotLooked {
     fn from(error: Error) -> Self {
         Self::List(error)
     }
@@ -116,7 +120,7 @@ impl Unlisted {
         sink: &dyn Sink,
         held: HeldTransaction,
         letters: &LetterBox,
-    ) -> Result<(), Failed> {
+    ) -> Result<(), NotLooked> {
         sink.refresh()?;
         let mut spooled = held.batch.spooled.map(|spooled| spooled.ops);
         let mut ops = held.batch.ops.into_iter();
@@ -130,6 +134,9 @@ impl Unlisted {
             letters.work(|letters| {
                 all.try_for_each(|(op, is_there)| self.take(op, is_there, held.end, letters))
             })?;
+            if self.rows.row_bytes > MAX_ROW_BYTES {
+                return Err(NotLooked::Index(misses_too_much()));
+            }
         }
         letters.work(|letters| {
             for RefusedRow { id, reason, raw } in held.refused {
@@ -171,10 +178,10 @@ impl Unlisted {
         letters.close(table, key, end)
     }
 
-    /// Whether all of it can be listed, for a stream that is at this position: it has passed the last
-    /// of the transactions, or there is no more room.
+    /// Whether it can be listed, for a stream that is at this position: it has passed the last of the
+    /// transactions.
     pub(crate) fn is_due(&self, position: Lsn) -> bool {
-        position >= self.until || self.rows.row_bytes > MAX_ROW_BYTES
+        position >= self.until
     }
 
     /// Lists what is not there, to be read again.
@@ -222,6 +229,11 @@ impl MissingRows {
             self.remove(&id);
         }
     }
+}
+
+fn misses_too_much() -> Error {
+    let message = "too much of what its last transactions before a crash wrote is not there";
+    Error::new(ErrorKind::Engine, message)
 }
 
 /// The next operations of a transaction, those on disk first; none after the last.

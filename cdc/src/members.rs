@@ -132,7 +132,7 @@ impl Member {
         self.held = held;
     }
 
-    /// The log that an interrupted copy needs to go on: kept for one more attempt.
+    /// The log that an interrupted synchronization needs to go on: kept for one more attempt.
     pub(crate) fn keep_once(&mut self) -> Option<Held> {
         self.held.take().filter(|_| self.failures == 0)
     }
@@ -230,8 +230,7 @@ impl Members {
 
     /// The indexes that the log is kept for, beside those that the stream writes to.
     pub(crate) fn holds(&self, joined: Vec<String>) -> Holds {
-        let held = self.iter().filter_map(|member| member.held.as_ref()?.index.as_ref());
-        let held = held.map(|(uuid, _)| uuid.clone()).collect();
+        let held = self.iter().filter_map(|member| member.held.as_ref()?.uuid.clone()).collect();
         let replaced = self.iter().filter_map(|member| member.back.as_ref());
         let replaced = replaced.map(|back| back.sink.uuid().to_owned()).collect();
         Holds { joined: Some(joined), held, replaced }

@@ -18,7 +18,7 @@ use self::listing::Listing;
 use crate::dead_letters::DeadLetters;
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::Titles;
-use crate::held::{Failed, HeldTransaction, Unlisted};
+use crate::held::{HeldTransaction, NotLooked, Unlisted};
 use crate::sink::Sink;
 use crate::status::{StatusBoard, TableCounters};
 use crate::tables::given_up;
@@ -97,6 +97,17 @@ pub(crate) struct Handover {
     pub(crate) must_fit: bool,
 }
 
+/// An index that failed.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    /// Its place.
+    pub(crate) place: usize,
+    /// Where the oldest transaction begins whose dead letters are not known.
+    pub(crate) unanswered: Option<Lsn>,
+    /// Why.
+    pub(crate) error: Error,
+}
+
 /// Batches handed over and not answered, oldest first.
 #[derive(Debug)]
 pub(crate) struct Outstanding {
@@ -105,8 +116,8 @@ pub(crate) struct Outstanding {
     max_batches: usize,
     max_bytes: usize,
     letters: LetterBox,
-    /// Indexes that failed, by their place, and were not asked for yet.
-    failures: Vec<(usize, Error)>,
+    /// Indexes that failed, and were not asked for yet.
+    failures: Vec<Failed>,
     /// Rows that were changed and not there, by the place of their table.
     missing: Vec<(usize, Option<String>)>,
     /// What transactions wrote that indexes held, by their place, and is to be listed.
@@ -151,7 +162,7 @@ impl Outstanding {
     }
 
     /// The indexes that failed since this was last asked.
-    pub(crate) fn take_failures(&mut self) -> Vec<(usize, Error)> {
+    pub(crate) fn take_failures(&mut self) -> Vec<Failed> {
         std::mem::take(&mut self.failures)
     }
 
@@ -161,16 +172,22 @@ impl Outstanding {
         std::mem::take(&mut self.missing)
     }
 
-    /// Leaves the answers of an index to themselves.
-    pub(crate) fn forget(&mut self, place: usize) {
+    /// Leaves the answers of an index to themselves, and lists nothing more for it. Gives where the
+    /// oldest transaction begins whose dead letters are not known.
+    pub(crate) fn forget(&mut self, place: usize) -> Option<Lsn> {
+        let mut unanswered = self.unlisted.remove(&place).map(|unlisted| unlisted.begin);
+        let oldest = self.waiting.iter().find(|waiting| waiting.place == place);
+        unanswered = unanswered.into_iter().chain(oldest.map(|waiting| waiting.begin)).min();
         self.waiting.retain(|waiting| waiting.place != place);
         self.bytes = self.waiting.iter().map(|waiting| waiting.bytes).sum();
+        unanswered
     }
 
-    /// Nothing more is expected of an index: what it was given since its last commit is lost.
-    fn fail(&mut self, place: usize, error: Error) {
-        self.forget(place);
-        self.failures.push((place, error));
+    /// Nothing more is expected of an index: what it was given since its last commit is lost, and with
+    /// it the transaction that begins here.
+    fn fail(&mut self, place: usize, begin: Lsn, error: Error) {
+        let unanswered = self.forget(place).map_or(begin, |oldest| oldest.min(begin));
+        self.failures.push(Failed { place, unanswered: Some(unanswered), error });
     }
 
     /// Hands a batch over, after waiting for older ones where too much is underway. An index that
@@ -185,7 +202,7 @@ impl Outstanding {
         let batch = std::mem::take(&mut handover.batch);
         match sink.submit(batch) {
             Ok(receipt) => self.wait_for(receipt, handover, written, spooled),
-            Err(error) => self.fail(place, error.into()),
+            Err(error) => self.fail(place, handover.begin, error.into()),
         }
         Ok(())
     }
@@ -206,11 +223,12 @@ impl Outstanding {
             (unlisted, looked)
         });
         let (unlisted, looked) = looking.await.map_err(given_up)?;
+        let begin = unlisted.begin;
         self.unlisted.insert(place, unlisted);
         match looked {
             Ok(()) => {}
-            Err(Failed::Index(error)) => self.fail(place, error.into()),
-            Err(Failed::List(error)) => return Err(error),
+            Err(NotLooked::Index(error)) => self.fail(place, begin, error),
+            Err(NotLooked::List(error)) => return Err(error),
         }
         Ok(())
     }
@@ -303,11 +321,11 @@ impl Outstanding {
                 return Err(refused(error));
             }
             Some(Err(error)) => {
-                self.fail(done.place, error.into());
+                self.fail(done.place, done.begin, error.into());
                 return Ok(());
             }
             None => {
-                self.fail(done.place, no_answer());
+                self.fail(done.place, done.begin, no_answer());
                 return Ok(());
             }
         };

@@ -23,7 +23,7 @@ use crate::document::{RowColumn, RowFormat};
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::Feed;
 use crate::held::HeldTransaction;
-use crate::receipts::{Handover, Outstanding};
+use crate::receipts::{Failed, Handover, Outstanding};
 use crate::shape;
 use crate::transaction::{Changes, Gathering, Transaction};
 
@@ -64,8 +64,6 @@ pub(crate) struct Stream {
     gathering: Arc<Gathering>,
     /// The transaction that is being received.
     transaction: Option<Transaction>,
-    /// Dead letters of what ends before here are durable.
-    pub(crate) listed: Lsn,
     /// How far indexes have been told.
     advanced: Lsn,
     failures: Vec<Failure>,
@@ -93,7 +91,6 @@ impl Stream {
             relations: FxHashMap::default(),
             gathering,
             transaction: None,
-            listed: position.lsn,
             advanced: Lsn::default(),
             failures: Vec::new(),
         }
@@ -133,20 +130,29 @@ impl Stream {
 
     /// Writes no more to a table's index, and expects nothing more of it.
     pub(crate) fn leave(&mut self, place: usize) -> Option<Feed> {
-        self.outstanding.forget(place);
+        let unanswered = self.outstanding.forget(place);
+        let position = self.position.lsn;
         for known in self.relations.values_mut() {
             known.retain(|(of, _)| *of != place);
         }
         if let Some(transaction) = &mut self.transaction {
             transaction.forget(place);
         }
-        self.feeds.get_mut(place).and_then(Option::take)
+        let feed = self.feeds.get_mut(place).and_then(Option::take);
+        feed.map(|feed| {
+            let not_looked_at = (position < feed.unlisted.end).then_some(position);
+            let unanswered = unanswered.into_iter().chain(not_looked_at).chain(feed.unanswered);
+            Feed { unanswered: unanswered.min(), ..feed }
+        })
     }
 
     /// Tables that have left since this was last asked, and why. A table that changed is there with
     /// [`ErrorKind::TableChanged`].
     pub(crate) fn take_failures(&mut self) -> Vec<Failure> {
-        for (place, error) in self.outstanding.take_failures() {
+        for Failed { place, unanswered, error } in self.outstanding.take_failures() {
+            if let Some(Some(feed)) = self.feeds.get_mut(place) {
+                feed.unanswered = unanswered;
+            }
             self.fail(place, error);
         }
         std::mem::take(&mut self.failures)
@@ -235,7 +241,7 @@ impl Stream {
         for (at, (place, format)) in known.iter().enumerate() {
             let Some(Some(feed)) = self.feeds.get(*place) else { continue };
             // A commit record that begins where the index's last transaction ended is the next one.
-            let is_unsure = (self.listed..feed.unlisted_until).contains(&transaction.final_lsn);
+            let is_unsure = feed.unlisted.contains(&transaction.final_lsn);
             if transaction.final_lsn < feed.reached && !is_unsure {
                 continue;
             }

@@ -18,7 +18,6 @@ mod resume;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use egret_engine::index::Positions;
 use egret_engine::{Checkpoint, Lsn};
 use futures_util::FutureExt;
 use pgwire_replication::ReplicationClient;
@@ -26,6 +25,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::acknowledge::acknowledgeable;
 use crate::catalog::Table;
 use crate::config::PipelineConfig;
 use crate::connect::{Control, Session, Source, quote_literal, within};
@@ -88,8 +88,9 @@ pub(crate) struct Synced {
 
 /// What a synchronization says while it runs.
 pub(crate) enum News {
-    /// A table's index, and the position of the copy in it: the log before that is not needed.
-    Target { place: usize, index: (String, watch::Receiver<Positions>), floor: Lsn },
+    /// The UUID of a table's index, and the position of the copy in it: the log before that is not
+    /// needed.
+    Target { place: usize, uuid: String, floor: Lsn },
     /// The copy of a table is done.
     Copied { place: usize },
     /// A table failed; the others go on.
@@ -102,6 +103,8 @@ pub(crate) enum News {
 pub(crate) struct Handle {
     /// How far it is, once it is done copying.
     pub(crate) reached: watch::Receiver<Option<Lsn>>,
+    /// Should it fail, its tables need the log from here on; zero where it has read none of it.
+    pub(crate) synced: watch::Receiver<Lsn>,
     /// Asks it to hand over.
     pub(crate) stop: CancellationToken,
     /// What it hands over.
@@ -130,6 +133,7 @@ struct Telling {
     number: usize,
     news: mpsc::Sender<(usize, News)>,
     reached: watch::Sender<Option<Lsn>>,
+    synced: watch::Sender<Lsn>,
     stop: CancellationToken,
 }
 
@@ -141,10 +145,13 @@ impl Sync {
         news: mpsc::Sender<(usize, News)>,
     ) -> Result<Handle> {
         let (send_reached, reached) = watch::channel(None);
+        let (send_synced, synced) = watch::channel(Lsn::default());
         let (send_done, done) = oneshot::channel();
         let (stop, abort) = (CancellationToken::new(), CancellationToken::new());
         let number = self.number;
-        let telling = Telling { number, news, reached: send_reached, stop: stop.clone() };
+        let (reached_to, synced_to) = (send_reached, send_synced);
+        let telling =
+            Telling { number, news, reached: reached_to, synced: synced_to, stop: stop.clone() };
         let aborted = abort.clone();
         let running = self.threads.token();
         let runtime = tokio::runtime::Handle::current();
@@ -158,7 +165,7 @@ impl Sync {
             runtime.block_on(work);
             drop(running);
         })?;
-        Ok(Handle { reached, stop, done, _abort: abort.drop_guard() })
+        Ok(Handle { reached, synced, stop, done, _abort: abort.drop_guard() })
     }
 
     async fn run(
@@ -195,12 +202,16 @@ impl Sync {
         let mut members: Vec<(Synced, Lsn)> = Vec::new();
         for task in known {
             let Some((sink, replaces)) = task.sink else { continue };
-            let returns = task.returns.is_some();
-            if let Some(from) = task.returns {
+            let feed = self.feed(task.table, Arc::clone(&sink));
+            let (feed, start) = if let Some(from) = task.returns {
                 self.begin_return(task.name, &*sink, from).await?;
-            }
-            let feed = Feed { returns, ..self.feed(task.table, sink) };
-            members.push((Synced { place: task.place, feed, replaces }, task.floor));
+                let start = feed.reached.max(task.floor);
+                (Feed { returns: true, ..feed }, start)
+            } else {
+                // What it holds from there on is looked at once more.
+                (feed.listed_to(task.floor), task.floor)
+            };
+            members.push((Synced { place: task.place, feed, replaces }, start));
         }
         if !new.is_empty() {
             self.board.copies.fetch_add(1, Ordering::Relaxed);
@@ -221,7 +232,7 @@ impl Sync {
         Feed::new(table, sink, counters)
     }
 
-    /// Copies tables from one snapshot. Gives those that did not fail, with the snapshot's position.
+    /// Copies tables from one snapshot. Gives those that did not fail, with where they need the log from.
     async fn copy(
         &self,
         control: &Arc<Control>,
@@ -243,9 +254,9 @@ impl Sync {
                 }
             };
             let counters = self.board.counters(&task.table.title());
-            let index = (target.sink.uuid().to_owned(), target.sink.positions());
+            let uuid = target.sink.uuid().to_owned();
             let floor = target.resumes.as_ref().map_or(lsn, |resumes| resumes.lsn);
-            telling.tell(News::Target { place: task.place, index, floor }).await;
+            telling.tell(News::Target { place: task.place, uuid, floor }).await;
             let titles = Titles::of(&task.table);
             let job = |(table, format): (Arc<Table>, RowFormat)| Job {
                 owner: 0,
@@ -281,7 +292,8 @@ impl Sync {
                     let clear = |title| self.letters.letters.lock().clear(title, began);
                     titles.all().try_for_each(clear)?;
                     let feed = Feed { truncation, ..self.feed(task.table, target.sink) };
-                    copied.push((Synced { place, feed, replaces: target.replaces }, lsn));
+                    let start = feed.reached.max(lsn);
+                    copied.push((Synced { place, feed, replaces: target.replaces }, start));
                     telling.tell(News::Copied { place }).await;
                 }
                 Err(error) => telling.tell(News::Failed { place, error }).await,
@@ -323,7 +335,7 @@ impl Sync {
         if members.is_empty() {
             return Err(Error::new(ErrorKind::TableChanged, "no table is left to follow"));
         }
-        let start = members.iter().map(|(member, floor)| member.feed.reached.max(*floor)).min();
+        let start = members.iter().map(|(_, start)| *start).min();
         let mut stream = self.read_log(control, start.unwrap_or_default()).await?;
         let mut places = Vec::new();
         for (at, (member, _)) in members.into_iter().enumerate() {
@@ -333,7 +345,7 @@ impl Sync {
         follow(&mut stream, &places, telling).await?;
         let mut synced = Vec::new();
         for (at, (place, replaces)) in places.into_iter().enumerate() {
-            let feed = stream.leave(at);
+            let feed = stream.leave(at).map(Feed::all_listed);
             synced.extend(feed.map(|feed| Synced { place, feed, replaces }));
         }
         Ok((stream, synced))
@@ -481,13 +493,29 @@ async fn look(stream: &mut Stream, places: &[(usize, bool)], telling: &Telling) 
     }
     flush_ended(stream).await?;
     tell_failures(stream, places, telling).await;
-    let awaits = stream.feeds.iter().flatten().any(|feed| feed.truncation.is_some());
+    tell_synced(stream, places, telling);
+    let awaits = |feed: &Feed| feed.truncation.is_some() || position < feed.unlisted.end;
+    let awaits = stream.feeds.iter().flatten().any(awaits);
     if stream.is_between_transactions() && !awaits {
         telling.reached.send_replace(Some(position));
         // Wakes a stream that has nothing to do; one that has looks by itself.
         let _ = telling.news.try_send((telling.number, News::Caught));
     }
     Ok(())
+}
+
+/// Says from where on the log is needed, should the synchronization fail. It stays where it is once a
+/// table has failed, which may need all of that.
+fn tell_synced(stream: &Stream, places: &[(usize, bool)], telling: &Telling) {
+    let feeds = stream.feeds.iter().flatten();
+    if feeds.clone().count() < places.len() {
+        return;
+    }
+    let positions = feeds.map(|feed| (feed.submitted, feed.durable()));
+    telling.synced.send_modify(|synced| {
+        let oldest = stream.outstanding.oldest();
+        *synced = acknowledgeable(*synced, stream.position.lsn, oldest, positions);
+    });
 }
 
 /// Makes durable what the log ended a copy with, before its table may count as followed.

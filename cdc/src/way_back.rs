@@ -117,7 +117,7 @@ pub(crate) struct Returning {
 impl WayBack {
     /// From an index that holds everything up to here.
     pub(crate) fn new(sink: Arc<dyn Sink>, table: Arc<Table>, floor: Lsn) -> Self {
-        let held = Held { index: Some((sink.uuid().to_owned(), sink.positions())), floor };
+        let held = Held::of(&*sink, floor);
         Self { sink, table, held, kept_until_ms: None, returning: None }
     }
 }

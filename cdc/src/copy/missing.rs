@@ -53,7 +53,7 @@ pub(super) async fn read(
     control.end();
     gathered.submit(job, place, lsn, &mut outstanding).await?;
     outstanding.settle_all().await?;
-    outstanding.take_failures().into_iter().next().map_or(Ok(()), |(_, error)| Err(error))
+    outstanding.take_failures().into_iter().next().map_or(Ok(()), |failed| Err(failed.error))
 }
 
 /// Those that have not come with their blocks.

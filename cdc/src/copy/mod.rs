@@ -232,8 +232,8 @@ impl Copying {
     }
 
     fn note_failures(&self, outstanding: &mut Outstanding) {
-        for (job, error) in outstanding.take_failures() {
-            self.note(job, |fate| fate.failure = Some(error));
+        for failed in outstanding.take_failures() {
+            self.note(failed.place, |fate| fate.failure = Some(failed.error));
         }
     }
 }

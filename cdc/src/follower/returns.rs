@@ -6,6 +6,7 @@ use egret_engine::Lsn;
 use tokio::sync::oneshot;
 
 use super::Follower;
+use crate::acknowledge::Held;
 use crate::discovery::{Found, Returned};
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::{Feed, Titles};
@@ -62,11 +63,8 @@ impl Follower<'_> {
         if member.back.is_some() || (member.has_failed() && !back.is_kept) {
             return;
         }
-        let held = member
-            .held
-            .as_ref()
-            .filter(|held| held.index.as_ref().is_some_and(|(uuid, _)| *uuid == back.uuid));
-        let floor = held.map(|held| held.floor).or_else(|| first.then_some(confirmed));
+        let held = member.held.as_ref().filter(|held| held.uuid.as_ref() == Some(&back.uuid));
+        let floor = held.map(Held::lsn).or_else(|| first.then_some(confirmed));
         let Some(floor) = floor else {
             if back.is_kept {
                 self.end_way_back(place, &back.uuid, "it has missed changes");
@@ -102,8 +100,7 @@ impl Follower<'_> {
         let keeps = self.pipeline.config.keep_replaced_ms > 0 && self.is_without_letters(place);
         let Some(member) = self.members.get_mut(place) else { return };
         let (sink, table) = (Arc::clone(&feed.sink), Arc::clone(&member.table));
-        let floor = super::tables::needed(feed);
-        member.back = keeps.then(|| WayBack::new(sink, table, floor));
+        member.back = keeps.then(|| WayBack::new(sink, table, feed.needed()));
     }
 
     /// There is no way back to this index any more, and why.
@@ -212,7 +209,7 @@ impl Follower<'_> {
             name: member.name.clone(),
             table: Arc::clone(&back.table),
             sink: Some((Arc::clone(&back.sink), true)),
-            floor: back.held.floor,
+            floor: back.held.lsn(),
             returns: None,
         };
         Ok((number, task))

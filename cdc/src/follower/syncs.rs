@@ -113,7 +113,16 @@ impl Follower<'_> {
             throttle: Arc::clone(&self.throttle),
             number,
         };
-        self.syncs.push((number, sync.start(tasks, self.send_news.clone())?));
+        let handle = sync.start(tasks, self.send_news.clone())?;
+        for (_, member) in self.members.iter_mut() {
+            if matches!(member.phase, Phase::Syncing { number: own, .. } if own == number)
+                && let Some(held) = &mut member.held
+            {
+                *held =
+                    Held { floor: held.lsn(), synced: Some(handle.synced.clone()), ..held.clone() };
+            }
+        }
+        self.syncs.push((number, handle));
         Ok(())
     }
 
@@ -128,8 +137,9 @@ impl Follower<'_> {
             }
             let sink = sink.clone();
             // From now on the log is kept: the copy's snapshot will not be older.
-            let held = member.held.get_or_insert(Held { index: None, floor: confirmed });
-            let (floor, table) = (held.floor, Arc::clone(&member.table));
+            let nothing_yet = Held { uuid: None, floor: confirmed, synced: None };
+            let held = member.held.get_or_insert(nothing_yet);
+            let (floor, table) = (held.lsn(), Arc::clone(&member.table));
             let name = member.name.clone();
             tasks.push(Task { place, name, table, sink, floor, returns: None });
             member.phase = Phase::Syncing { number, copying: copies };
@@ -159,8 +169,9 @@ impl Follower<'_> {
             return;
         }
         match news {
-            News::Target { index, floor, .. } => {
-                member.held = Some(Held { index: Some(index), floor });
+            News::Target { uuid, floor, .. } => {
+                let synced = member.held.take().and_then(|held| held.synced);
+                member.held = Some(Held { uuid: Some(uuid), floor, synced });
             }
             News::Copied { .. } => *copying = false,
             News::Failed { error, .. } if error.kind() == ErrorKind::TableChanged => {

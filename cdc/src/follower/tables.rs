@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use egret_engine::Lsn;
 use egret_engine::catalog::keep_until_ms;
 use rustc_hash::FxHashSet;
 use tokio::time::Instant;
@@ -26,15 +25,12 @@ impl Follower<'_> {
     pub(super) fn left(&mut self, place: usize, feed: Option<Feed>, error: &Error) {
         let Some(member) = self.members.get_mut(place) else { return };
         member.no_way_back = None;
-        let held = feed.map(|feed| {
-            let floor = needed(&feed);
-            Held { index: Some((feed.sink.uuid().to_owned(), feed.positions)), floor }
-        });
+        let held = feed.map(|feed| Held::of(&*feed.sink, feed.needed()));
         if error.kind() == ErrorKind::TableChanged {
             member.change(error.to_string(), held);
         } else {
             tracing::warn!(%error, table = member.title, "an index left the stream");
-            member.stale_since = held.as_ref().map(|held| held.floor).or(member.stale_since);
+            member.stale_since = held.as_ref().map(Held::lsn).or(member.stale_since);
             member.fail(error.to_string(), held, self.pipeline.config.reconnect_max());
         }
         let returning = member.back.as_ref().filter(|back| back.returning.is_some());
@@ -128,13 +124,12 @@ impl Follower<'_> {
             Ok(Standing::Current { sink, replaces, joined: true }) if first => {
                 let counters = self.pipeline.board.counters(&member.title);
                 let feed = Feed::new(found.table, sink, counters);
-                let feed = Feed { unlisted_until: feed.reached, ..feed };
+                let feed = feed.listed_to(self.stream.position.lsn);
                 self.join(Synced { place, feed, replaces }).await?;
             }
             Ok(Standing::Current { sink, replaces, .. }) if !member.fails_again() => {
-                let index = Some((sink.uuid().to_owned(), sink.positions()));
-                let floor = member.held.take().map_or(confirmed, |held| held.floor);
-                member.held = Some(Held { index, floor });
+                let floor = member.held.take().map_or(confirmed, |held| held.lsn());
+                member.held = Some(Held::of(&*sink, floor));
                 member.phase = Phase::Waiting(Some((sink, replaces)));
             }
             Ok(Standing::Current { .. }) => {
@@ -207,14 +202,6 @@ impl Follower<'_> {
         self.members.show(&self.pipeline.board);
         self.show_state();
     }
-}
-
-/// The log that an index needs to come back to the stream.
-pub(super) fn needed(feed: &Feed) -> Lsn {
-    let durable = feed.durable();
-    // What was handed over and is not durable is lost with a failure.
-    let floor = if feed.submitted > durable { durable } else { Some(feed.reached) };
-    floor.unwrap_or_default()
 }
 
 /// What searches see must not go back: the replacement shows all it holds before it takes the name.

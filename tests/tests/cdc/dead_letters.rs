@@ -263,8 +263,30 @@ async fn birds(settings: Value) -> (Database, Egret) {
     (database, egret)
 }
 
+/// As where the crash came while the index of birds was being brought to the stream.
+fn catches_up(egret: &Egret) {
+    let path = egret.folder().join("pipelines/second/position.json");
+    let mut file: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let position = &mut file["position"];
+    let joined = std::mem::replace(&mut position["joined"], json!([]));
+    assert_eq!(joined.as_array().unwrap().len(), 1);
+    position["held"] = joined;
+    let crc32c = crc32c::crc32c(position.to_string().as_bytes());
+    let text = format!(r#"{{"format": 2, "crc32c": {crc32c}, "position": {position}}}"#);
+    std::fs::write(path, text).unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn letters_that_a_power_cut_took_are_found_again() {
+    power_cut_takes_letters(|_| {}).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn letters_that_a_power_cut_took_are_found_again_by_an_index_that_catches_up() {
+    power_cut_takes_letters(catches_up).await;
+}
+
+async fn power_cut_takes_letters(and: impl FnOnce(&Egret)) {
     let (database, mut egret) = birds(json!({"max_document_bytes": 4096})).await;
     let dead = async |egret: &Egret, count: usize| {
         poll::until(&format!("{count} dead letters"), async || {
@@ -286,6 +308,7 @@ async fn letters_that_a_power_cut_took_are_found_again() {
     egret.post("/birds/_flush", &Value::Null).await.ok();
     egret.kill();
     cut(&egret);
+    and(&egret);
     egret.resume();
     let after = poll::until("they say why", async || {
         let after = dead(&egret, 4).await;
@@ -303,6 +326,15 @@ async fn letters_that_a_power_cut_took_are_found_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_were_removed_before_a_crash_are_no_letters() {
+    crash_after_removals(|_| {}, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_were_removed_before_an_index_caught_up_are_no_letters() {
+    crash_after_removals(catches_up, 1).await;
+}
+
+async fn crash_after_removals(and: impl FnOnce(&Egret), streamed: u64) {
     let (database, mut egret) = birds(json!({"max_dead_letters": 10})).await;
     for statement in [
         "INSERT INTO birds SELECT n, 'soon' FROM generate_series(3001, 3009) AS n",
@@ -333,11 +365,57 @@ async fn rows_that_were_removed_before_a_crash_are_no_letters() {
     comes_to(&egret, [227, 9, 0]).await;
     egret.post("/birds/_flush", &Value::Null).await.ok();
     egret.kill();
+    and(&egret);
     egret.resume();
     // The row that comes after them finds them looked at.
     database.execute("UPDATE birds SET seen = '2026-01-05' WHERE id = 1").await;
-    comes_to(&egret, [1, 0, 0]).await;
+    comes_to(&egret, [streamed, 0, 0]).await;
     assert_eq!(egret.count("birds").await, Some(10));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_than_can_be_looked_at_after_a_crash_is_copied_anew() {
+    let (database, mut egret) = birds(json!({"max_dead_letters": 10})).await;
+    // Keys that do not shrink: what is not there is remembered by them.
+    database
+        .execute(
+            "ALTER TABLE birds ALTER COLUMN id TYPE text;
+             INSERT INTO birds VALUES ('last', '2026-01-02')",
+        )
+        .await;
+    poll::until("the table is copied", async || {
+        (egret.count("birds").await == Some(101)).then_some(())
+    })
+    .await;
+    for statement in [
+        "INSERT INTO birds SELECT string_agg(md5(n || '-' || m), ''), '2026-01-03'
+         FROM generate_series(1, 65000) AS n, generate_series(1, 15) AS m GROUP BY n",
+        "DELETE FROM birds WHERE length(id) > 100",
+        "UPDATE birds SET seen = '2026-01-04' WHERE id = 'last'",
+    ] {
+        database.execute(statement).await;
+    }
+    let shows_last = async |egret: &Egret| {
+        poll::until("the last row is shown", async || {
+            let last = egret.get("/birds/_doc/last").await.ok();
+            (last["_source"]["seen"] == "2026-01-04").then_some(())
+        })
+        .await;
+    };
+    shows_last(&egret).await;
+    egret.post("/birds/_flush", &Value::Null).await.ok();
+    egret.kill();
+    egret.resume();
+    poll::until_stuck("it is followed", async || {
+        let shown = egret.get("/_cdc/second").await.ok();
+        let is_there = shown["state"] == "streaming"
+            && shown["dead_letters"] == 0
+            && shown["rows_copied"].as_u64() == Some(101);
+        is_there.then_some(()).ok_or_else(|| shown.to_string())
+    })
+    .await;
+    shows_last(&egret).await;
+    assert_eq!(egret.count("birds").await, Some(101));
 }
 
 #[tokio::test(flavor = "multi_thread")]
