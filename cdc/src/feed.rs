@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 use tokio::sync::watch;
 
 use crate::catalog::Table;
-use crate::held::{MissingRows, Unlisted};
+use crate::held::{MissingRows, RelatedRows, Unlisted};
 use crate::progress::Progress;
 use crate::sink::Sink;
 use crate::status::TableCounters;
@@ -160,9 +160,11 @@ impl Feed {
         Unlisted {
             begin,
             until: self.unlisted.end,
+            sink: Arc::clone(&self.sink),
             titles: self.titles.clone(),
             counters: Arc::clone(&self.counters),
             rows: MissingRows::default(),
+            related: RelatedRows::default(),
         }
     }
 

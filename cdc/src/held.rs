@@ -9,18 +9,20 @@
 //! whether it fits.
 //!
 //! Nor is a row there that a later one of these transactions removed. So what is not there is listed
-//! once the stream has passed all that the index held, and nothing of it is acknowledged before.
+//! once the stream has passed all that the index held, and nothing of it is acknowledged before. A row
+//! of a related table that is there may have made a document impossible: what it is part of is composed
+//! once more then.
 //!
 //! The same is so of an index that failed with batches that it had not answered, and of one that was
 //! being brought to the stream: the [synchronization](crate::sync) that brings it back looks at these.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use egret_engine::Lsn;
-use egret_engine::batch::{Batch, SpooledOps, WriteOp};
+use egret_engine::batch::{Batch, Compose, SpooledOps, WriteOp};
 use egret_engine::composition::parse_row_id;
 use egret_engine::snapshot::Fit;
 use serde_json::{Map, Value};
@@ -63,18 +65,30 @@ pub(crate) struct HeldTransaction {
 }
 
 /// What is to be listed of the transactions that one index held.
-#[derive(Debug)]
 pub(crate) struct Unlisted {
     /// Where the first one's commit record begins: nothing from here on may be acknowledged.
     pub(crate) begin: Lsn,
     /// Where the last one ends.
     pub(crate) until: Lsn,
+    /// The index.
+    pub(crate) sink: Arc<dyn Sink>,
     /// The table, and those that its documents are composed from.
     pub(crate) titles: Titles,
     /// Who counts.
     pub(crate) counters: Arc<TableCounters>,
     /// What was written and is not there.
     pub(crate) rows: MissingRows,
+    /// Rows of related tables that were written and are there.
+    pub(crate) related: RelatedRows,
+}
+
+/// Rows of the tables that documents are composed from, each of which may have made one impossible.
+#[derive(Debug, Default)]
+pub(crate) struct RelatedRows {
+    ids: BTreeSet<String>,
+    bytes: usize,
+    /// There were more than are remembered.
+    many: bool,
 }
 
 /// Rows that are not there, by their ids, as they were last written.
@@ -117,11 +131,10 @@ impl Unlisted {
     /// is not, and its letters are closed. Blocking.
     pub(crate) fn look_at(
         &mut self,
-        sink: &dyn Sink,
         held: HeldTransaction,
         letters: &LetterBox,
     ) -> Result<(), NotLooked> {
-        sink.refresh()?;
+        self.sink.refresh()?;
         let mut spooled = held.batch.spooled.map(|spooled| spooled.ops);
         let mut ops = held.batch.ops.into_iter();
         loop {
@@ -129,7 +142,7 @@ impl Unlisted {
             if some.is_empty() {
                 break;
             }
-            let are_there = are_there(sink, &some)?;
+            let are_there = are_there(&*self.sink, &some)?;
             let mut all = some.iter().zip(are_there);
             letters.work(|letters| {
                 all.try_for_each(|(op, is_there)| self.take(op, is_there, held.end, letters))
@@ -175,6 +188,9 @@ impl Unlisted {
             return letters.clear(table, end);
         }
         self.rows.remove(&id);
+        if source.is_some() && parse_row_id(&id).is_some() {
+            self.related.insert(&id);
+        }
         letters.close(table, key, end)
     }
 
@@ -182,6 +198,15 @@ impl Unlisted {
     /// transactions.
     pub(crate) fn is_due(&self, position: Lsn) -> bool {
         position >= self.until
+    }
+
+    /// The documents that are to be composed once more, for the sake of what is said of them.
+    pub(crate) fn take_compose(&mut self) -> Option<Compose> {
+        let RelatedRows { ids, many, .. } = std::mem::take(&mut self.related);
+        if many {
+            return Some(Compose::All);
+        }
+        (!ids.is_empty()).then(|| Compose::PartOf(ids.into_iter().collect()))
     }
 
     /// Lists what is not there, to be read again.
@@ -201,6 +226,21 @@ impl Unlisted {
         let (table, id) = (table.to_owned(), key.to_owned());
         self.counters.rejected.fetch_add(1, Ordering::Relaxed);
         Letter { table, id, lsn, reason, values, read_again: false }
+    }
+}
+
+impl RelatedRows {
+    fn insert(&mut self, id: &str) {
+        if self.many || self.ids.contains(id) {
+            return;
+        }
+        self.bytes += id.len() + EACH_ROW;
+        self.many = self.bytes > MAX_ROW_BYTES;
+        if self.many {
+            self.ids.clear();
+        } else {
+            self.ids.insert(id.to_owned());
+        }
     }
 }
 

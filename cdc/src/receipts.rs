@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use egret_engine::Lsn;
-use egret_engine::batch::{Batch, BatchOutcome, Rejected, SpooledOps};
+use egret_engine::batch::{Batch, BatchOutcome, Compose, Rejected, SpooledOps};
 use egret_engine::index::Receipt;
 use parking_lot::Mutex;
 use tokio::sync::oneshot::error::TryRecvError;
@@ -108,8 +108,7 @@ pub(crate) struct Failed {
     pub(crate) error: Error,
 }
 
-/// Batches handed over and not answered, oldest first.
-#[derive(Debug)]
+/// Batches handed over and not answered, in the order in which they were.
 pub(crate) struct Outstanding {
     waiting: VecDeque<Waiting>,
     bytes: usize,
@@ -157,7 +156,7 @@ impl Outstanding {
 
     /// The position of the oldest batch that is not answered, or transaction that is not listed.
     pub(crate) fn oldest(&self) -> Option<Lsn> {
-        let waiting = self.waiting.front().map(|waiting| waiting.begin);
+        let waiting = self.waiting.iter().map(|waiting| waiting.begin);
         self.unlisted.values().map(|unlisted| unlisted.begin).chain(waiting).min()
     }
 
@@ -212,14 +211,13 @@ impl Outstanding {
     pub(crate) async fn look_at_held(
         &mut self,
         place: usize,
-        sink: Arc<dyn Sink>,
         held: HeldTransaction,
         first: impl FnOnce() -> Unlisted,
     ) -> Result<()> {
         let mut unlisted = self.unlisted.remove(&place).unwrap_or_else(first);
         let letters = self.letters.clone();
         let looking = tokio::task::spawn_blocking(move || {
-            let looked = unlisted.look_at(&*sink, held, &letters);
+            let looked = unlisted.look_at(held, &letters);
             (unlisted, looked)
         });
         let (unlisted, looked) = looking.await.map_err(given_up)?;
@@ -235,7 +233,7 @@ impl Outstanding {
 
     /// Lists what is missing of transactions that indexes held, where a stream that is at this position
     /// has passed the last of them.
-    pub(crate) fn list_passed(&mut self, position: Lsn) -> Result<()> {
+    pub(crate) async fn list_passed(&mut self, position: Lsn) -> Result<()> {
         if self.unlisted.is_empty() {
             return Ok(());
         }
@@ -245,10 +243,31 @@ impl Outstanding {
         self.unlisted = rest;
         // What one of them fails with must not keep the others from the list: the log is past them.
         let mut result = Ok(());
-        for unlisted in due.into_values() {
+        for (place, mut unlisted) in due {
+            if let Some(compose) = unlisted.take_compose() {
+                result = result.and(self.compose_again(place, &unlisted, compose).await);
+            }
             result = result.and(unlisted.list(&self.letters));
         }
         result
+    }
+
+    /// Has documents composed once more. What is wrong with them comes with the answer.
+    async fn compose_again(&mut self, place: usize, of: &Unlisted, compose: Compose) -> Result<()> {
+        let batch = Batch { row_lsn: Some(of.until), compose, ..Batch::default() };
+        let handover = Handover {
+            place,
+            batch,
+            titles: of.titles.clone(),
+            begin: of.begin,
+            end: of.until,
+            refused: Vec::new(),
+            bytes: 0,
+            counters: Arc::clone(&of.counters),
+            may_miss: false,
+            must_fit: false,
+        };
+        self.submit(&*of.sink, handover).await
     }
 
     fn wait_for(&mut self, receipt: Receipt, handover: Handover, written: Written, spooled: bool) {

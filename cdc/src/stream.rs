@@ -181,7 +181,7 @@ impl Stream {
                 // Within a transaction the server may already be past its beginning.
                 if self.transaction.is_none() {
                     self.position.lsn = self.position.lsn.max(Lsn(wal_end.0));
-                    self.outstanding.list_passed(self.position.lsn)?;
+                    self.outstanding.list_passed(self.position.lsn).await?;
                 }
             }
             ReplicationEvent::Message { .. } | ReplicationEvent::StoppedAt { .. } => {}
@@ -327,14 +327,13 @@ impl Stream {
         let checkpoint = Checkpoint { lsn: end, ..self.position };
         let changes = transaction.into_changes()?;
         // What this transaction removes or mends is closed with its answer.
-        self.outstanding.list_passed(begin)?;
+        self.outstanding.list_passed(begin).await?;
         let was_spooled = changes.iter().any(|(_, changes)| changes.spool.is_some());
         for (place, changes) in changes {
             let Some(Some(feed)) = self.feeds.get_mut(place) else { continue };
             if begin < feed.reached {
-                let (sink, held) = (Arc::clone(&feed.sink), held(changes, end)?);
-                let first = || feed.unlisted(begin);
-                self.outstanding.look_at_held(place, sink, held, first).await?;
+                let (held, first) = (held(changes, end)?, || feed.unlisted(begin));
+                self.outstanding.look_at_held(place, held, first).await?;
                 continue;
             }
             if let Some(unfit) = changes.refused.values().next().filter(|_| feed.returns) {
@@ -379,7 +378,7 @@ impl Stream {
             self.outstanding.submit(&*feed.sink, handover).await?;
         }
         self.position.lsn = self.position.lsn.max(end);
-        self.outstanding.list_passed(end)?;
+        self.outstanding.list_passed(end).await?;
         Ok(was_spooled)
     }
 

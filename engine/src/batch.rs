@@ -153,11 +153,13 @@ pub struct Batch {
 }
 
 /// Which documents a batch composes, in an index whose documents are made from rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Compose {
     /// Those that its operations on rows concern.
     #[default]
     Affected,
+    /// Those that these rows are part of, and that its operations do not concern.
+    PartOf(Vec<DocId>),
     /// None: a later batch composes all of them.
     Later,
     /// All.

@@ -231,6 +231,11 @@ fn cut(egret: &Egret) {
 /// the database. After the copy it acknowledges nothing for ten minutes: the next time is long after
 /// the crash.
 async fn birds(settings: Value) -> (Database, Egret) {
+    birds_and("", settings).await
+}
+
+/// The same in a database that has more.
+async fn birds_and(more: &str, settings: Value) -> (Database, Egret) {
     let database = Database::create().await;
     database
         .execute(
@@ -239,6 +244,7 @@ async fn birds(settings: Value) -> (Database, Egret) {
              INSERT INTO birds SELECT n, '2026-01-01' FROM generate_series(1, 100) AS n",
         )
         .await;
+    database.execute(more).await;
     let egret = Egret::start(EgretOptions::default());
     let mappings = json!({"properties": {"seen": {"type": "date"}}});
     let mut declaration = json!({
@@ -416,6 +422,37 @@ async fn more_than_can_be_looked_at_after_a_crash_is_copied_anew() {
     .await;
     shows_last(&egret).await;
     assert_eq!(egret.count("birds").await, Some(101));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn documents_that_related_rows_made_impossible_are_found_again() {
+    let eggs = "
+        CREATE TABLE eggs (id int PRIMARY KEY, bird int REFERENCES birds);
+        INSERT INTO eggs SELECT n, n FROM generate_series(1, 100) AS n";
+    let related = json!([{"field": "eggs", "table": "eggs"}]);
+    let document = json!({"table": "birds", "index": "birds", "related": related});
+    let settings = json!({"max_nested_rows": 3, "documents": [document]});
+    let (database, mut egret) = birds_and(eggs, settings).await;
+    database.execute("INSERT INTO eggs SELECT n, 7 FROM generate_series(201, 203) AS n").await;
+    let dead = async |egret: &Egret| {
+        poll::until("the letter of the bird with too many eggs", async || {
+            let dead = egret.get("/_cdc/second/dead").await.ok();
+            let letter = &dead["dead_letters"][0];
+            let is_it = (dead["total"].as_u64(), letter["id"].as_str()) == (Some(1), Some("7"));
+            (is_it && letter["reason"].as_str()?.contains("max_nested_rows")).then_some(())
+        })
+        .await;
+    };
+    dead(&egret).await;
+    egret.post("/birds/_flush", &Value::Null).await.ok();
+    egret.kill();
+    cut(&egret);
+    egret.resume();
+    dead(&egret).await;
+    assert_eq!(egret.count("birds").await, Some(99));
+    database.execute("DELETE FROM eggs WHERE id > 200").await;
+    poll::until("it is there", async || (egret.count("birds").await == Some(100)).then_some(()))
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

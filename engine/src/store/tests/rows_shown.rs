@@ -130,6 +130,15 @@ fn documents_that_do_not_fit_their_rows_are_told_and_mended() {
     // A document that its rows do not allow is no better for being there.
     write(reviews(3).collect(), Compose::Later);
     assert_eq!(shown(), ["fits", "fits", "different", "fits", "impossible"]);
+    // What is wrong with documents is said once more of the rows that they are made from.
+    let ids = ["30", "31", "777"].map(|key| row_id(2, key)).to_vec();
+    let compose = Compose::PartOf(ids);
+    let outcome = index.write(Batch { row_lsn: Some(Lsn(900)), compose, ..batch(vec![]) }).unwrap();
+    let composed = outcome.composed;
+    assert_eq!(composed.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>(), ["3"]);
+    assert!(composed[0].1.as_ref().unwrap_err().to_string().contains("max_nested_rows [2]"));
+    index.refresh().unwrap();
+    assert_eq!(shown(), ["fits", "fits", "impossible", "fits", "impossible"]);
 }
 
 #[test]

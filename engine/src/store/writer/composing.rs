@@ -130,7 +130,8 @@ impl Composing {
             let message = format!("more than [{MOST_REJECTED}] composed documents are rejected");
             return Err(Error::new(ErrorKind::Full, message));
         }
-        if result.is_err() || (self.mode == Compose::Affected && !self.cleared) {
+        let few = matches!(self.mode, Compose::Affected | Compose::PartOf(_)) && !self.cleared;
+        if result.is_err() || few {
             self.outcome.push((id, result));
         }
         Ok(())
@@ -165,8 +166,14 @@ impl Writer {
 
     /// Composes what the batch asks for. Nothing of it is published before.
     pub(super) fn compose(&mut self, composing: &mut Composing) -> Result<()> {
-        match composing.mode {
+        match &mut composing.mode {
             Compose::Later => Ok(()),
+            Compose::PartOf(ids) => {
+                for id in std::mem::take(ids) {
+                    composing.note(&self.store, &id)?;
+                }
+                self.compose_affected(composing)
+            }
             Compose::Affected => {
                 self.compose_affected(composing)?;
                 if composing.cleared { self.compose_all(composing) } else { Ok(()) }
