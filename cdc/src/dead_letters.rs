@@ -1,7 +1,7 @@
 //! Rows that could not be indexed: listed durably before their transaction is acknowledged, so that
 //! a row that is missing from an index is never missing silently.
 //!
-//! `dead_letters.jsonl`, one JSON object a line:
+//! `dead_letters.jsonl`, one JSON value a line (the first of these is broken in two here):
 //!
 //! ```json
 //! {"letter": {"table": "public.t", "id": "7", "lsn": "0/1A2B", "reason": "...", "values": {},

@@ -22,8 +22,8 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use egret_engine::Lsn;
-use egret_engine::batch::{Batch, Compose, SpooledOps, WriteOp};
-use egret_engine::composition::parse_row_id;
+use egret_engine::batch::{Compose, SpooledOps, WriteOp};
+use egret_engine::composition::row_table;
 use egret_engine::snapshot::Fit;
 use serde_json::{Map, Value};
 
@@ -56,8 +56,10 @@ const REASON: &str = "its transaction was applied before a crash without this ro
 /// A transaction that its index holds.
 #[derive(Debug)]
 pub(crate) struct HeldTransaction {
-    /// What it wrote.
-    pub(crate) batch: Batch,
+    /// What it wrote that is on disk,
+    pub(crate) spooled: Option<SpooledOps>,
+    /// and what came after that.
+    pub(crate) ops: Vec<WriteOp>,
     /// Rows of it that could not become documents.
     pub(crate) refused: Vec<RefusedRow>,
     /// Where it ends.
@@ -135,8 +137,7 @@ impl Unlisted {
         letters: &LetterBox,
     ) -> Result<(), NotLooked> {
         self.sink.refresh()?;
-        let mut spooled = held.batch.spooled.map(|spooled| spooled.ops);
-        let mut ops = held.batch.ops.into_iter();
+        let (mut spooled, mut ops) = (held.spooled, held.ops.into_iter());
         loop {
             let some = next_ops(spooled.as_mut(), &mut ops)?;
             if some.is_empty() {
@@ -188,7 +189,7 @@ impl Unlisted {
             return letters.clear(table, end);
         }
         self.rows.remove(&id);
-        if source.is_some() && parse_row_id(&id).is_some() {
+        if source.is_some() && row_table(&id).is_some() {
             self.related.insert(&id);
         }
         letters.close(table, key, end)
@@ -263,9 +264,8 @@ impl MissingRows {
 
     /// Removes all rows of the table that a row's id is of.
     fn remove_all_of(&mut self, id: &str) {
-        let of = |id: &str| parse_row_id(id).map(|(table, _)| table);
-        let gone: Vec<String> = self.rows.keys().filter(|row| of(row) == of(id)).cloned().collect();
-        for id in gone {
+        let of_it = |row: &&String| row_table(row) == row_table(id);
+        for id in self.rows.keys().filter(of_it).cloned().collect::<Vec<_>>() {
             self.remove(&id);
         }
     }

@@ -407,9 +407,8 @@ impl Stream {
 /// A transaction that its index holds.
 fn held(changes: Changes, end: Lsn) -> Result<HeldTransaction> {
     let spooled = changes.spool.map(OpSpool::finish).transpose()?;
-    let spooled = spooled.map(|ops| Spooled { ops, max_rejected: usize::MAX });
-    let batch = Batch { ops: changes.ops, spooled, ..Batch::default() };
-    Ok(HeldTransaction { batch, refused: changes.refused.into_values().collect(), end })
+    let refused = changes.refused.into_values().collect();
+    Ok(HeldTransaction { spooled, ops: changes.ops, refused, end })
 }
 
 /// A row for one of the places that it goes to; the last takes it.

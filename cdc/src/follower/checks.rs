@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use egret_engine::Lsn;
 use egret_engine::batch::Batch;
-use egret_engine::composition::parse_row_id;
+use egret_engine::composition::row_table;
 use rustc_hash::FxHashMap;
 use tokio::task::JoinSet;
 
@@ -112,7 +112,7 @@ impl Follower<'_> {
         for table in table.parts() {
             let format = table.row_format().ok_or_else(left)?;
             let format = format.with_max_bytes(self.pipeline.config.max_document_bytes);
-            let of = |id: &&String| parse_row_id(id).map(|(of, _)| of) == format.rows_of();
+            let of = |id: &&String| row_table(id) == format.rows_of();
             let ids: Vec<String> = check.ids.iter().filter(of).cloned().collect();
             if !ids.is_empty() {
                 readings.push(Reading { place, table, format, ids });

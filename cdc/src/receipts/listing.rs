@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use egret_engine::batch::SpooledOutcome;
-use egret_engine::composition::parse_row_id;
+use egret_engine::composition::row_table;
 use egret_engine::{ErrorKind, Lsn};
 use serde_json::{Map, Value};
 
@@ -80,9 +80,8 @@ impl<'a> Listing<'a> {
                     self.rejected.remove(id);
                     return self.letters.close(table, key, self.lsn);
                 }
-                let cleared = parse_row_id(id).map(|(table, _)| table);
-                let is_of = |id: &String| parse_row_id(id).map(|(table, _)| table) == cleared;
-                self.rejected.retain(|id, _| !is_of(id));
+                let cleared = row_table(id);
+                self.rejected.retain(|id, _| row_table(id) != cleared);
                 self.letters.clear(table, self.lsn)
             }
             (None, None) => {

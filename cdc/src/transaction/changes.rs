@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use egret_engine::Lsn;
 use egret_engine::batch::{Condition, OpSpool, Patch, WriteOp};
-use egret_engine::composition::parse_row_id;
+use egret_engine::composition::row_table;
 use rustc_hash::FxHashMap;
 use serde_json::{Map, Value};
 
@@ -110,8 +110,7 @@ impl Changes {
         self.rows += 1;
         if let Some(table) = format.rows_of() {
             // Rows of other tables go on.
-            let is_of = |id: &String| parse_row_id(id).is_some_and(|(of, _)| of == table);
-            self.refused.retain(|id, _| !is_of(id));
+            self.refused.retain(|id, _| row_table(id) != Some(table));
             return self.push(WriteOp::ClearRows { table }, 0);
         }
         *self = Self { rows: self.rows, truncated: true, ..Self::default() };
@@ -140,8 +139,8 @@ impl Changes {
                 WriteOp::Patch { id, previous_id, .. } => (id, previous_id.as_ref()),
                 WriteOp::Clear => continue,
                 WriteOp::ClearRows { table } => {
-                    let is_of = |id: &String| parse_row_id(id).is_some_and(|(of, _)| of == *table);
-                    rows.iter_mut().filter(|(id, _)| is_of(id)).for_each(|(_, last)| *last = begin);
+                    let of_it = rows.iter_mut().filter(|(id, _)| row_table(id) == Some(*table));
+                    of_it.for_each(|(_, last)| *last = begin);
                     continue;
                 }
             };

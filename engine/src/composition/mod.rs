@@ -107,6 +107,11 @@ pub fn parse_row_id(id: &str) -> Option<(usize, &str)> {
     Some((table.parse().ok()?, key))
 }
 
+/// The table that a row's id is of; `None` for any other id.
+pub fn row_table(id: &str) -> Option<usize> {
+    parse_row_id(id).map(|(table, _)| table)
+}
+
 /// The term of every row of a table.
 pub(crate) fn table_term(table: usize) -> String {
     format!("t{table}")
