@@ -27,8 +27,7 @@ use crate::tls::Tls;
 const SESSION_SETTINGS: &str = "-c DateStyle=ISO -c TimeZone=UTC -c IntervalStyle=iso_8601 \
     -c extra_float_digits=1 -c bytea_output=hex -c lc_monetary=C -c search_path=pg_catalog \
     -c row_security=off -c role=none -c default_transaction_read_only=off \
-    -c default_transaction_isolation=read\\ committed -c lock_timeout=0 \
-    -c idle_in_transaction_session_timeout=0";
+    -c default_transaction_isolation=read\\ committed -c idle_in_transaction_session_timeout=0";
 
 /// A limit that must not end a long copy, and that short questions may have.
 const PATIENCE: &str = "-c statement_timeout=0";
@@ -128,7 +127,11 @@ impl Source {
         let user = user.to_owned();
         let database = driver.get_dbname().unwrap_or(&user).to_owned();
         let in_url = driver.get_password().map(|bytes| String::from_utf8_lossy(bytes).into_owned());
-        let options = driver.get_options().map(|own| format!("{own} ")).unwrap_or_default();
+        let own = driver.get_options().map(|own| format!("{own} ")).unwrap_or_default();
+        // What another has locked for longer is that table's trouble alone: where the server said
+        // nothing, the whole session would be given up.
+        let lock_timeout = config.connect_timeout_ms;
+        let options = format!("{own}{SESSION_SETTINGS} -c lock_timeout={lock_timeout}");
         let from = match (&config.password_file, &in_url, &config.password) {
             (Some(file), _, _) => PasswordSource::File(file.clone()),
             (_, Some(_), _) => PasswordSource::Url,
@@ -141,10 +144,10 @@ impl Source {
         }
         driver
             .dbname(&database)
-            .options(format!("{options}{SESSION_SETTINGS} {PATIENCE}"))
+            .options(format!("{options} {PATIENCE}"))
             .ssl_mode(tokio_postgres::config::SslMode::Disable);
         Ok(Self {
-            hurried: format!("{options}{SESSION_SETTINGS}"),
+            hurried: options,
             driver,
             host,
             port,
@@ -224,6 +227,9 @@ impl Source {
     /// Connects to follow the log; nothing is sent before the caller starts it.
     pub(crate) async fn replication(&self, session: Session<'_>) -> Result<ReplicationClient> {
         let publication = quote_identifier(&self.publication);
+        // A new slot waits for every transaction that runs.
+        let options = self.driver.get_options().unwrap_or(&self.hurried);
+        let options = format!("{options} -c lock_timeout=0");
         let config = ReplicationConfig::new(
             &self.host,
             &self.login.user,
@@ -243,7 +249,7 @@ impl Source {
         .with_status_interval(STATUS_INTERVAL)
         .with_buffer_size(BUFFERED_EVENTS)
         .with_max_message_size(self.max_message_bytes)
-        .with_options(self.driver.get_options().unwrap_or(&self.hurried))
+        .with_options(options)
         .with_application_name(self.driver.get_application_name().unwrap_or("egret"));
         if self.host.starts_with('/') && self.tls.mode.requires_tls() {
             return Err(invalid("sslmode asks for TLS, which a Unix socket does not have"));

@@ -13,7 +13,7 @@ use crate::config::PipelineConfig;
 use crate::connect::{Control, quote_identifier};
 use crate::error::{ErrorKind, Result};
 use crate::position::Holds;
-use crate::publication;
+use crate::publication::{self, Membership};
 use crate::selection::Selection;
 use crate::shape;
 use crate::sink::{Indexes, Standing};
@@ -72,6 +72,8 @@ pub(crate) struct Discovered {
     pub(crate) skipped: Vec<Skipped>,
     /// By which later changes are noticed.
     pub(crate) fingerprints: Vec<Fingerprint>,
+    /// Whether tables were locked, so that it should be looked again.
+    pub(crate) again: bool,
 }
 
 impl Discovery {
@@ -114,7 +116,7 @@ impl Discovery {
             let related = table.compound.iter().flat_map(|compound| &compound.related);
             let mut parts = std::iter::once(table).chain(related.map(|related| &**related));
             let absent = parts.find(|part| !membership.members.contains_key(&part.oid));
-            let Some(absent) = absent else {
+            let Some(absent) = absent.filter(|_| membership.locked(table).is_none()) else {
                 published.push(found);
                 continue;
             };
@@ -123,7 +125,8 @@ impl Discovery {
                 let reason = membership.refused.iter().find(|(oid, _)| *oid == absent.oid);
                 let reason = reason.map_or("it is not in the publication", |(_, reason)| reason);
                 let reason = told_of(table, absent, reason);
-                skipped.push(Skipped { title: table.title(), reason });
+                let (title, index) = (table.title(), Some(found.index));
+                skipped.push(Skipped { title, index, reason });
             } else {
                 kept_out += 1;
             }
@@ -134,23 +137,31 @@ impl Discovery {
                  publication [{name}] (ALTER PUBLICATION {} ADD TABLE ...)",
                 quote_identifier(&name)
             );
-            skipped.push(Skipped { title: self.config.tables.join(", "), reason });
+            skipped.push(Skipped { title: self.config.tables.join(", "), index: None, reason });
         }
         let (flushed, _) = slot::read(control, &self.config.slot_name()).await?;
         let server = Server { flushed, ..self.server.clone() };
         let mut tables = self.judge(published, server, holds, written).await?;
+        self.refuse_copies(&mut tables, &membership).await?;
+        let again = !membership.locked.is_empty();
+        Ok(Discovered { tables, skipped, fingerprints, again })
+    }
+
+    /// Finds tables that are to be copied and cannot be read, or published, now. One that is followed is
+    /// read no more, and is in the publication already.
+    async fn refuse_copies(&self, tables: &mut [Found], membership: &Membership) -> Result<()> {
         let oids = tables.iter().flat_map(|found| found.table.parts()).map(|part| part.oid);
-        let access = Access::read(control, &oids.collect::<Vec<_>>()).await?;
-        for found in &mut tables {
+        let access = Access::read(&self.control, &oids.collect::<Vec<_>>()).await?;
+        for found in tables {
             let refusal = || found.table.parts().iter().find_map(|part| access.refusal(part));
-            // One that is followed is read no more.
+            let locked = || membership.locked(&found.table).map(str::to_owned);
             if matches!(found.standing, Ok(Standing::Copy(_)))
-                && let Some(reason) = refusal()
+                && let Some(reason) = locked().or_else(refusal)
             {
                 found.standing = Err(reason);
             }
         }
-        Ok(Discovered { tables, skipped, fingerprints })
+        Ok(())
     }
 
     /// Takes note of other declarations that tables are or could be followed by. `plain` are all tables

@@ -14,6 +14,9 @@ use crate::types::{Kind, write_json};
 /// The longest `_id` that an index takes, in bytes.
 const MAX_ID_BYTES: usize = 512;
 
+/// The longest key that a dead letter keeps whole.
+pub(crate) const MAX_LETTER_KEY_BYTES: usize = 4096;
+
 /// Bytes of a row's values that a dead letter keeps; those that do not fit are left out.
 pub(crate) const MAX_RAW_BYTES: usize = 64 << 10;
 
@@ -44,6 +47,17 @@ impl Row for [Datum] {
     }
 }
 
+/// A key that a letter can be known by: the beginning of one that is longer, and a sum of all of it.
+fn cut(mut key: String) -> String {
+    if key.len() > MAX_LETTER_KEY_BYTES {
+        let sum = crc32c::crc32c(key.as_bytes());
+        let is_whole = |end: &usize| key.is_char_boundary(*end);
+        key.truncate((0..=MAX_LETTER_KEY_BYTES).rev().find(is_whole).unwrap_or(0));
+        key = format!("{key}#{sum:08x}");
+    }
+    key
+}
+
 /// A row that cannot become a document.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum RowError {
@@ -51,8 +65,8 @@ pub(crate) enum RowError {
     #[error("key column [{0}] has no value")]
     KeyMissing(String),
     /// A key that is empty, or longer than an `_id` may be.
-    #[error("the key has {0} bytes, and an _id has 1 to {MAX_ID_BYTES}")]
-    KeyLength(usize),
+    #[error("the key has {} bytes, and an _id has 1 to {MAX_ID_BYTES}", .0.len())]
+    KeyLength(String),
     /// A row whose document would be too large.
     #[error("the document has more than max_document_bytes [{0}]")]
     TooLarge(usize),
@@ -223,7 +237,20 @@ impl RowFormat {
         if (1..=MAX_ID_BYTES).contains(&id.len()) {
             Ok(self.rows_of.map_or_else(|| id.clone(), |table| row_id(table, &id)))
         } else {
-            Err(RowError::KeyLength(id.len()))
+            Err(RowError::KeyLength(id))
+        }
+    }
+
+    /// What a row is known by among the dead letters: its `_id`, or a key that is too long for one. None
+    /// where it has no key, or an empty one.
+    pub(crate) fn letter_id<R: Row + ?Sized>(&self, row: &R) -> Option<String> {
+        match self.id(row) {
+            Ok(id) => Some(id),
+            Err(RowError::KeyLength(key)) if !key.is_empty() => {
+                let key = cut(key);
+                Some(self.rows_of.map_or_else(|| key.clone(), |table| row_id(table, &key)))
+            }
+            Err(_) => None,
         }
     }
 
@@ -389,8 +416,8 @@ mod tests {
             assert_eq!(format.id(row), expected.map(str::to_owned));
         };
         check(&one, &[text("a,b\\")], Ok("a,b\\"));
-        check(&one, &[text("")], Err(RowError::KeyLength(0)));
-        check(&one, &[text(&"x".repeat(513))], Err(RowError::KeyLength(513)));
+        check(&one, &[text("")], Err(RowError::KeyLength(String::new())));
+        check(&one, &[text(&"x".repeat(513))], Err(RowError::KeyLength("x".repeat(513))));
         check(&one, &[Datum::Null], Err(RowError::KeyMissing("k".to_owned())));
         check(&two, &[text("1,2"), text("3  ")], Ok("3,1\\,2"));
         check(&two, &[text(""), text("")], Ok(","));

@@ -98,6 +98,11 @@ impl Error {
         message.rsplit_once("(SQLSTATE ")?.1.get(..5)
     }
 
+    /// Whether somebody else has locked what a statement needs.
+    pub(crate) fn is_locked(&self) -> bool {
+        self.sql_state() == Some(&SqlState::LOCK_NOT_AVAILABLE)
+    }
+
     /// Whether a statement had a value that its type does not take, or an expression without one.
     pub(crate) fn is_bad_value(&self) -> bool {
         self.sql_state().is_some_and(|code| code.code().starts_with("22"))

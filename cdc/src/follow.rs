@@ -84,6 +84,7 @@ impl Pipeline {
                 _ => {
                     tracing::warn!(%error, pipeline = self.config.name, "change capture tries again");
                     self.board.set_state(PipelineState::Retrying, reason);
+                    self.relieve_while_retrying(&error).await;
                 }
             }
             tokio::select! {

@@ -62,6 +62,8 @@ pub(crate) struct HeldTransaction {
     pub(crate) ops: Vec<WriteOp>,
     /// Rows of it that could not become documents.
     pub(crate) refused: Vec<RefusedRow>,
+    /// Rows that are gone and had no documents.
+    pub(crate) gone: Vec<String>,
     /// Where it ends.
     pub(crate) end: Lsn,
 }
@@ -153,6 +155,10 @@ impl Unlisted {
             }
         }
         letters.work(|letters| {
+            for id in held.gone {
+                let (table, key) = self.titles.find(&id);
+                letters.close(table, key, held.end)?;
+            }
             for RefusedRow { id, reason, raw } in held.refused {
                 self.rows.remove(&id);
                 letters.add(self.letter(&id, held.end, reason, raw))?;

@@ -199,6 +199,8 @@ impl Member {
 pub(crate) struct Members {
     places: Vec<Option<Member>>,
     skipped: Vec<Skipped>,
+    /// When to look again, though no table is due.
+    pub(crate) look_again: Option<Instant>,
 }
 
 impl Members {
@@ -236,13 +238,13 @@ impl Members {
         Holds { joined: Some(joined), held, replaced }
     }
 
-    /// When the next table is to be looked at again.
+    /// When tables are to be looked at again.
     pub(crate) fn due(&self) -> Option<Instant> {
         let due = |member: &Member| match member.phase {
             Phase::Stale(due) => Some(due),
             _ => None,
         };
-        self.iter().filter_map(due).min()
+        self.iter().filter_map(due).chain(self.look_again).min()
     }
 
     /// The place of a table by its index's name, made where it is new.
@@ -281,7 +283,7 @@ impl Members {
     pub(crate) fn show_all(&self, board: &StatusBoard) {
         let left_out = |skipped: &Skipped| TableEntry {
             table: skipped.title.clone(),
-            index: String::new(),
+            index: skipped.index.clone().unwrap_or_default(),
             state: TableState::Skipped,
             reason: Some(skipped.reason.clone()),
             kept_until_in_millis: None,

@@ -19,8 +19,8 @@ pub(crate) use self::operations::answered;
 use crate::config::PipelineConfig;
 use crate::connect::Source;
 use crate::error::Result;
-use crate::flush_position::FlushPosition;
 use crate::kept::Kept;
+use crate::log_end::LogEnd;
 use crate::orders::{Order, Request};
 use crate::receipts::LetterBox;
 use crate::sink::Indexes;
@@ -78,13 +78,19 @@ pub struct PipelineHandle {
     engine: Arc<Engine>,
     board: Arc<StatusBoard>,
     demand: watch::Sender<Lsn>,
-    flush_position: FlushPosition,
+    log_end: LogEnd,
     shared: Arc<Shared>,
     stop: CancellationToken,
     ended: watch::Receiver<bool>,
 }
 
 impl Pipeline {
+    /// Whether a configuration is right in itself.
+    pub fn check(config: &PipelineConfig) -> Result<()> {
+        config.validate()?;
+        Source::parse(config).map(drop)
+    }
+
     /// Starts a pipeline on the current tokio runtime, with a thread of its own for what blocks.
     /// Its files are kept in `folder`. Fails only where the configuration is wrong in itself: an
     /// unreachable database is retried, and the status says so.
@@ -121,7 +127,7 @@ impl Pipeline {
             engine: Arc::clone(&engine),
             board: Arc::clone(&board),
             demand: demand.clone(),
-            flush_position: FlushPosition::of(source.clone()),
+            log_end: LogEnd::of(source.clone()),
             shared: Arc::clone(&shared),
             stop: stop.clone(),
             ended,
@@ -313,7 +319,7 @@ impl PipelineHandle {
     /// Where the database's log ends, asked for after this was called: everything committed before
     /// lies below it. One question serves all who wait for an answer.
     pub async fn end_of_log(&self) -> Result<Lsn> {
-        self.flush_position.ask().await
+        self.log_end.ask().await
     }
 
     /// Says that a reader waits, until an index has been replaced.

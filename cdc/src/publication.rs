@@ -32,9 +32,24 @@ pub(crate) struct Membership {
     pub(crate) members: FxHashMap<u32, String>,
     /// OIDs of those that are not, with the reason.
     pub(crate) refused: Vec<(u32, String)>,
+    /// OIDs of those whose place cannot be set or checked now, with the server's words: somebody else has
+    /// locked them.
+    pub(crate) locked: Vec<(u32, String)>,
 }
 
 impl Membership {
+    /// A table whose place cannot be set now, since somebody else has locked it.
+    fn lock(&mut self, table: &Table, error: &Error) {
+        self.locked.push((table.oid, error.to_string()));
+    }
+
+    /// Why the places of a table, and of those that its documents are composed from, cannot be set now.
+    pub(crate) fn locked(&self, table: &Table) -> Option<&str> {
+        let related = table.compound.iter().flat_map(|compound| &compound.related);
+        let oids: Vec<u32> = related.map(|related| related.oid).chain([table.oid]).collect();
+        self.locked.iter().find(|(oid, _)| oids.contains(oid)).map(|(_, reason)| &**reason)
+    }
+
     /// Tells a table, and those that its documents are composed from, their places.
     pub(crate) fn place(&self, table: &mut Table) {
         if let Some(place) = self.members.get(&table.oid) {
@@ -86,7 +101,8 @@ pub(crate) async fn ensure(
         );
         return Err(Error::new(ErrorKind::Server, message));
     }
-    let mut membership = Membership { members: members(control, name).await?, refused: Vec::new() };
+    let members = members(control, name).await?;
+    let mut membership = Membership { members, ..Membership::default() };
     if server_version >= 150_000 {
         hold_back(control, name, owned, tables, &mut membership).await?;
     }
@@ -137,6 +153,10 @@ async fn hold_back(
         } else {
             match filtered::put(control, name, table).await {
                 Ok(refusal) => refusal,
+                Err(error) if error.is_locked() => {
+                    membership.lock(table, &error);
+                    continue;
+                }
                 Err(error) if error.kind() == ErrorKind::Server => Some(error.to_string()),
                 Err(error) => return Err(error),
             }
@@ -175,8 +195,9 @@ async fn adjust(
     let quoted = quote_identifier(name);
     let mut added = false;
     for table in tables {
-        let is_refused = membership.refused.iter().any(|(oid, _)| *oid == table.oid);
-        if is_refused || membership.members.contains_key(&table.oid) {
+        let mut left_out = membership.refused.iter().chain(&membership.locked);
+        let is_left_out = left_out.any(|(oid, _)| *oid == table.oid);
+        if is_left_out || membership.members.contains_key(&table.oid) {
             continue;
         }
         if !table.owned {
@@ -191,6 +212,7 @@ async fn adjust(
         let add = format!("ALTER PUBLICATION {quoted} ADD TABLE ONLY {}", table.quoted());
         match control.execute("adding it to the publication", &add).await {
             Ok(()) => added = true,
+            Err(error) if error.is_locked() => membership.lock(table, &error),
             Err(error) if error.kind() == ErrorKind::Server => {
                 membership.refused.push((table.oid, error.to_string()));
             }

@@ -87,6 +87,8 @@ pub(crate) struct Handover {
     pub(crate) end: Lsn,
     /// Rows that could not become documents.
     pub(crate) refused: Vec<RefusedRow>,
+    /// Rows that are gone and had no documents.
+    pub(crate) gone: Vec<String>,
     /// About how many bytes it holds.
     pub(crate) bytes: usize,
     /// Who counts.
@@ -131,6 +133,7 @@ struct Waiting {
     begin: Lsn,
     end: Lsn,
     refused: Vec<RefusedRow>,
+    gone: Vec<String>,
     bytes: usize,
     counters: Arc<TableCounters>,
     written: Written,
@@ -262,6 +265,7 @@ impl Outstanding {
             begin: of.begin,
             end: of.until,
             refused: Vec::new(),
+            gone: Vec::new(),
             bytes: 0,
             counters: Arc::clone(&of.counters),
             may_miss: false,
@@ -279,6 +283,7 @@ impl Outstanding {
             begin: handover.begin,
             end: handover.end,
             refused: handover.refused,
+            gone: handover.gone,
             bytes: handover.bytes,
             counters: handover.counters,
             written,
@@ -430,6 +435,9 @@ impl Waiting {
             }
             let (id, source) = self.written.get(at);
             listing.one(id, source, result.err())?;
+        }
+        for id in &self.gone {
+            listing.moved(id)?;
         }
         for RefusedRow { id, reason, raw } in self.refused {
             listing.reject(id, reason, raw);

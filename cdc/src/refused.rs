@@ -1,10 +1,10 @@
-//! What a pipeline that refuses to go on, or is paused, still does: it keeps its slot from filling the database's
-//! disk, since nobody acknowledges anything any more.
+//! What a pipeline that refuses to go on, is paused, or cannot begin, still does: it keeps its slot from
+//! filling the database's disk, since nobody acknowledges anything any more.
 
 use tokio::time::sleep;
 
 use crate::connect::Control;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::Pipeline;
 use crate::position::Position;
 use crate::slot::{self, Slot};
@@ -27,13 +27,31 @@ impl Pipeline {
         }
     }
 
-    /// Whether nothing is left to look at.
+    /// The same once, between two attempts: one that fails before it has looked at the slot must not keep
+    /// the log for ever.
+    pub(crate) async fn relieve_while_retrying(&self, error: &Error) {
+        if error.kind() == ErrorKind::Unavailable {
+            return;
+        }
+        let reason = error.to_string();
+        tokio::select! {
+            () = self.interrupted() => {}
+            relieved = self.relieve_source(PipelineState::Retrying, &reason) => {
+                if let Err(error) = relieved {
+                    tracing::debug!(%error, pipeline = self.config.name, "the slot cannot be seen");
+                }
+            }
+        }
+    }
+
+    /// Drops the slot where it makes the database keep more log than it may. Whether nothing is left to
+    /// look at.
     async fn relieve_source(&self, state: PipelineState, reason: &str) -> Result<bool> {
         let control = self.source.control().await?;
         let name = self.config.slot_name();
         let (_, Some(slot)) = slot::read(&control, &name).await? else { return Ok(true) };
-        if slot.active && state == PipelineState::Paused {
-            // Our own session may be just ending.
+        if slot.active {
+            // Our own session may be just ending, or the server may not have noticed that it has.
             return Ok(false);
         }
         if !self.owns(&control, &slot).await? {
@@ -50,7 +68,7 @@ impl Pipeline {
         Ok(true)
     }
 
-    /// Whether the slot is this pipeline's: not another cluster's, and of nobody who is using it.
+    /// Whether the slot is this pipeline's, and not another cluster's.
     async fn owns(&self, control: &Control, slot: &Slot) -> Result<bool> {
         const SYSTEM: &str = "SELECT system_identifier FROM pg_catalog.pg_control_system()";
         let row = control.row("reading the system identifier", SYSTEM, &[]).await?;
@@ -60,6 +78,6 @@ impl Pipeline {
         let same_cluster = file.is_none_or(|file| file.system_identifier == system.cast_unsigned());
         let same_database = slot.database.as_deref() == Some(self.source.database());
         let decodes_for_us = slot.plugin.as_deref() == Some("pgoutput");
-        Ok(same_cluster && same_database && decodes_for_us && !slot.active)
+        Ok(same_cluster && same_database && decodes_for_us)
     }
 }

@@ -15,7 +15,7 @@ use futures_util::{StreamExt, pin_mut};
 use crate::catalog::Table;
 use crate::connect::{Control, Source, quote_identifier, quote_literal};
 use crate::copy::text::{CopyRow, Lines};
-use crate::document::RowFormat;
+use crate::document::{MAX_LETTER_KEY_BYTES, RowFormat};
 use crate::error::{Error, ErrorKind, Result};
 use crate::slot::Server;
 use crate::sync::snapshot;
@@ -83,7 +83,7 @@ pub(crate) async fn read_one(control: &Control, reading: &Reading, id: &str) -> 
     let Some(statement) = statement(reading, id, "") else {
         let key =
             reading.format.rows_of().and_then(|_| parse_row_id(id)).map_or(id, |(_, key)| key);
-        if key.is_empty() {
+        if key.is_empty() || key.len() > MAX_LETTER_KEY_BYTES {
             return Ok(Found::Unreadable("it has no key to be read by".to_owned()));
         }
         // It has not as many parts as the key: it is no row's.
@@ -130,10 +130,10 @@ async fn ask(control: &Control, reading: &Reading, id: &str, statement: &str) ->
             return Err(Error::new(ErrorKind::Protocol, message));
         }
         // Types with more than one text for the same value may give another row's.
-        if format.is_deleted(&row) || format.id(&row).as_deref() != Ok(id) {
+        if format.is_deleted(&row) || format.letter_id(&row).as_deref() != Some(id) {
             return Ok(());
         }
-        found = match format.document(&row) {
+        found = match format.id(&row).and_then(|_| format.document(&row)) {
             Ok(document) => Found::Document(document.source),
             Err(error) => Found::Refused(RefusedRow {
                 id: id.to_owned(),

@@ -367,6 +367,7 @@ impl Stream {
                 begin,
                 end,
                 refused: changes.refused.into_values().collect(),
+                gone: changes.gone,
                 bytes: changes.bytes,
                 counters: Arc::clone(&feed.counters),
                 may_miss: feed.resumes.is_some(),
@@ -408,7 +409,7 @@ impl Stream {
 fn held(changes: Changes, end: Lsn) -> Result<HeldTransaction> {
     let spooled = changes.spool.map(OpSpool::finish).transpose()?;
     let refused = changes.refused.into_values().collect();
-    Ok(HeldTransaction { spooled, ops: changes.ops, refused, end })
+    Ok(HeldTransaction { spooled, ops: changes.ops, refused, gone: changes.gone, end })
 }
 
 /// A row for one of the places that it goes to; the last takes it.

@@ -24,6 +24,8 @@ use crate::way_back::{self, Back, Earlier};
 pub(crate) struct Skipped {
     /// The table as `schema.table`, or the pattern that found none.
     pub(crate) title: String,
+    /// The index that would follow it.
+    pub(crate) index: Option<String>,
     /// Why.
     pub(crate) reason: String,
 }
@@ -42,7 +44,7 @@ pub(crate) fn candidates(tables: Vec<Table>, selection: &Selection) -> Candidate
         tables.iter().map(|table| (table.schema.clone(), table.name.clone())).collect();
     for pattern in selection.unmet(&names) {
         let reason = "there is no such table".to_owned();
-        found.skipped.push(Skipped { title: pattern.to_owned(), reason });
+        found.skipped.push(Skipped { title: pattern.to_owned(), index: None, reason });
     }
     let mut taken: FxHashMap<String, String> = FxHashMap::default();
     for table in tables {
@@ -51,8 +53,10 @@ pub(crate) fn candidates(tables: Vec<Table>, selection: &Selection) -> Candidate
             continue;
         }
         let title = table.title();
+        let declared = table.shape.as_ref().and_then(|shape| shape.declaration.index.clone());
+        let index = declared.unwrap_or_else(|| index_name(&table.schema, &table.name));
         if let Err(reason) = &table.key {
-            found.skipped.push(Skipped { title, reason: reason.clone() });
+            found.skipped.push(Skipped { title, index: Some(index), reason: reason.clone() });
             continue;
         }
         // Nothing but another definition of the table, or a declaration, makes this good.
@@ -61,14 +65,12 @@ pub(crate) fn candidates(tables: Vec<Table>, selection: &Selection) -> Candidate
                 "its documents cannot be mapped: {error}; [[pipelines.documents]] can exclude or rename \
                  a column"
             );
-            found.skipped.push(Skipped { title, reason });
+            found.skipped.push(Skipped { title, index: Some(index), reason });
             continue;
         }
-        let declared = table.shape.as_ref().and_then(|shape| shape.declaration.index.clone());
-        let index = declared.unwrap_or_else(|| index_name(&table.schema, &table.name));
         if let Some(other) = taken.get(&index) {
             let reason = format!("its index [{index}] already belongs to [{other}]");
-            found.skipped.push(Skipped { title, reason });
+            found.skipped.push(Skipped { title, index: None, reason });
             continue;
         }
         taken.insert(index.clone(), title);

@@ -96,7 +96,8 @@ impl Pipelines {
         let _changing = self.changing.lock().await;
         let name = pipeline.name.clone();
         self.refuse_in_file(&name)?;
-        pipeline.validate()?;
+        // Before anything is stored or stopped: what is stored must start with the program.
+        Pipeline::check(&pipeline)?;
         let known = self.get(&name);
         match &known {
             Some(known) => refuse_moved(known.config(), &pipeline)?,

@@ -114,24 +114,7 @@ pub(crate) async fn copy(
 ) -> Result<Vec<Result<Option<Truncation>>>> {
     let control = source.control().await?;
     import(&control, &snapshot.name).await?;
-    let mut ranges = Ranges::default();
-    let mut fates = Vec::with_capacity(jobs.len());
-    for (place, job) in jobs.iter().enumerate() {
-        let copied = job.resumes.as_ref().and_then(|resumes| resumes.copied.as_ref());
-        let (table, blocks) = (&job.table, config.copy_range_blocks);
-        let planned = ranges::plan(&control, table, place, blocks, copied, &mut ranges).await;
-        fates.push(Fate::default());
-        match planned {
-            Err(error) if error.kind() != ErrorKind::TableChanged => return Err(error),
-            // Of several tables that an index needs, the first that fails counts.
-            planned => {
-                if let Some(fate) = fates.get_mut(job.owner) {
-                    fate.failure = fate.failure.take().or(planned.err());
-                }
-            }
-        }
-    }
-    ranges.sort();
+    let (ranges, mut fates) = plan(&control, &jobs, config.copy_range_blocks).await?;
     control.execute("ending the measurement", "COMMIT").await?;
     control.end();
     for (place, job) in jobs.iter().enumerate() {
@@ -236,6 +219,32 @@ impl Copying {
             self.note(failed.place, |fate| fate.failure = Some(failed.error));
         }
     }
+}
+
+/// Cuts all tables into ranges. Whose table cannot be measured has failed.
+async fn plan(control: &Control, jobs: &[Job], blocks: u32) -> Result<(Ranges, Vec<Fate>)> {
+    let mut ranges = Ranges::default();
+    let mut fates = Vec::with_capacity(jobs.len());
+    for (place, job) in jobs.iter().enumerate() {
+        let copied = job.resumes.as_ref().and_then(|resumes| resumes.copied.as_ref());
+        control.execute("measuring the table", "SAVEPOINT range").await?;
+        let planned = ranges::plan(control, &job.table, place, blocks, copied, &mut ranges).await;
+        fates.push(Fate::default());
+        match planned {
+            Err(error) if !matches!(error.kind(), ErrorKind::TableChanged | ErrorKind::Server) => {
+                return Err(error);
+            }
+            // Of several tables that an index needs, the first that fails counts.
+            planned => {
+                if let Some(fate) = fates.get_mut(job.owner) {
+                    fate.failure = fate.failure.take().or(planned.err());
+                }
+            }
+        }
+        Range::unlock(control).await?;
+    }
+    ranges.sort();
+    Ok((ranges, fates))
 }
 
 /// Runs the readers, each on a thread of its own; the first failure stops the others.
@@ -363,14 +372,13 @@ impl Gathered {
         if job.format.is_deleted(row) {
             return Ok(());
         }
-        let id = job.format.id(row);
-        let document = id.clone().and_then(|id| Ok((id, job.format.document(row)?.source)));
+        let document = job.format.id(row).and_then(|id| Ok((id, job.format.document(row)?.source)));
         match document {
             Ok((id, source)) => self.add(id, source),
             Err(error) => {
                 self.bytes += line.len();
                 self.refuse(RefusedRow {
-                    id: id.unwrap_or_default(),
+                    id: job.format.letter_id(row).unwrap_or_default(),
                     reason: error.to_string(),
                     raw: job.format.raw(row),
                 });
@@ -408,6 +416,7 @@ impl Gathered {
             begin: lsn,
             end: lsn,
             refused: self.refused,
+            gone: Vec::new(),
             bytes: self.bytes,
             counters: Arc::clone(&job.counters),
             may_miss: false,

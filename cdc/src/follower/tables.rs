@@ -51,6 +51,7 @@ impl Follower<'_> {
     /// Asks what there is, beside the stream.
     pub(super) fn begin_to_look(&mut self) {
         self.wants_look = false;
+        self.members.look_again = None;
         let now = Instant::now();
         let mut written = FxHashSet::default();
         for (_, member) in self.members.iter_mut() {
@@ -68,7 +69,9 @@ impl Follower<'_> {
 
     /// Takes note of what there is. At first, what the pipeline's file says is joined goes on.
     pub(super) async fn discovered(&mut self, found: Discovered, first: bool) -> Result<()> {
-        let Discovered { tables, skipped, fingerprints } = found;
+        let Discovered { tables, skipped, fingerprints, again } = found;
+        let pause = self.pipeline.config.reconnect_max();
+        self.members.look_again = again.then(|| Instant::now() + pause);
         self.fingerprints.send_replace(fingerprints);
         for place in self.members.keep(&tables, skipped) {
             self.stream.leave(place);
@@ -149,7 +152,10 @@ impl Follower<'_> {
                 (member.held, member.reason) = (None, Some(reason));
                 member.phase = Phase::Refused;
             }
-            Err(reason) => member.fail(reason, None, pause),
+            Err(reason) => {
+                let held = member.keep_once();
+                member.fail(reason, held, pause);
+            }
         }
         Ok(Ok(()))
     }

@@ -24,8 +24,11 @@ pub(crate) struct Changes {
     pub(crate) spool: Option<OpSpool>,
     /// The operations after these, in the transaction's order.
     pub(crate) ops: Vec<WriteOp>,
-    /// Rows that could not become documents, by their `_id`; those without one share a place.
+    /// Rows that could not become documents, by what letters know them by; those without a key share a
+    /// place.
     pub(crate) refused: BTreeMap<String, RefusedRow>,
+    /// The same of rows that are gone and cannot have had documents: only their letters are to be closed.
+    pub(crate) gone: Vec<String>,
     /// Rows of the stream, which is not the number of operations.
     pub(crate) rows: u64,
     /// About how many bytes the operations in memory take.
@@ -54,7 +57,7 @@ impl Changes {
         match format.id(&new[..]) {
             Ok(id) if format.is_deleted(&new[..]) => self.vanish(id, None),
             Ok(id) => self.put(format, id, None, new),
-            Err(error) => self.refuse(format, None, new, &error),
+            Err(error) => self.refuse(format, format.letter_id(&new[..]), new, &error),
         }
     }
 
@@ -74,6 +77,9 @@ impl Changes {
             }
         };
         let old_id = before.and_then(|tuple| format.id(&tuple[..]).ok());
+        if old_id.is_none() {
+            self.forget(before.and_then(|tuple| format.letter_id(&tuple[..])));
+        }
         match format.id(&new[..]) {
             Ok(id) => {
                 let moved = old_id.filter(|old| *old != id);
@@ -84,7 +90,7 @@ impl Changes {
             }
             Err(error) => {
                 self.remove(old_id);
-                self.refuse(format, None, &new, &error);
+                self.refuse(format, format.letter_id(&new[..]), &new, &error);
             }
         }
     }
@@ -93,9 +99,18 @@ impl Changes {
     pub(crate) fn delete(&mut self, format: &RowFormat, old: &OldTuple) {
         self.rows += 1;
         let (OldTuple::Key(tuple) | OldTuple::Full(tuple)) = old else { return };
-        // A key that makes no `_id` never had a document.
-        if let Ok(id) = format.id(&tuple[..]) {
-            self.remove(Some(id));
+        match format.id(&tuple[..]) {
+            Ok(id) => self.remove(Some(id)),
+            Err(_) => self.forget(format.letter_id(&tuple[..])),
+        }
+    }
+
+    /// A row whose key makes no `_id` is gone: it never had a document.
+    fn forget(&mut self, letter: Option<String>) {
+        if let Some(letter) = letter {
+            self.forgive(&letter);
+            self.bytes += letter.len();
+            self.gone.push(letter);
         }
     }
 
@@ -215,7 +230,9 @@ impl Changes {
         let raw = format.raw(&row[..]);
         self.refused_bytes +=
             raw.values().map(|value| value.as_str().map_or(0, str::len)).sum::<usize>();
-        self.remove(id.clone());
+        if !matches!(error, RowError::KeyLength(_)) {
+            self.remove(id.clone());
+        }
         let id = id.unwrap_or_default();
         self.refused.insert(id.clone(), RefusedRow { id, reason: error.to_string(), raw });
     }

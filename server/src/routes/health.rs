@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::StatusCode;
 use egret_cdc::PipelineState;
-use egret_cdc::status::TableState;
+use egret_cdc::status::{TableState, TableStatus};
 use serde_json::{Value, json};
 
 use crate::app::App;
@@ -17,8 +17,8 @@ pub(super) async fn live(call: Call) -> Result<Reply> {
     Ok(Reply::ok(&json!({"live": true})))
 }
 
-/// Ready: every index opened, and every pipeline follows its database with none of its tables stale. Searches are answered from
-/// what there is in any case.
+/// Ready: every index opened, and every pipeline follows its database with none of its tables stale, or
+/// skipped though an index shows it. Searches are answered from what there is in any case.
 pub(super) async fn ready(State(app): State<Arc<App>>, call: Call) -> Result<Reply> {
     call.params.allow(&[])?;
     let mut reasons: Vec<Value> = Vec::new();
@@ -34,7 +34,16 @@ pub(super) async fn ready(State(app): State<Arc<App>>, call: Call) -> Result<Rep
                 "reason": status.reason.clone().or(status.last_error.clone()),
             }));
         }
-        for table in status.tables.iter().filter(|table| table.state == TableState::Stale) {
+        let stands_still = |table: &&TableStatus| match table.state {
+            TableState::Stale => true,
+            // What an index shows of it is not followed any more.
+            TableState::Skipped => {
+                let index = app.engine.index(&table.index).ok();
+                index.is_some_and(|index| index.pipeline() == Some(&*status.name))
+            }
+            _ => false,
+        };
+        for table in status.tables.iter().filter(stands_still) {
             reasons.push(json!({
                 "pipeline": status.name,
                 "table": table.table,

@@ -96,7 +96,7 @@ async fn what_cannot_be_declared_is_refused_by_name() {
         configuration: format!("max_pipelines = 2\n{}", options.configuration),
         ..options
     };
-    let egret = Egret::start(options);
+    let mut egret = Egret::start(options);
     reaches(&egret, "main", "streaming").await;
     let good = declaration(&database, "second");
     let with = |key: &str, value: Value| {
@@ -122,7 +122,13 @@ async fn what_cannot_be_declared_is_refused_by_name() {
     for path in ["/_cdc/none", "/_cdc/none/dead"] {
         assert_eq!(egret.get(path).await.status, 404, "{path}");
     }
+    // Nothing of them is left behind.
+    egret.kill();
+    egret.resume();
+    assert_eq!(egret.get("/_cdc/second").await.status, 404);
     egret.put("/_cdc/second", &good).await.ok();
+    let unheeded = with("url", json!(format!("{}?sslmode=foo", database.url())));
+    assert_eq!(egret.put("/_cdc/second", &unheeded).await.status, 400);
     let third = egret.put("/_cdc/third", &declaration(&database, "third")).await;
     assert!(third.status == 409 && third.text.contains("max_pipelines"), "{}", third.text);
     reaches(&egret, "second", "streaming").await;
@@ -192,4 +198,31 @@ async fn orders_and_dead_letters_over_http() {
     egret.post("/_cdc/main/_restart", &Value::Null).await.ok();
     reaches(&egret, "main", "streaming").await;
     assert_eq!(egret.get("/_cdc/main/dead").await.ok()["total"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readiness_names_an_index_that_is_not_followed_any_more() {
+    let database = Database::create().await;
+    database.execute(BIRDS).await;
+    database.execute("CREATE TABLE nests (place text)").await;
+    let egret = Egret::start(EgretOptions::following(database.url(), "*"));
+    reaches(&egret, "main", "streaming").await;
+    counts(&egret, "birds", 200).await;
+    // A table that no index shows is no reason.
+    assert_eq!(egret.get("/health/ready").await.status, 200);
+    database.execute("ALTER TABLE birds DROP CONSTRAINT birds_pkey").await;
+    let answer = poll::until("it is not ready", async || {
+        Some(egret.get("/health/ready").await).filter(|answer| answer.status == 503)
+    })
+    .await;
+    let reasons = serde_json::from_str::<Value>(&answer.text).unwrap()["reasons"].take();
+    let named = json!([reasons[0]["table"], reasons[0]["index"], reasons[0]["state"]]);
+    assert_eq!(named, json!(["public.birds", "birds", "skipped"]), "{reasons}");
+    assert_eq!(reasons.as_array().unwrap().len(), 1, "{reasons}");
+    assert_eq!(egret.count("birds").await, Some(200));
+    database.execute("ALTER TABLE birds ADD PRIMARY KEY (id)").await;
+    poll::until("it is ready again", async || {
+        (egret.get("/health/ready").await.status == 200).then_some(())
+    })
+    .await;
 }

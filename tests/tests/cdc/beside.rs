@@ -229,3 +229,43 @@ async fn a_table_that_is_truncated_all_the_time_is_copied() {
     assert!(storm.await.unwrap() > 1);
     following.equals("ponds", "SELECT id::text, to_json(ponds)::text FROM ponds").await;
 }
+
+const FISH: &str = "CREATE TABLE fish (id int PRIMARY KEY, name text);
+    INSERT INTO fish VALUES (1, 'eel')";
+
+/// Follows birds, and then fish that another session has locked; once that lets go of them the fish are
+/// followed, too.
+async fn follows_what_is_locked(publication: &str, mode: &str) {
+    let database = Database::create().await;
+    database.execute(&format!("{TABLE}; {FISH}")).await;
+    let mut following = Following::follow(database, |config| {
+        (config.connect_timeout_ms, config.tables) = (1000, vec!["birds".to_owned()]);
+    });
+    following.follows("public.birds").await;
+    following.stop().await;
+    following.database.execute(publication).await;
+    let other = following.database.connect().await;
+    other.batch_execute(&format!("BEGIN; LOCK TABLE fish IN {mode} MODE")).await.unwrap();
+    following.config.tables = vec!["*".to_owned()];
+    following.resume();
+    following.follows("public.birds").await;
+    following.execute("DELETE FROM birds WHERE id = 3", &["birds"]).await;
+    following.equals("birds", BIRDS).await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_ne!(state(&following, "public.fish"), Some(TableState::Streaming));
+    assert_eq!(following.pipeline().status().connection_failures, 0);
+    other.batch_execute("COMMIT").await.unwrap();
+    following.follows("public.fish").await;
+    following.equals("fish", "SELECT id::text, to_json(fish)::text FROM fish").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_cannot_be_published_yet_holds_no_other_up() {
+    follows_what_is_locked("", "SHARE UPDATE EXCLUSIVE").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_cannot_be_read_yet_holds_no_other_up() {
+    let publication = "ALTER PUBLICATION egret_main ADD TABLE fish";
+    follows_what_is_locked(publication, "ACCESS EXCLUSIVE").await;
+}

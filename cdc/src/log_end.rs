@@ -21,7 +21,7 @@ const IDLE: Duration = Duration::from_secs(60);
 
 /// Asks on behalf of all who want to know.
 #[derive(Debug)]
-pub(crate) struct FlushPosition(mpsc::Sender<Reader>);
+pub(crate) struct LogEnd(mpsc::Sender<Reader>);
 
 /// One who wants to know.
 type Reader = oneshot::Sender<Result<Lsn>>;
@@ -34,7 +34,7 @@ trait Ask: Send {
     fn rest(&mut self);
 }
 
-impl FlushPosition {
+impl LogEnd {
     /// Connects when somebody asks first. Ends when this is dropped.
     pub(crate) fn of(source: Source) -> Self {
         Self::asking(Database { source, control: None })
@@ -46,7 +46,7 @@ impl FlushPosition {
         Self(send)
     }
 
-    /// The position up to which the database's log is durable, asked for after this was called.
+    /// Where the database's log ends, asked for after this was called.
     pub(crate) async fn ask(&self) -> Result<Lsn> {
         let (send, answer) = oneshot::channel();
         let stopped = || Error::new(ErrorKind::Stopped, "the pipeline has stopped");
@@ -90,7 +90,8 @@ struct Database {
 
 impl Database {
     async fn try_ask(&mut self) -> Result<Lsn> {
-        const QUERY: &str = "SELECT pg_current_wal_flush_lsn()::text";
+        // Not where it is durable: a commit that did not wait for the disk may lie after that.
+        const QUERY: &str = "SELECT pg_current_wal_insert_lsn()::text";
         let control = match &self.control {
             Some(control) => control,
             None => self.control.insert(self.source.control().await?),
@@ -146,14 +147,14 @@ mod tests {
         fn rest(&mut self) {}
     }
 
-    async fn asked(position: Arc<FlushPosition>) -> Lsn {
+    async fn asked(position: Arc<LogEnd>) -> Lsn {
         position.ask().await.unwrap()
     }
 
     #[tokio::test]
     async fn one_question_answers_all_who_wait_and_none_who_came_after_it() {
         let allowed = Arc::new(Semaphore::new(0));
-        let position = FlushPosition::asking(Counting { asked: 0, allowed: Arc::clone(&allowed) });
+        let position = LogEnd::asking(Counting { asked: 0, allowed: Arc::clone(&allowed) });
         let position = Arc::new(position);
         let ask = || tokio::spawn(asked(Arc::clone(&position)));
         let first = ask();
