@@ -2,7 +2,7 @@
 
 mod operations;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use crate::error::Result;
 use crate::kept::Kept;
 use crate::log_end::LogEnd;
 use crate::orders::{Order, Request};
+use crate::position::Position;
 use crate::receipts::LetterBox;
 use crate::sink::Indexes;
 use crate::status::{PipelineState, PipelineStatus, StatusBoard};
@@ -89,6 +90,11 @@ impl Pipeline {
     pub fn check(config: &PipelineConfig) -> Result<()> {
         config.validate()?;
         Source::parse(config).map(drop)
+    }
+
+    /// The slot that a pipeline's folder speaks of, whether it is there or not.
+    pub fn slot_of(disk: &dyn Disk, folder: &Path) -> Option<String> {
+        Position::load(disk, folder).ok().flatten().map(|position| position.slot)
     }
 
     /// Starts a pipeline on the current tokio runtime, with a thread of its own for what blocks.

@@ -50,7 +50,8 @@ impl Pipelines {
                     tracing::warn!(pipeline = name, "the file's declaration counts");
                 }
                 Some(pipeline) => declared.push(pipeline),
-                None => {}
+                None if in_file.contains(&name) => {}
+                None => warn_of_slot(&name, Pipeline::slot_of(&*disk, &folder.join(&name))),
             }
         }
         let (running, changing) = (RwLock::default(), Mutex::default());
@@ -172,6 +173,17 @@ impl Pipelines {
         );
         Err(Error::new(Kind::State, reason))
     }
+}
+
+/// Nobody follows a pipeline that the configuration does not name any more, and nobody bounds its slot.
+fn warn_of_slot(pipeline: &str, slot: Option<String>) {
+    let Some(slot) = slot else { return };
+    tracing::warn!(
+        pipeline,
+        slot,
+        "the pipeline is not declared any more, and its slot may have the database keep its log: declare \
+         it again, or drop the slot (SELECT pg_drop_replication_slot('{slot}')) and remove its folder"
+    );
 }
 
 /// How to drop a pipeline.

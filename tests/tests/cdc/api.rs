@@ -226,3 +226,28 @@ async fn readiness_names_an_index_that_is_not_followed_any_more() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_pipelines_follow_one_database() {
+    let database = Database::create().await;
+    database.execute(BIRDS).await;
+    let egret = Egret::start(EgretOptions::following(database.url(), "birds"));
+    reaches(&egret, "main", "streaming").await;
+    let answer = egret.put("/_cdc/second", &declaration(&database, "second")).await;
+    assert_eq!(answer.status, 201, "{}", answer.text);
+    reaches(&egret, "second", "streaming").await;
+    counts(&egret, "birds-second", 200).await;
+    // Each knows its own slot and publication, and both read the same log.
+    assert_eq!(slots(&database).await, 4);
+    database.execute("DELETE FROM birds WHERE id <= 50").await;
+    counts(&egret, "birds", 150).await;
+    counts(&egret, "birds-second", 150).await;
+    egret.post("/_cdc/second/_pause", &Value::Null).await.ok();
+    database.execute("DELETE FROM birds WHERE id <= 60").await;
+    counts(&egret, "birds", 140).await;
+    assert_eq!(egret.count("birds-second").await, Some(150));
+    egret.delete("/_cdc/second").await.ok();
+    assert_eq!(slots(&database).await, 2);
+    database.execute("DELETE FROM birds WHERE id <= 70").await;
+    counts(&egret, "birds", 130).await;
+}

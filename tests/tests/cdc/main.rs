@@ -5,6 +5,7 @@
 
 mod api;
 mod beside;
+mod bulk_load;
 mod certificates;
 mod control;
 mod credentials;

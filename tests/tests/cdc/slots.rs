@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use egret_cdc::PipelineState;
+use egret_cdc::status::TableState;
+use egret_cdc::{PipelineState, PipelineStatus};
 use egret_tests::poll;
 use egret_tests::postgres::{Cluster, ClusterOptions, Database};
 
@@ -220,4 +221,44 @@ async fn another_cluster_is_refused() {
     // What was indexed is still served.
     assert_eq!(following.count("birds"), 1000);
     tokio::time::timeout(Duration::from_secs(10), following.pipeline().stop()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_does_not_fill_the_databases_disk() {
+    let mut following = Following::start(&format!("{TABLE}; CREATE TABLE other (id int)")).await;
+    following.stop().await;
+    following.config.max_copy_wal_bytes = 4 << 20;
+    following.config.copy_max_bytes_per_second = 20_000;
+    following.resume();
+    following.streams().await;
+    let fish = "CREATE TABLE fish (id int PRIMARY KEY, name text);
+        INSERT INTO fish SELECT n, repeat('fish ', 20) || n FROM generate_series(1, 20000) AS n";
+    following.database.execute(fish).await;
+    let is = |status: &PipelineStatus, state: TableState| {
+        let fish = status.tables.iter().find(|table| table.table == "public.fish");
+        fish.filter(|fish| fish.state == state).map(|fish| fish.reason.clone().unwrap_or_default())
+    };
+    following.comes_to("a slow copy", |it| is(it, TableState::Copying).is_some()).await;
+    let confirmed = following.pipeline().status().lsn.confirmed;
+    for _ in 0..4 {
+        let write = "INSERT INTO other SELECT n FROM generate_series(1, 40000) AS n;
+                     UPDATE birds SET name = 'written' WHERE id < 10";
+        following.execute(write, &["birds"]).await;
+    }
+    let given_up = |status: &PipelineStatus| {
+        let reason = is(status, TableState::Stale).or_else(|| is(status, TableState::Copying));
+        reason.is_some_and(|reason| reason.contains("max_copy_wal_bytes [4194304]"))
+    };
+    following.comes_to("the copy is given up", given_up).await;
+    poll::until("the log is let go", async || {
+        (following.pipeline().status().lsn.confirmed > confirmed).then_some(())
+    })
+    .await;
+    following.equals("birds", BIRDS).await;
+    assert_eq!(following.pipeline().status().connection_failures, 0);
+    following.stop().await;
+    following.config.copy_max_bytes_per_second = 0;
+    following.resume();
+    following.follows("public.fish").await;
+    following.equals("fish", "SELECT id::text, to_json(fish)::text FROM fish").await;
 }
