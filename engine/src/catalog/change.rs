@@ -181,18 +181,20 @@ impl Engine {
             let message = format!("index [{name}] is being rebuilt");
             return Err(Error::new(ErrorKind::InvalidArgument, message).with_index(name));
         }
-        if next.indexes.get(name).is_some_and(|entry| entry.kept.is_some()) {
+        let entry = next.indexes.get(name).ok_or_else(|| not_found(name))?;
+        if entry.state == IndexState::Closed {
+            return Ok(());
+        }
+        let is_kept = entry.kept.is_some();
+        let index = self.index(name)?;
+        // What fails here fails before anything has changed.
+        index.flush()?;
+        if is_kept {
             self.drop_kept_folder(&changing, name)?;
             next = self.next()?;
         }
         let entry = next.indexes.get_mut(name).ok_or_else(|| not_found(name))?;
-        if entry.state == IndexState::Closed {
-            return Ok(());
-        }
         entry.state = IndexState::Closed;
-        let index = self.index(name)?;
-        // What fails here fails before anything has changed.
-        index.flush()?;
         self.write(&changing, &next).map_err(|failure| failure.error)?;
         {
             let mut served = self.served.write();
@@ -223,8 +225,13 @@ impl Engine {
         self.write(&changing, &next).map_err(|failure| failure.error)?;
         let opened = next.indexes.get(name).map(|entry| self.open_folder(name, entry, &|_| ()));
         let opened = opened.unwrap_or_else(|| Err(not_found(name)));
+        self.served.write().catalog = Arc::new(next);
+        if let Ok(index) = &opened
+            && index.pipeline().is_none()
+        {
+            self.open_kept_of(&changing, index);
+        }
         let mut served = self.served.write();
-        served.catalog = Arc::new(next);
         let (handle, result) = match opened {
             Ok(index) => (Handle::Open(index), Ok(())),
             Err(error) => {

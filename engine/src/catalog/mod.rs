@@ -153,7 +153,7 @@ impl Engine {
         let catalog = Arc::new(catalog);
         let kept = BTreeMap::new();
         *engine.served.write() = Served { catalog, handles, replacements, kept, ended: false };
-        engine.open_kept()?;
+        engine.open_kept();
         Ok(engine)
     }
 
@@ -268,6 +268,10 @@ impl Engine {
             _ => None,
         });
         damaged.collect()
+    }
+
+    fn is_damaged(&self, name: &str) -> bool {
+        matches!(self.served.read().handles.get(name), Some(Handle::Damaged(_)))
     }
 
     /// Flushes every index and stops its writer. Blocking.
