@@ -290,6 +290,7 @@ impl Writer {
             checkpoint: self.applied,
             copy_progress: self.copy_progress.clone(),
             mapping: self.store.mapping.to_json(),
+            mapping_number: self.store.mapping_number,
             meta: raw(self.store.meta(&stamps)?)?,
             files: Vec::new(),
         };

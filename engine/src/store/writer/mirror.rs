@@ -149,10 +149,10 @@ impl Writer {
         if grew {
             shared.view.lock().mapping = Arc::clone(&self.store.mapping);
         }
+        if grew {
+            self.log_mapping();
+        }
         if let Some(log) = &mut self.log {
-            if grew {
-                log.append_mapping(&self.store.mapping);
-            }
             log.append(changes, self.next_seq_no);
             log.commit();
         }

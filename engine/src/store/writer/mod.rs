@@ -236,13 +236,11 @@ impl Writer {
         if applied.grew {
             shared.view.lock().mapping = Arc::clone(&self.store.mapping);
         }
-        if let Some(log) = &mut self.log {
-            if applied.grew {
-                log.append_mapping(&self.store.mapping);
-            }
-            if self.next_seq_no > first {
-                log.append(&applied.changes, self.next_seq_no);
-            }
+        if applied.grew {
+            self.log_mapping();
+        }
+        if let Some(log) = self.log.as_mut().filter(|_| self.next_seq_no > first) {
+            log.append(&applied.changes, self.next_seq_no);
         }
         if batch.checkpoint.is_some() {
             self.applied = batch.checkpoint;
@@ -341,14 +339,22 @@ impl Writer {
         self.hand_on_mapping(addition)?;
         self.store.grow(merged)?;
         shared.view.lock().mapping = Arc::clone(&self.store.mapping);
+        self.log_mapping();
         if let Some(log) = &mut self.log {
-            log.append_mapping(&self.store.mapping);
             log.commit();
         }
         self.changes += 1;
         self.flushing.note_change();
         self.publishing.note_change();
         Ok(true)
+    }
+
+    /// Appends a mapping that has changed to the translog.
+    fn log_mapping(&mut self) {
+        if let Some(log) = &mut self.log {
+            self.store.mapping_number += 1;
+            log.append_mapping(self.store.mapping_number, &self.store.mapping);
+        }
     }
 
     /// The state in memory cannot be trusted any more: goes back to the last commit and the
