@@ -141,7 +141,7 @@ impl Writer {
         let before = Arc::clone(&self.store.mapping);
         if let Err(error) = guarded(|| self.store.replay(changes.to_vec())) {
             // What was done of them is in no log, and nobody goes on from here.
-            self.failed = Some(error.message().to_owned());
+            self.lack(error.message());
             return Err(error);
         }
         self.next_seq_no = self.next_seq_no.max(next_seq_no);
