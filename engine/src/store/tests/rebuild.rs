@@ -402,3 +402,44 @@ fn a_fault_at_the_start_leaves_the_way_back_open() {
         assert!(operations > 20, "only {operations} operations");
     }
 }
+
+/// A rebuild with writes during which one sync fails, at this operation of the disk: where it is
+/// finished all the same, it has every write that was acknowledged. Whether the fault came too late.
+fn rebuild_with(at: u64) -> bool {
+    let disk = SimDisk::new();
+    let engine = shared(&disk);
+    let index = create(&engine, "i");
+    write_one(&index, upsert("old", &json!({"n": 1}))).unwrap();
+    index.refresh().unwrap();
+    let mut rebuild = engine.begin_rebuild("i", &changes()).unwrap();
+    let begun = disk.operations();
+    disk.fail_at(begun + at, Fault::SyncFailure);
+    let mut done = vec!["old".to_owned()];
+    let put = |id: &str, done: &mut Vec<String>| {
+        if index.write(batch(vec![upsert(id, &json!({"n": 2}))])).is_ok() {
+            done.push(id.to_owned());
+        }
+    };
+    for id in ["a", "b", "c"] {
+        put(id, &mut done);
+    }
+    let copied = std::iter::from_fn(|| rebuild.step().transpose()).all(|step| step.is_ok());
+    for id in ["d", "e"] {
+        put(id, &mut done);
+    }
+    let finished = copied && rebuild.finish(None).is_ok();
+    let late = disk.operations() <= begun + at;
+    let serving = engine.index("i").unwrap();
+    assert_eq!(kind(&engine, "i") == "keyword", finished, "at {at}");
+    eventually("a sync that failed is made good", || serving.flush().is_ok());
+    let there = documents(&serving);
+    let lost: Vec<_> = done.iter().filter(|id| !there.contains_key(*id)).collect();
+    assert!(lost.is_empty(), "at {at}: {lost:?} lost");
+    late
+}
+
+#[test]
+fn a_sync_that_fails_in_a_rebuild_loses_nothing() {
+    let operations = (0..10_000).take_while(|&at| !rebuild_with(at)).count();
+    assert!(operations > 10, "only {operations} operations");
+}

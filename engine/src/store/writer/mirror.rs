@@ -135,6 +135,7 @@ impl Writer {
         next_seq_no: SeqNo,
     ) -> Result<()> {
         if let Some(error) = self.refusal() {
+            self.lack(error.message());
             return Err(error);
         }
         self.store.tombstones.keep_for(shared.identity.settings.load().gc_deletes);
