@@ -10,7 +10,8 @@ use serde_json::Value;
 
 use super::model::{Catalog, IndexEntry, IndexState};
 use super::template::merge_mappings;
-use super::{Engine, Handle, alias, damaged, format, identity, name, not_found};
+use super::unopened::Unopened;
+use super::{Engine, Handle, alias, format, identity, name, not_found};
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::{Index, IndexDefinition};
 use crate::mapping::Mapping;
@@ -157,7 +158,7 @@ impl Engine {
         {
             let mut served = self.served.write();
             for name in names {
-                let damaged = Handle::Damaged(reason.to_owned());
+                let damaged = Handle::Damaged(Unopened::abandoned(reason));
                 let handle = served.handles.insert(name.clone(), damaged);
                 gone.extend(handle.as_ref().and_then(Handle::running).cloned());
                 gone.extend(served.replacements.remove(name));
@@ -235,9 +236,9 @@ impl Engine {
         let (handle, result) = match opened {
             Ok(index) => (Handle::Open(index), Ok(())),
             Err(error) => {
-                let reason = error.to_string();
-                let shown = damaged(name, &reason);
-                (Handle::Damaged(reason), Err(shown.with_source(error)))
+                let why = Unopened::new(&error);
+                let shown = why.error(name).with_source(error);
+                (Handle::Damaged(why), Err(shown))
             }
         };
         served.handles.insert(name.to_owned(), handle);

@@ -264,10 +264,12 @@ impl Engine {
             let message = format!("only pipeline [{pipeline}] can go back with index [{name}]");
             return Err(named(Error::new(ErrorKind::Forbidden, message)));
         }
-        if self.is_damaged(name) {
-            return self.put_kept_for_damaged(&changing, name, next).map_err(named);
-        }
-        let current = self.index(name)?;
+        let current = match self.index(name) {
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                return self.put_kept_for_damaged(&changing, name, next).map_err(named);
+            }
+            current => current?,
+        };
         let kept = self.served.read().kept.get(name).cloned();
         if kept.is_none() && entry.kept.is_some() {
             let message = format!(

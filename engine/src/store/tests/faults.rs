@@ -280,3 +280,35 @@ fn an_index_whose_writer_could_not_go_back_is_closed_and_opened() {
     engine.open_index("a").unwrap();
     is_whole(&disk, engine);
 }
+
+#[test]
+fn a_start_on_a_full_disk_is_made_good_once_there_is_space() {
+    let disk = SimDisk::new();
+    let engine = open(&disk);
+    for name in ["a", "b"] {
+        write_one(&create(&engine, name), upsert("logged", &json!({"n": 1}))).unwrap();
+    }
+    create(&engine, "closed");
+    engine.close_index("closed").unwrap();
+    let disk = disk.kill();
+    drop(engine);
+    disk.fail_from(disk.operations(), Fault::NoSpace);
+    let engine = open(&disk);
+    assert_eq!(engine.damaged().len(), 2);
+    assert!(engine.has_unavailable());
+    for name in ["a", "b"] {
+        let error = engine.index(name).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        assert!(error.message().contains("full disk"), "{error}");
+    }
+    assert_eq!(engine.open_again(), [""; 0]);
+    disk.heal();
+    assert_eq!(engine.open_again(), ["a", "b"]);
+    assert_eq!((engine.damaged(), engine.has_unavailable()), (Vec::new(), false));
+    for name in ["a", "b"] {
+        let index = engine.index(name).unwrap();
+        assert!(index.document("logged").unwrap().is_some());
+        write_one(&index, upsert("later", &json!({"n": 2}))).unwrap();
+    }
+    assert_eq!(engine.index("closed").unwrap_err().kind(), ErrorKind::IndexClosed);
+}
