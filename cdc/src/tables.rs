@@ -95,7 +95,9 @@ impl Indexes for Engine {
                 EngineErrorKind::IndexNotFound => {
                     return Ok(Standing::Copy("it is new".to_owned()));
                 }
-                EngineErrorKind::Corrupt => return Ok(Standing::Copy(error.to_string())),
+                EngineErrorKind::Corrupt | EngineErrorKind::Unavailable => {
+                    return Ok(Standing::Copy(error.to_string()));
+                }
                 _ => return Err(error.into()),
             },
         };
@@ -132,7 +134,7 @@ impl Indexes for Engine {
         let serves = match self.index(name) {
             Ok(index) => progress(&index).is_some_and(|it| it.state == CopyState::Done),
             Err(error) => match error.kind() {
-                EngineErrorKind::Corrupt => true,
+                EngineErrorKind::Corrupt | EngineErrorKind::Unavailable => true,
                 EngineErrorKind::IndexNotFound => false,
                 _ => return Err(error.into()),
             },

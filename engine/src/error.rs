@@ -55,6 +55,8 @@ pub enum ErrorKind {
     },
     /// The index or engine is closed.
     Closed,
+    /// The index could not be opened for want of space, files or memory; it is tried again.
+    Unavailable,
     /// Data on disk is damaged.
     Corrupt,
     /// The operating system refused an operation.

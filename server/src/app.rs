@@ -88,6 +88,7 @@ impl App {
             identity,
         });
         crate::kept::watch(&app);
+        crate::reopen::watch(&app);
         if app.metrics.is_some() {
             sampler::start(&app)?;
         }

@@ -30,6 +30,7 @@ async fn run(app: Weak<App>) {
         let engine = Arc::clone(&app.engine);
         let dropping = app.pools.manage.run(move || Ok(engine.drop_expired_folders(now_ms)?));
         match dropping.await {
+            Ok(names) if names.is_empty() => {}
             Ok(names) => tracing::info!(?names, "rebuilds can no longer be rolled back"),
             // It is tried again.
             Err(error) => tracing::warn!(%error, "a folder from before a rebuild is not removed"),

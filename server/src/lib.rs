@@ -22,6 +22,7 @@ pub mod pipeline;
 mod pipelines;
 mod pools;
 mod progress;
+mod reopen;
 pub mod routes;
 mod sampler;
 mod searches;

@@ -142,3 +142,24 @@ async fn a_rebuild_is_a_task_that_can_be_stopped() {
     .await;
     assert_eq!(egret.count("codes").await, Some(DOCUMENTS as u64));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rebuilt_index_that_is_damaged_is_rolled_back() {
+    let mut egret = codes().await;
+    egret.post("/codes/_rebuild?keep=1h", &keyword()).await.ok();
+    egret.put("/codes/_doc/late", &json!({"code": 1})).await.ok();
+    let shown = egret.get("/codes/_settings").await.ok();
+    let uuid = shown["codes"]["settings"]["index"]["uuid"].as_str().unwrap().to_owned();
+    for _ in 0..2 {
+        egret.kill();
+        let commit = egret.folder().join("indexes").join(&uuid).join("commit.json");
+        std::fs::write(commit, "{").unwrap();
+        egret.resume();
+        assert_eq!(egret.get("/codes/_count").await.status, 500);
+        assert!(!egret.get("/codes/_rebuild").await.ok()["codes"]["kept"].is_null());
+    }
+    let answer = egret.post("/codes/_rebuild?rollback=true", &Value::Null).await.ok();
+    assert_eq!(answer["acknowledged"], true, "{answer}");
+    egret.post("/codes/_refresh", &Value::Null).await.ok();
+    assert_eq!(egret.get("/codes/_count").await.ok()["count"], DOCUMENTS + 1);
+}

@@ -10,7 +10,8 @@ use serde_json::Value;
 
 use super::model::{Catalog, IndexEntry, IndexState};
 use super::template::merge_mappings;
-use super::{Engine, Handle, alias, damaged, format, identity, name, not_found};
+use super::unopened::Unopened;
+use super::{Engine, Handle, alias, format, identity, name, not_found};
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::{Index, IndexDefinition};
 use crate::mapping::Mapping;
@@ -157,7 +158,7 @@ impl Engine {
         {
             let mut served = self.served.write();
             for name in names {
-                let damaged = Handle::Damaged(reason.to_owned());
+                let damaged = Handle::Damaged(Unopened::abandoned(reason));
                 let handle = served.handles.insert(name.clone(), damaged);
                 gone.extend(handle.as_ref().and_then(Handle::running).cloned());
                 gone.extend(served.replacements.remove(name));
@@ -181,18 +182,20 @@ impl Engine {
             let message = format!("index [{name}] is being rebuilt");
             return Err(Error::new(ErrorKind::InvalidArgument, message).with_index(name));
         }
-        if next.indexes.get(name).is_some_and(|entry| entry.kept.is_some()) {
+        let entry = next.indexes.get(name).ok_or_else(|| not_found(name))?;
+        if entry.state == IndexState::Closed {
+            return Ok(());
+        }
+        let is_kept = entry.kept.is_some();
+        let index = self.index(name)?;
+        // What fails here fails before anything has changed.
+        index.flush()?;
+        if is_kept {
             self.drop_kept_folder(&changing, name)?;
             next = self.next()?;
         }
         let entry = next.indexes.get_mut(name).ok_or_else(|| not_found(name))?;
-        if entry.state == IndexState::Closed {
-            return Ok(());
-        }
         entry.state = IndexState::Closed;
-        let index = self.index(name)?;
-        // What fails here fails before anything has changed.
-        index.flush()?;
         self.write(&changing, &next).map_err(|failure| failure.error)?;
         {
             let mut served = self.served.write();
@@ -223,14 +226,19 @@ impl Engine {
         self.write(&changing, &next).map_err(|failure| failure.error)?;
         let opened = next.indexes.get(name).map(|entry| self.open_folder(name, entry, &|_| ()));
         let opened = opened.unwrap_or_else(|| Err(not_found(name)));
+        self.served.write().catalog = Arc::new(next);
+        if let Ok(index) = &opened
+            && index.pipeline().is_none()
+        {
+            self.open_kept_of(&changing, index);
+        }
         let mut served = self.served.write();
-        served.catalog = Arc::new(next);
         let (handle, result) = match opened {
             Ok(index) => (Handle::Open(index), Ok(())),
             Err(error) => {
-                let reason = error.to_string();
-                let shown = damaged(name, &reason);
-                (Handle::Damaged(reason), Err(shown.with_source(error)))
+                let why = Unopened::new(&error);
+                let shown = why.error(name).with_source(error);
+                (Handle::Damaged(why), Err(shown))
             }
         };
         served.handles.insert(name.to_owned(), handle);

@@ -26,6 +26,7 @@ pub mod resolve;
 mod template;
 #[cfg(test)]
 mod tests;
+mod unopened;
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -39,6 +40,7 @@ pub use self::alias::{Alias, AliasAction};
 pub use self::model::{Catalog, IndexEntry, IndexState, Kept, Replacement};
 pub use self::rebuild::{Rebuild, keep_until_ms};
 pub use self::template::{ComponentTemplate, IndexTemplate, LegacyTemplate, Template};
+use self::unopened::Unopened;
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::Index;
 use crate::mapping::Mapping;
@@ -98,8 +100,8 @@ enum Handle {
     Open(Arc<Index>),
     /// Its mapping is all that is in memory.
     Closed(Arc<Mapping>),
-    /// It could not be opened, with the reason; its entry stays in the catalog.
-    Damaged(String),
+    /// It could not be opened, for this reason; its entry stays in the catalog.
+    Damaged(Unopened),
 }
 
 impl Handle {
@@ -145,7 +147,7 @@ impl Engine {
         for (name, entry) in &catalog.indexes {
             let handle = engine.handle(name, entry, watch).unwrap_or_else(|error| {
                 tracing::error!(index = %name, %error, "an index cannot be opened");
-                Handle::Damaged(error.to_string())
+                Handle::Damaged(Unopened::new(&error))
             });
             handles.insert(name.clone(), handle);
         }
@@ -153,7 +155,7 @@ impl Engine {
         let catalog = Arc::new(catalog);
         let kept = BTreeMap::new();
         *engine.served.write() = Served { catalog, handles, replacements, kept, ended: false };
-        engine.open_kept()?;
+        engine.open_kept();
         Ok(engine)
     }
 
@@ -239,7 +241,7 @@ impl Engine {
         match self.served.read().handles.get(name) {
             Some(Handle::Open(index)) => Ok(Arc::clone(index)),
             Some(Handle::Closed(_)) => Err(resolve::closed(name)),
-            Some(Handle::Damaged(reason)) => Err(damaged(name, reason)),
+            Some(Handle::Damaged(why)) => Err(why.error(name)),
             None => Err(not_found(name)),
         }
     }
@@ -249,7 +251,7 @@ impl Engine {
         match self.served.read().handles.get(name) {
             Some(Handle::Open(index)) => Ok(index.mapping()),
             Some(Handle::Closed(mapping)) => Ok(Arc::clone(mapping)),
-            Some(Handle::Damaged(reason)) => Err(damaged(name, reason)),
+            Some(Handle::Damaged(why)) => Err(why.error(name)),
             None => Err(not_found(name)),
         }
     }
@@ -264,10 +266,14 @@ impl Engine {
     pub fn damaged(&self) -> Vec<(String, String)> {
         let served = self.served.read();
         let damaged = served.handles.iter().filter_map(|(name, handle)| match handle {
-            Handle::Damaged(reason) => Some((name.clone(), reason.clone())),
+            Handle::Damaged(why) => Some((name.clone(), why.reason.clone())),
             _ => None,
         });
         damaged.collect()
+    }
+
+    fn is_damaged(&self, name: &str) -> bool {
+        matches!(self.served.read().handles.get(name), Some(Handle::Damaged(_)))
     }
 
     /// Flushes every index and stops its writer. Blocking.
@@ -315,11 +321,6 @@ fn identity(name: &str, entry: &IndexEntry) -> Result<Identity> {
         return Err(Error::new(ErrorKind::Corrupt, message));
     }
     Ok(Identity { name: name.to_owned(), uuid, pipeline, created_ms, settings })
-}
-
-fn damaged(name: &str, reason: &str) -> Error {
-    let message = format!("index [{name}] could not be opened: {reason}");
-    Error::new(ErrorKind::Corrupt, message).with_index(name)
 }
 
 fn not_found(name: &str) -> Error {

@@ -8,6 +8,9 @@
 //! goes at the next open. A kept folder that a crash leaves with fewer changes than the index has, or
 //! with others, goes then, too: nobody was told that the rest is done, but it could not be gone back to
 //! without a doubt.
+//!
+//! Invariant: a kept folder that nobody asked to remove goes only beside an index that is open. Where
+//! the index cannot be opened, its kept folder may be all that there is of it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +18,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::change::{Changing, new_uuid};
-use super::model::{Catalog, IndexEntry, IndexState, Kept};
+use super::model::{Catalog, IndexState, Kept};
 use super::{Engine, Handle, format, identity, not_found};
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::Index;
@@ -251,7 +254,7 @@ impl Engine {
     }
 
     /// Goes back to the folder from before the last rebuild, which has got every change since; what
-    /// the rebuild made is removed. Writes wait meanwhile. Blocking.
+    /// the rebuild made is removed, also where it is damaged. Writes wait meanwhile. Blocking.
     pub fn roll_back_rebuild(&self, name: &str) -> Result<Arc<Index>> {
         let changing = self.changing.lock();
         let mut next = self.next()?;
@@ -261,11 +264,22 @@ impl Engine {
             let message = format!("only pipeline [{pipeline}] can go back with index [{name}]");
             return Err(named(Error::new(ErrorKind::Forbidden, message)));
         }
-        let current = self.index(name)?;
+        let current = match self.index(name) {
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                return self.put_kept_for_damaged(&changing, name, next).map_err(named);
+            }
+            current => current?,
+        };
         let kept = self.served.read().kept.get(name).cloned();
-        let (Some(old), Some(Kept { uuid, .. })) = (kept, entry.kept.take()) else {
-            let message = format!("no folder is kept from before a rebuild of index [{name}]");
+        if kept.is_none() && entry.kept.is_some() {
+            let message = format!(
+                "the folder from before the rebuild of index [{name}] could not be opened, as the \
+                 log says; it is tried again at the next start"
+            );
             return Err(named(Error::new(ErrorKind::InvalidArgument, message)));
+        }
+        let (Some(old), Some(Kept { uuid, .. })) = (kept, entry.kept.take()) else {
+            return Err(named(nothing_kept(name)));
         };
         entry.uuid = uuid;
         let settings = identity(name, entry)?.settings.load_full();
@@ -288,12 +302,39 @@ impl Engine {
         Ok(old)
     }
 
-    /// Removes the folders from before rebuilds whose time is over; says of which indexes. Blocking.
+    /// Puts the kept folder in the place of one that cannot be opened. It has every change, but for what
+    /// came after one that it could not take.
+    fn put_kept_for_damaged(
+        &self,
+        changing: &Changing<'_>,
+        name: &str,
+        mut next: Catalog,
+    ) -> Result<Arc<Index>> {
+        let entry = next.indexes.get_mut(name).ok_or_else(|| not_found(name))?;
+        let kept = entry.kept.take().ok_or_else(|| nothing_kept(name))?;
+        let damaged = std::mem::replace(&mut entry.uuid, kept.uuid);
+        let old = self.open_folder(name, entry, &|_| ())?;
+        if let Err(failure) = self.write(changing, &next) {
+            old.close(false)?;
+            return Err(failure.error);
+        }
+        {
+            let mut served = self.served.write();
+            served.catalog = Arc::new(next);
+            served.handles.insert(name.to_owned(), Handle::Open(Arc::clone(&old)));
+        }
+        self.remove_index(None, &damaged);
+        Ok(old)
+    }
+
+    /// Removes the folders from before rebuilds whose time is over; says of which indexes. That of an
+    /// index that could not be opened stays. Blocking.
     pub fn drop_expired_folders(&self, now_ms: i64) -> Result<Vec<String>> {
         let mut dropped = Vec::new();
         let catalog = self.catalog();
         for (name, entry) in &catalog.indexes {
-            if entry.kept.as_ref().is_some_and(|kept| kept.until_ms <= now_ms) {
+            let is_over = entry.kept.as_ref().is_some_and(|kept| kept.until_ms <= now_ms);
+            if is_over && !self.is_damaged(name) {
                 let changing = self.changing.lock();
                 self.drop_kept_folder(&changing, name)?;
                 dropped.push(name.clone());
@@ -322,41 +363,68 @@ impl Engine {
         Ok(())
     }
 
-    /// Opens the folders that are kept from before rebuilds, and drops those that can no longer be gone
-    /// back to. For the start.
-    pub(super) fn open_kept(&self) -> Result<()> {
-        let catalog = self.catalog();
-        for (name, entry) in &catalog.indexes {
+    /// Opens the folders that are kept from before rebuilds and replacements. For the start, which goes
+    /// on whatever comes of it.
+    pub(super) fn open_kept(&self) {
+        let changing = self.changing.lock();
+        for (name, entry) in &self.catalog().indexes {
             let Some(kept) = &entry.kept else { continue };
-            let opened = if entry.pipeline.is_some() {
-                self.open_folder(name, &entry.kept_in(kept), &|_| ())
-            } else {
-                self.open_kept_folder(name, entry, kept)
-            };
-            match opened {
-                Ok(old) => drop(self.served.write().kept.insert(name.clone(), old)),
-                Err(error) => {
-                    tracing::warn!(index = %name, %error, "the folder from before a rebuild goes");
-                    let changing = self.changing.lock();
-                    self.drop_kept_folder(&changing, name)?;
+            if entry.pipeline.is_none() {
+                match self.index(name) {
+                    Ok(current) => self.open_kept_of(&changing, &current),
+                    Err(error) => tracing::error!(
+                        index = %name, %error,
+                        "the folder from before its rebuild stays: see [POST /{name}/_rebuild?rollback]"
+                    ),
                 }
+                continue;
+            }
+            match self.open_folder(name, &entry.kept_in(kept), &|_| ()) {
+                Ok(old) => drop(self.served.write().kept.insert(name.clone(), old)),
+                Err(error) => could_not_open(name, &error),
             }
         }
-        Ok(())
     }
 
-    fn open_kept_folder(&self, name: &str, entry: &IndexEntry, kept: &Kept) -> Result<Arc<Index>> {
-        let current = self.index(name)?;
-        let old = self.open_folder(name, &entry.kept_in(kept), &|_| ())?;
-        if current.snapshot().max_seq_no() != old.snapshot().max_seq_no() {
-            old.close(false)?;
-            let message = "a crash has left it with other changes";
-            return Err(Error::new(ErrorKind::InvalidArgument, message));
+    /// Opens the folder that is kept beside an index that has just been opened and that nobody writes to
+    /// yet, and has it get every change from here on. One that has other changes goes.
+    pub(super) fn open_kept_of(&self, changing: &Changing<'_>, current: &Arc<Index>) {
+        let (name, catalog) = (current.name(), self.catalog());
+        let Some(entry) = catalog.indexes.get(name) else { return };
+        let Some(kept) = &entry.kept else { return };
+        let old = match self.open_folder(name, &entry.kept_in(kept), &|_| ()) {
+            Ok(old) => old,
+            Err(error) => return could_not_open(name, &error),
+        };
+        if current.snapshot().max_seq_no() == old.snapshot().max_seq_no() {
+            match attach(current, &old, None) {
+                Ok(()) => {
+                    old.shared().queue.move_to(current.shared());
+                    self.served.write().kept.insert(name.to_owned(), old);
+                }
+                Err(error) => could_not_open(name, &error),
+            }
+            return;
         }
-        attach(&current, &old, None)?;
-        old.shared().queue.move_to(current.shared());
-        Ok(old)
+        tracing::warn!(
+            index = name,
+            "a crash has left the folder from before a rebuild with other changes"
+        );
+        let dropped = old.close(false).and_then(|()| self.drop_kept_folder(changing, name));
+        if let Err(error) = dropped {
+            tracing::warn!(index = name, %error, "a folder that cannot be gone back to is not removed");
+        }
     }
+}
+
+/// It may be that this passes: it stays until its time is over.
+fn could_not_open(name: &str, error: &Error) {
+    tracing::warn!(index = name, %error, "the folder from before a rebuild cannot be opened");
+}
+
+fn nothing_kept(name: &str) -> Error {
+    let message = format!("no folder is kept from before a rebuild of index [{name}]");
+    Error::new(ErrorKind::InvalidArgument, message)
 }
 
 fn attach(to: &Index, mirror: &Index, filling: Option<Arc<Mapping>>) -> Result<()> {

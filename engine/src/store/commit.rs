@@ -14,6 +14,7 @@
 //!    "checkpoint": {"system_identifier": 7…, "timeline": 1, "lsn": "0/16B3748"} or null,
 //!    "copy_progress": "…" or null,
 //!    "mapping": {…},                 Elasticsearch's format, fields in tantivy's order
+//!    "mapping_number": 5,            of that mapping in the translog; left out where it is 0
 //!    "meta": {…},                    tantivy's meta.json
 //!    "files": [{"name": "…", "length": 123, "crc32c": 456}, …]}}
 //! ```
@@ -48,8 +49,15 @@ pub(crate) struct Commit {
     pub(crate) checkpoint: Option<Checkpoint>,
     pub(crate) copy_progress: Option<String>,
     pub(crate) mapping: Value,
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub(crate) mapping_number: u64,
     pub(crate) meta: Box<RawValue>,
     pub(crate) files: Vec<CommittedFile>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_first(mapping_number: &u64) -> bool {
+    *mapping_number == 0
 }
 
 /// A file that a commit names.
@@ -153,6 +161,7 @@ mod tests {
             }),
             copy_progress: Some("{\"blocks\": [1, 2]}".to_owned()),
             mapping: serde_json::json!({"properties": {"a": {"type": "long"}}}),
+            mapping_number: 5,
             meta: RawValue::from_string("{\"segments\": [ ]}".to_owned()).unwrap(),
             files: vec![CommittedFile { name: "a.idx".to_owned(), length: 5, crc32c: 7 }],
         }

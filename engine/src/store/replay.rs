@@ -156,9 +156,10 @@ impl Replay<'_> {
             Record::Changes { changes, .. } => {
                 self.progress.bytes += changes.iter().map(bytes).sum::<usize>() as u64;
             }
-            Record::Mapping(mapping) => {
+            Record::Mapping { number, mapping } => {
                 self.carry_out()?;
-                self.replayed |= self.store.grow_if_later(Mapping::from_json(&mapping)?)?;
+                let mapping = Mapping::from_json(&mapping)?;
+                self.replayed |= self.store.take_if_later(number, mapping)?;
             }
             Record::Tombstones { changes, first } => {
                 self.carry_out()?;

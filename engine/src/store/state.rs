@@ -43,6 +43,8 @@ const MOST_SEGMENTS_POURING: usize = 32;
 pub(super) struct Store {
     pub(super) directory: StoreDirectory,
     pub(super) mapping: Arc<Mapping>,
+    /// How many mappings have gone into the translog, ever.
+    pub(super) mapping_number: u64,
     pub(super) schema: Schema,
     /// The mapping's, in the schema.
     fields: Arc<SchemaFields>,
@@ -93,6 +95,7 @@ impl Store {
         let schema = metas.schema.clone();
         directory.set_meta(meta_json(&schema, Vec::new())?.as_bytes());
         let mut store = Self::assemble(directory, mapping, schema, Vec::new())?;
+        store.mapping_number = commit.mapping_number;
         let mut files = FxHashMap::<&str, Vec<_>>::default();
         for file in &commit.files {
             let segment = file.name.split_once('.').map_or("", |(segment, _)| segment);
@@ -119,6 +122,7 @@ impl Store {
             directory,
             fields: Arc::new(SchemaFields::new(&schema, &mapping)),
             mapping,
+            mapping_number: 0,
             schema,
             tokenizers: schema::tokenizers(),
             segments,
@@ -221,11 +225,15 @@ impl Store {
         Some(self.segments.iter().find(|segment| segment.id == id)?.alive_count())
     }
 
-    /// Takes over a mapping that a translog names, unless it belongs to a time before this one:
-    /// fields are only ever added. Whether it did.
-    pub(super) fn grow_if_later(&mut self, mapping: Mapping) -> Result<bool> {
-        let later = mapping.fields().len() > self.mapping.fields().len();
+    /// Takes over a mapping that a translog names, unless it belongs to a time before this one. One
+    /// without a number is later where it has more fields, which are only ever added. Whether it did.
+    pub(super) fn take_if_later(&mut self, number: Option<u64>, mapping: Mapping) -> Result<bool> {
+        let later = match number {
+            Some(number) => number > self.mapping_number,
+            None => mapping.fields().len() > self.mapping.fields().len(),
+        };
         if later {
+            self.mapping_number = number.unwrap_or(self.mapping_number);
             self.grow(mapping)?;
         }
         Ok(later)

@@ -15,7 +15,9 @@
 //!   5  tombstone, as 4: a delete that found nothing, or one of an earlier file
 //! ```
 //!
-//! Kind 3 is the mapping as JSON, written before the first batch that needs it. Kind 4, without a
+//! Kind 6 is the mapping, written before the first batch that needs it: a u64 number, which rises by one
+//! with each, and JSON. Those are passed over whose number is not above that of the commit. Kind 3 is
+//! JSON alone (of an Egret that did not number them), and counts where it has more fields. Kind 4, without a
 //! payload, says that records of kind 1 before it are of a batch that a crash has cut short. Kind 5
 //! begins a file: the tombstones that are alive, in the same form as changes, but with a count from
 //! 0 of its records in place of the number. They replace those of earlier files.
@@ -42,6 +44,7 @@ const LAST_PART: u8 = 2;
 const MAPPING: u8 = 3;
 const CUT_SHORT: u8 = 4;
 const TOMBSTONES: u8 = 5;
+const NUMBERED_MAPPING: u8 = 6;
 const PUT: u8 = 1;
 const DELETE: u8 = 2;
 const CLEAR: u8 = 3;
@@ -59,8 +62,8 @@ const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) enum Record {
     /// A whole batch.
     Changes { changes: Vec<Change>, next_seq_no: SeqNo },
-    /// The mapping from here on.
-    Mapping(Value),
+    /// The mapping from here on, and its number.
+    Mapping { number: Option<u64>, mapping: Value },
     /// Deletes that lie before, and that are still remembered; `first`: all others are forgotten.
     Tombstones { changes: Vec<Change>, first: bool },
 }
@@ -94,8 +97,9 @@ impl Translog {
         let mut ops = 0;
         let replayed = |record: egret_aof::log::Record<'_>| -> Result<()> {
             let (kind, payload) = (record.kind, record.payload);
-            if kind == MAPPING {
-                return replay(Record::Mapping(serde_json::from_slice(payload).map_err(damaged)?));
+            if let Some((number, json)) = mapping_in(kind, payload)? {
+                let mapping = serde_json::from_slice(json).map_err(damaged)?;
+                return replay(Record::Mapping { number, mapping });
             }
             if kind == CUT_SHORT {
                 pending.clear();
@@ -166,9 +170,11 @@ impl Translog {
         self.payload = payload;
     }
 
-    /// Appends a mapping that has grown.
-    pub(super) fn append_mapping(&mut self, mapping: &Mapping) {
-        self.append_record(MAPPING, mapping.to_json().to_string().as_bytes());
+    /// Appends a mapping that has changed, under the next number.
+    pub(super) fn append_mapping(&mut self, number: u64, mapping: &Mapping) {
+        let mut payload = number.to_le_bytes().to_vec();
+        payload.extend_from_slice(mapping.to_json().to_string().as_bytes());
+        self.append_record(NUMBERED_MAPPING, &payload);
     }
 
     fn append_record(&mut self, kind: u8, payload: &[u8]) {
@@ -287,16 +293,29 @@ impl Translog {
 
 /// Whether a record can be read.
 pub(super) fn check_record(record: egret_aof::log::Record<'_>) -> Result<()> {
+    if let Some((_, json)) = mapping_in(record.kind, record.payload)? {
+        let mapping: Value = serde_json::from_slice(json).map_err(damaged)?;
+        return Mapping::from_json(&mapping).map(drop);
+    }
     match record.kind {
-        MAPPING => {
-            let mapping: Value = serde_json::from_slice(record.payload).map_err(damaged)?;
-            Mapping::from_json(&mapping).map(drop)
-        }
         CUT_SHORT => Ok(()),
         PART | LAST_PART | TOMBSTONES if decode(record.payload, &mut Vec::new()).is_some() => {
             Ok(())
         }
         kind => Err(damaged(format!("record {} of kind {kind} cannot be read", record.sequence))),
+    }
+}
+
+/// The number and the JSON of a mapping, where it is one.
+fn mapping_in(kind: u8, payload: &[u8]) -> Result<Option<(Option<u64>, &[u8])>> {
+    match kind {
+        MAPPING => Ok(Some((None, payload))),
+        NUMBERED_MAPPING => {
+            let parts = payload.split_first_chunk();
+            let (number, json) = parts.ok_or_else(|| damaged("a mapping has no number"))?;
+            Ok(Some((Some(u64::from_le_bytes(*number)), json)))
+        }
+        _ => Ok(None),
     }
 }
 

@@ -60,6 +60,9 @@ fn classify_engine(kind: ErrorKind) -> (StatusCode, &'static str) {
             (StatusCode::TOO_MANY_REQUESTS, "circuit_breaking_exception")
         }
         ErrorKind::Closed => (StatusCode::SERVICE_UNAVAILABLE, "already_closed_exception"),
+        ErrorKind::Unavailable => {
+            (StatusCode::SERVICE_UNAVAILABLE, "no_shard_available_action_exception")
+        }
         ErrorKind::Corrupt => (StatusCode::INTERNAL_SERVER_ERROR, "corrupt_index_exception"),
         ErrorKind::Io => (StatusCode::INTERNAL_SERVER_ERROR, "i_o_exception"),
         ErrorKind::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "exception"),

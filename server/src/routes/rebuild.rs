@@ -34,7 +34,11 @@ pub(super) async fn rebuild(
 ) -> Result<Reply> {
     let known = ["rollback", "wait_for_completion", "requests_per_second", "keep"];
     call.params.allow(&known)?;
-    let name = named(&app, &name, Access::WriteMetadata)?;
+    let rolls_back = call.params.is_true("rollback")?;
+    let name = found(&app, &name, Access::WriteMetadata)?;
+    if !rolls_back {
+        app.engine.index(&name)?;
+    }
     let body = parse_object(&call.body)?;
     if let Some(key) = body.keys().find(|key| *key != "mappings") {
         return Err(Error::parsing(format!("unknown key [{key}] for a rebuild")));
@@ -43,7 +47,7 @@ pub(super) async fn rebuild(
     let rate = rate(&call.params)?.unwrap_or(f64::INFINITY);
     let default = Duration::from_millis(app.config.engine.keep_rebuilt_ms);
     let keep = call.params.duration("keep")?.unwrap_or(default);
-    if call.params.is_true("rollback")? {
+    if rolls_back {
         if !body.is_empty() {
             return Err(Error::validation("a rollback takes no mappings"));
         }
@@ -70,12 +74,12 @@ pub(super) async fn rebuild(
     Ok(Reply::ok(&task.wait().await.result?))
 }
 
-/// The one open index that a name stands for.
-fn named(app: &App, name: &str, access: Access) -> Result<String> {
+/// The one index that a name stands for, also where it is damaged.
+fn found(app: &App, name: &str, access: Access) -> Result<String> {
     let catalog = app.engine.catalog();
     let found = catalog.single_index(name)?.ok_or_else(|| resolve::missing(name))?;
-    let index = app.engine.index(found)?;
-    targets::refuse_blocked(index.name(), index.blocks(), access)?;
+    let entry = catalog.indexes.get(found).ok_or_else(|| resolve::missing(name))?;
+    targets::refuse_blocked(found, targets::blocks(entry), access)?;
     Ok(found.to_owned())
 }
 
@@ -126,21 +130,23 @@ fn kept(app: &App, name: &str) -> Value {
 }
 
 async fn roll_back(app: &Arc<App>, name: String) -> Result<Reply> {
-    let index = app.engine.index(&name)?;
-    if let Some(pipeline) = index.pipeline() {
+    let catalog = app.engine.catalog();
+    let entry = catalog.indexes.get(&name).ok_or_else(|| resolve::missing(&name))?;
+    if let Some(pipeline) = &entry.pipeline {
         // Nobody has brought it up to date: its pipeline does that first.
         app.pipelines.named(pipeline)?.roll_back(&name).await?;
-        index::purge(app, uuid_of(index.uuid()).into_iter());
+        index::purge(app, uuid_of(&entry.uuid).into_iter());
         return Ok(Reply::ok(&json!({"acknowledged": true, "index": name})));
     }
     let (engine, rolled) = (Arc::clone(&app.engine), name.clone());
     let back = move || {
-        let rebuilt = engine.index(&rolled)?;
+        // One that is damaged can be gone back from, too; what is purged is of what there was.
+        let rebuilt = engine.catalog().indexes.get(&rolled).map(|entry| entry.uuid.clone());
         engine.roll_back_rebuild(&rolled)?;
-        Ok(rebuilt.uuid().to_owned())
+        Ok(rebuilt)
     };
     let rebuilt = app.pools.manage.run(back).await?;
-    index::purge(app, uuid_of(&rebuilt).into_iter());
+    index::purge(app, rebuilt.as_deref().and_then(uuid_of).into_iter());
     Ok(Reply::ok(&json!({"acknowledged": true, "index": name})))
 }
 
@@ -150,8 +156,9 @@ pub(super) async fn status(
     call: Call,
 ) -> Result<Reply> {
     call.params.allow(&[])?;
-    let name = named(&app, &name, Access::ReadMetadata)?;
-    let followed = app.engine.index(&name)?.pipeline().is_some();
+    let name = found(&app, &name, Access::ReadMetadata)?;
+    let catalog = app.engine.catalog();
+    let followed = catalog.indexes.get(&name).is_some_and(|entry| entry.pipeline.is_some());
     let running = !followed && app.engine.replacement(&name).is_some();
     let shown = json!({"rebuilding": running, "kept": kept(&app, &name)});
     Ok(Reply::ok(&json!({ name: shown })))

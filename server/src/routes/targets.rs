@@ -196,12 +196,15 @@ pub(super) fn shown(
     Ok(entries)
 }
 
-/// Whether only a pattern leads to an index, and it is damaged: it keeps no others from answering.
+/// Whether only a pattern leads to an index, and it could not be opened: it keeps no others from answering.
 /// Who names it is told, and so is who asks for the cluster's health.
 fn is_passed_over(app: &App, expression: &str, name: &str, entry: &IndexEntry) -> bool {
     let mut parts = expression.split(',');
     !parts.any(|part| part == name || entry.aliases.contains_key(part))
-        && app.engine.index(name).is_err_and(|error| error.kind() == ErrorKind::Corrupt)
+        && app
+            .engine
+            .index(name)
+            .is_err_and(|error| matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unavailable))
 }
 
 /// As [`entries`], to be changed: an index whose metadata is blocked is refused.

@@ -211,3 +211,104 @@ fn transactions_are_seen_whole() {
         assert!(reader.join().unwrap() > 0);
     });
 }
+
+/// An index whose writer met a damaged document and then could not go back, since the disk was full.
+fn lost() -> (SimDisk, Engine, Arc<Index>) {
+    let disk = SimDisk::new();
+    let engine = open(&disk);
+    let index = create(&engine, "a");
+    write_one(&index, upsert("damaged", &json!({"n": 1}))).unwrap();
+    index.flush().unwrap();
+    let folder = Path::new("/data/indexes").join(index.uuid());
+    engine.close().unwrap();
+    drop((index, engine));
+    let names = disk.list(&folder).unwrap();
+    let path = folder.join(names.iter().find(|name| name.ends_with(".source")).unwrap());
+    let mut content = disk.read(&path).unwrap();
+    for byte in &mut content {
+        *byte ^= 1;
+    }
+    disk.damage(&path, &content).unwrap();
+    let engine = open(&disk);
+    let index = engine.index("a").unwrap();
+    write_one(&index, upsert("logged", &json!({"n": 2}))).unwrap();
+    disk.fail_from(disk.operations(), Fault::NoSpace);
+    assert!(index.write(batch(vec![patch("damaged", &json!({"n": 3}))])).is_err());
+    let error = index.write(batch(vec![delete("none")])).unwrap_err();
+    assert!(error.message().contains("takes no writes"), "{error}");
+    (disk, engine, index)
+}
+
+/// What was acknowledged is there, and writes are taken, now and after a power cut.
+fn is_whole(disk: &SimDisk, engine: Engine) {
+    let index = engine.index("a").unwrap();
+    index.refresh().unwrap();
+    assert_eq!(published(&index, "logged"), Some(json!({"n": 2})));
+    write_one(&index, upsert("later", &json!({"n": 4}))).unwrap();
+    let after = disk.power_cut(5);
+    drop((index, engine));
+    let engine = open(&after);
+    let index = engine.index("a").unwrap();
+    assert_eq!(published(&index, "logged"), Some(json!({"n": 2})));
+    assert_eq!(published(&index, "later"), Some(json!({"n": 4})));
+    assert_eq!(index.snapshot().doc_count(), 3);
+}
+
+#[test]
+fn a_writer_that_could_not_go_back_comes_back_with_a_flush() {
+    let (disk, engine, index) = lost();
+    assert!(index.flush().is_err());
+    disk.heal();
+    index.flush().unwrap();
+    is_whole(&disk, engine);
+}
+
+#[test]
+fn a_writer_that_could_not_go_back_comes_back_of_itself() {
+    let (disk, engine, index) = lost();
+    disk.heal();
+    eventually("writes are taken again", || index.write(batch(vec![delete("none")])).is_ok());
+    is_whole(&disk, engine);
+}
+
+#[test]
+fn an_index_whose_writer_could_not_go_back_is_closed_and_opened() {
+    let (disk, engine, _) = lost();
+    assert!(engine.close_index("a").is_err());
+    disk.heal();
+    engine.close_index("a").unwrap();
+    engine.open_index("a").unwrap();
+    is_whole(&disk, engine);
+}
+
+#[test]
+fn a_start_on_a_full_disk_is_made_good_once_there_is_space() {
+    let disk = SimDisk::new();
+    let engine = open(&disk);
+    for name in ["a", "b"] {
+        write_one(&create(&engine, name), upsert("logged", &json!({"n": 1}))).unwrap();
+    }
+    create(&engine, "closed");
+    engine.close_index("closed").unwrap();
+    let disk = disk.kill();
+    drop(engine);
+    disk.fail_from(disk.operations(), Fault::NoSpace);
+    let engine = open(&disk);
+    assert_eq!(engine.damaged().len(), 2);
+    assert!(engine.has_unavailable());
+    for name in ["a", "b"] {
+        let error = engine.index(name).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        assert!(error.message().contains("full disk"), "{error}");
+    }
+    assert_eq!(engine.open_again(), [""; 0]);
+    disk.heal();
+    assert_eq!(engine.open_again(), ["a", "b"]);
+    assert_eq!((engine.damaged(), engine.has_unavailable()), (Vec::new(), false));
+    for name in ["a", "b"] {
+        let index = engine.index(name).unwrap();
+        assert!(index.document("logged").unwrap().is_some());
+        write_one(&index, upsert("later", &json!({"n": 2}))).unwrap();
+    }
+    assert_eq!(engine.index("closed").unwrap_err().kind(), ErrorKind::IndexClosed);
+}

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use egret_aof::disk::sim::Fault;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -186,4 +187,75 @@ fn run(seed: u64) {
 #[test]
 fn a_grown_mapping_is_like_one_from_the_start() {
     campaign(8, run);
+}
+
+/// Changes so many of a mapping's parameters, to and fro, with documents that need what holds then, with a
+/// fault at this operation of the disk: what was acknowledged is there. Whether the fault came too late.
+fn parameters(count: usize, at: u64, fault: Fault) -> bool {
+    let disk = SimDisk::new();
+    let engine = open(&disk);
+    let numeric = |more: Value| {
+        let mut field = json!({"type": "long"});
+        field.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({"properties": {"n": field}})
+    };
+    let mut mappings = numeric(json!({"coerce": false}));
+    mappings["dynamic"] = json!("strict");
+    let index =
+        engine.create_index("a", IndexDefinition { mappings, ..IndexDefinition::default() });
+    let index = index.unwrap();
+    let begun = disk.operations();
+    match fault {
+        Fault::PowerCut => disk.fail_from(begun + at, fault),
+        _ => disk.fail_at(begun + at, fault),
+    }
+    let mut acknowledged = Vec::new();
+    let mut dynamic = vec!["strict"];
+    let steps = [
+        (json!({"dynamic": "false"}), Some("false"), json!({"n": 1, "other": 2})),
+        (numeric(json!({"ignore_malformed": true})), None, json!({"n": "word"})),
+        (numeric(json!({"coerce": true})), None, json!({"n": "5"})),
+        (json!({"dynamic": "strict"}), Some("strict"), json!({"n": 6})),
+    ];
+    for (number, (addition, value, document)) in steps.into_iter().take(count).enumerate() {
+        let done = index.put_mapping(&addition).is_ok();
+        if let Some(value) = value {
+            if done {
+                dynamic.clear();
+            }
+            dynamic.push(value);
+        }
+        let id = number.to_string();
+        let written = index.write(batch(vec![upsert(&id, &document)]));
+        if written.is_ok_and(|outcome| outcome.ops.iter().all(Result::is_ok)) {
+            acknowledged.push(id);
+        }
+    }
+    let late = disk.operations() <= begun + at;
+    let after = if fault == Fault::PowerCut { disk.power_cut(at) } else { disk.kill() };
+    drop((index, engine));
+    // What the next start says is what the one after it finds.
+    for round in 0..2 {
+        let context = format!("{count} with {fault:?} at {at}, start {round}");
+        let engine = open(&after);
+        assert_eq!(engine.damaged(), [], "{context}");
+        let index = engine.index("a").unwrap();
+        for id in &acknowledged {
+            assert!(index.document(id).unwrap().is_some(), "{context}: [{id}] is lost");
+        }
+        let mapping = index.mapping().to_json();
+        let found = mapping["dynamic"].as_str().unwrap();
+        assert!(dynamic.contains(&found), "{context}: [{found}] is none of {dynamic:?}");
+    }
+    late
+}
+
+#[test]
+fn changed_parameters_are_there_for_the_documents_that_need_them() {
+    for fault in [Fault::Io, Fault::SyncFailure, Fault::PowerCut] {
+        for count in 1..=4 {
+            let operations = (0..10_000).take_while(|&at| !parameters(count, at, fault)).count();
+            assert!(operations > 5 * count, "only {operations} operations");
+        }
+    }
 }

@@ -35,8 +35,11 @@ fn rebuild(engine: &Arc<Engine>, name: &str) -> Result<()> {
     rebuild.finish(hour()).map(drop)
 }
 
+/// By id: number, term, version and source.
+type Documents = BTreeMap<String, (u64, u64, u64, Value)>;
+
 /// Every document of the published state with its numbers and version.
-fn documents(index: &Index) -> BTreeMap<String, (u64, u64, u64, Value)> {
+fn documents(index: &Index) -> Documents {
     let snapshot = index.snapshot();
     let mut all = BTreeMap::new();
     for segment in snapshot.segments() {
@@ -315,4 +318,128 @@ fn a_crash_of_a_rebuild_loses_nothing() {
         let operations = (0..10_000).take_while(|&at| !crash(at, fault)).count();
         assert!(operations > 30, "only {operations} operations");
     }
+}
+
+/// An index of ten documents, rebuilt, and one more document: all of it, and the files of what serves.
+fn rebuilt_and_written(disk: &SimDisk) -> (Documents, PathBuf) {
+    let engine = shared(disk);
+    let index = create(&engine, "i");
+    write(&index, (0..10).map(|id| upsert(&id.to_string(), &json!({"n": id}))).collect());
+    rebuild(&engine, "i").unwrap();
+    let new = engine.index("i").unwrap();
+    write_one(&new, upsert("later", &json!({"n": 7}))).unwrap();
+    new.refresh().unwrap();
+    let commit = Path::new("/data/indexes").join(new.uuid()).join("commit.json");
+    let all = documents(&new);
+    engine.close().unwrap();
+    (all, commit)
+}
+
+#[test]
+fn the_folder_from_before_outlives_damage_to_the_rebuilt_one() {
+    let disk = SimDisk::new();
+    let (all, commit) = rebuilt_and_written(&disk);
+    disk.damage(&commit, b"{").unwrap();
+    for _ in 0..2 {
+        let engine = shared(&disk);
+        assert_eq!((engine.damaged().len(), folders(&disk)), (1, 2));
+        assert!(engine.catalog().indexes["i"].kept.is_some());
+        // Neither its time nor an attempt to close the index takes the only good copy away.
+        assert_eq!(engine.drop_expired_folders(i64::MAX).unwrap(), [""; 0]);
+        assert_eq!(engine.close_index("i").unwrap_err().kind(), ErrorKind::Corrupt);
+        assert!(engine.begin_rebuild("i", &changes()).is_err());
+        assert_eq!(folders(&disk), 2);
+    }
+    let engine = shared(&disk);
+    let back = engine.roll_back_rebuild("i").unwrap();
+    assert_eq!((engine.damaged(), folders(&disk)), (Vec::new(), 1));
+    assert_eq!(documents(&back), all);
+    assert!(engine.roll_back_rebuild("i").is_err());
+    write_one(&back, upsert("after", &json!({"n": 8}))).unwrap();
+    drop((back, engine));
+    let engine = shared(&disk.power_cut(1));
+    assert_eq!(documents(&engine.index("i").unwrap()).len(), all.len() + 1);
+}
+
+#[test]
+fn an_index_that_is_well_again_feeds_the_folder_from_before() {
+    let disk = SimDisk::new();
+    let (all, commit) = rebuilt_and_written(&disk);
+    let content = disk.read(&commit).unwrap();
+    disk.damage(&commit, b"{").unwrap();
+    let engine = shared(&disk);
+    assert_eq!(engine.open_index("i").unwrap_err().kind(), ErrorKind::Corrupt);
+    disk.damage(&commit, &content).unwrap();
+    engine.open_index("i").unwrap();
+    write_one(&engine.index("i").unwrap(), upsert("after", &json!({"n": 8}))).unwrap();
+    let back = engine.roll_back_rebuild("i").unwrap();
+    back.refresh().unwrap();
+    assert_eq!(documents(&back).len(), all.len() + 1);
+}
+
+/// A start with one fault at this operation of the disk, and one without: whether the fault came too
+/// late.
+fn start_with(at: u64, fault: Fault) -> bool {
+    let disk = SimDisk::new();
+    let (all, _) = rebuilt_and_written(&disk);
+    let begun = disk.operations();
+    disk.fail_at(begun + at, fault);
+    drop(try_open(&disk));
+    let late = disk.operations() <= begun + at;
+    disk.heal();
+    let engine = shared(&disk);
+    let context = format!("{fault:?} at {at}");
+    assert_eq!(documents(&engine.index("i").unwrap()), all, "{context}");
+    let back = engine.roll_back_rebuild("i").unwrap_or_else(|error| panic!("{context}: {error}"));
+    assert_eq!(documents(&back), all, "{context}");
+    late
+}
+
+#[test]
+fn a_fault_at_the_start_leaves_the_way_back_open() {
+    for fault in [Fault::Io, Fault::ReadFailure, Fault::NoSpace] {
+        let operations = (0..10_000).take_while(|&at| !start_with(at, fault)).count();
+        assert!(operations > 20, "only {operations} operations");
+    }
+}
+
+/// A rebuild with writes during which one sync fails, at this operation of the disk: where it is
+/// finished all the same, it has every write that was acknowledged. Whether the fault came too late.
+fn rebuild_with(at: u64) -> bool {
+    let disk = SimDisk::new();
+    let engine = shared(&disk);
+    let index = create(&engine, "i");
+    write_one(&index, upsert("old", &json!({"n": 1}))).unwrap();
+    index.refresh().unwrap();
+    let mut rebuild = engine.begin_rebuild("i", &changes()).unwrap();
+    let begun = disk.operations();
+    disk.fail_at(begun + at, Fault::SyncFailure);
+    let mut done = vec!["old".to_owned()];
+    let put = |id: &str, done: &mut Vec<String>| {
+        if index.write(batch(vec![upsert(id, &json!({"n": 2}))])).is_ok() {
+            done.push(id.to_owned());
+        }
+    };
+    for id in ["a", "b", "c"] {
+        put(id, &mut done);
+    }
+    let copied = std::iter::from_fn(|| rebuild.step().transpose()).all(|step| step.is_ok());
+    for id in ["d", "e"] {
+        put(id, &mut done);
+    }
+    let finished = copied && rebuild.finish(None).is_ok();
+    let late = disk.operations() <= begun + at;
+    let serving = engine.index("i").unwrap();
+    assert_eq!(kind(&engine, "i") == "keyword", finished, "at {at}");
+    eventually("a sync that failed is made good", || serving.flush().is_ok());
+    let there = documents(&serving);
+    let lost: Vec<_> = done.iter().filter(|id| !there.contains_key(*id)).collect();
+    assert!(lost.is_empty(), "at {at}: {lost:?} lost");
+    late
+}
+
+#[test]
+fn a_sync_that_fails_in_a_rebuild_loses_nothing() {
+    let operations = (0..10_000).take_while(|&at| !rebuild_with(at)).count();
+    assert!(operations > 10, "only {operations} operations");
 }

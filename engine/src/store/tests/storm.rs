@@ -177,7 +177,6 @@ impl Storm {
     fn heal(&mut self) {
         self.disk.heal();
         self.disk.set_capacity(None);
-        self.index.resume().unwrap();
         self.index.flush().unwrap();
         self.settle();
         self.write().unwrap();

@@ -8,7 +8,7 @@ use crossbeam_channel::Sender;
 use egret_aof::log::Increment;
 use rustc_hash::FxHashMap;
 
-use super::{Writer, tell};
+use super::{Failed, Writer, tell};
 use crate::error::{Error, ErrorKind, Result};
 use crate::position::Checkpoint;
 use crate::store::background::Lane;
@@ -174,7 +174,8 @@ impl Writer {
 
     /// Flushes, and answers when what has been applied until now is durable.
     pub(super) fn flush_for(&mut self, shared: &Arc<Shared>, reply: Sender<Result<()>>) {
-        if let Some(why) = &self.failed {
+        self.come_back(shared);
+        if let Some(Failed { why, .. }) = &self.failed {
             let message = format!("the index cannot be flushed: {why}");
             tell(&reply, Err(Error::new(ErrorKind::Internal, message)));
         } else if self.flushing.running {
@@ -193,8 +194,9 @@ impl Writer {
 
     /// Flushes on the way to the end.
     pub(super) fn flush_and_wait(&mut self, shared: &Arc<Shared>) -> Result<()> {
+        self.come_back(shared);
         if self.failed.is_some() {
-            // What counts is in the last commit.
+            // What counts is in the last commit and the translog.
             return Ok(());
         }
         let (reply, answer) = crossbeam_channel::bounded(1);
@@ -290,6 +292,7 @@ impl Writer {
             checkpoint: self.applied,
             copy_progress: self.copy_progress.clone(),
             mapping: self.store.mapping.to_json(),
+            mapping_number: self.store.mapping_number,
             meta: raw(self.store.meta(&stamps)?)?,
             files: Vec::new(),
         };

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 use tantivy::index::SegmentId;
 
-use super::{Writer, tell};
+use super::{Failed, Writer, tell};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::background::Lane;
 use crate::store::builder::guarded;
@@ -27,7 +27,8 @@ impl Writer {
         how: ForceMerge,
         reply: Sender<Result<()>>,
     ) {
-        if let Some(why) = &self.failed {
+        self.come_back(shared);
+        if let Some(Failed { why, .. }) = &self.failed {
             let message = format!("the index cannot be merged: {why}");
             return tell(&reply, Err(Error::new(ErrorKind::Internal, message)));
         }
@@ -42,6 +43,9 @@ impl Writer {
     /// Starts the merges that are asked for, and those that are worth doing.
     pub(super) fn start_merges(&mut self, shared: &Arc<Shared>) {
         self.merges_due = None;
+        if self.comeback_due().is_some() {
+            return;
+        }
         while let Some(forced) = self.forced.front()
             && !forced.is_usual()
         {

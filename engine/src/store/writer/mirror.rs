@@ -135,13 +135,14 @@ impl Writer {
         next_seq_no: SeqNo,
     ) -> Result<()> {
         if let Some(error) = self.refusal() {
+            self.lack(error.message());
             return Err(error);
         }
         self.store.tombstones.keep_for(shared.identity.settings.load().gc_deletes);
         let before = Arc::clone(&self.store.mapping);
         if let Err(error) = guarded(|| self.store.replay(changes.to_vec())) {
             // What was done of them is in no log, and nobody goes on from here.
-            self.failed = Some(error.message().to_owned());
+            self.lack(error.message());
             return Err(error);
         }
         self.next_seq_no = self.next_seq_no.max(next_seq_no);
@@ -149,10 +150,10 @@ impl Writer {
         if grew {
             shared.view.lock().mapping = Arc::clone(&self.store.mapping);
         }
+        if grew {
+            self.log_mapping();
+        }
         if let Some(log) = &mut self.log {
-            if grew {
-                log.append_mapping(&self.store.mapping);
-            }
             log.append(changes, self.next_seq_no);
             log.commit();
         }

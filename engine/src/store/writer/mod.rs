@@ -5,6 +5,7 @@
 //! unpublished or unflushed; its [`Writer`] is then parked in the index's slot. So hundreds of
 //! indexes cost no threads while nobody writes to them.
 
+mod comeback;
 mod composing;
 mod flush;
 mod merges;
@@ -24,6 +25,7 @@ use serde_json::Value;
 use tantivy::index::SegmentId;
 use tokio::sync::oneshot;
 
+use self::comeback::Failed;
 use self::composing::Composing;
 pub(super) use self::flush::FinishedFlush;
 use self::flush::Flushing;
@@ -83,8 +85,8 @@ pub(crate) struct Writer {
     mirror: Option<Mirror>,
     /// Why that ended of itself.
     mirror_lost: Option<String>,
-    /// Why it takes no writes until it is told to resume.
-    failed: Option<String>,
+    /// Why it takes no writes, and until when.
+    failed: Option<Failed>,
     /// Whether it flushes and gives its thread back as soon as it can.
     leaving: bool,
 }
@@ -112,8 +114,7 @@ impl Writer {
                 tell(&reply, Ok(()));
             }
             Message::Refresh(reply) => {
-                let pending = self.publishing.is_pending();
-                let result = if pending { self.publish_or_recover(shared) } else { Ok(()) };
+                let result = self.refresh(shared);
                 tell(&reply, result);
             }
             Message::Flush(reply) => self.flush_for(shared, reply),
@@ -130,6 +131,15 @@ impl Writer {
             }
         }
         Then::Continue
+    }
+
+    fn refresh(&mut self, shared: &Arc<Shared>) -> Result<()> {
+        self.come_back(shared);
+        if self.comeback_due().is_some() {
+            return self.refusal().map_or(Ok(()), Err);
+        }
+        let pending = self.publishing.is_pending();
+        if pending { self.publish_or_recover(shared) } else { Ok(()) }
     }
 
     fn handle_event(&mut self, shared: &Arc<Shared>, event: Event) {
@@ -192,7 +202,7 @@ impl Writer {
 
     /// Why no write is taken now.
     fn refusal(&self) -> Option<Error> {
-        if let Some(why) = &self.failed {
+        if let Some(Failed { why, .. }) = &self.failed {
             let message = format!("the index takes no writes: {why}");
             return Some(Error::new(ErrorKind::Internal, message));
         }
@@ -236,13 +246,11 @@ impl Writer {
         if applied.grew {
             shared.view.lock().mapping = Arc::clone(&self.store.mapping);
         }
-        if let Some(log) = &mut self.log {
-            if applied.grew {
-                log.append_mapping(&self.store.mapping);
-            }
-            if self.next_seq_no > first {
-                log.append(&applied.changes, self.next_seq_no);
-            }
+        if applied.grew {
+            self.log_mapping();
+        }
+        if let Some(log) = self.log.as_mut().filter(|_| self.next_seq_no > first) {
+            log.append(&applied.changes, self.next_seq_no);
         }
         if batch.checkpoint.is_some() {
             self.applied = batch.checkpoint;
@@ -341,8 +349,8 @@ impl Writer {
         self.hand_on_mapping(addition)?;
         self.store.grow(merged)?;
         shared.view.lock().mapping = Arc::clone(&self.store.mapping);
+        self.log_mapping();
         if let Some(log) = &mut self.log {
-            log.append_mapping(&self.store.mapping);
             log.commit();
         }
         self.changes += 1;
@@ -351,20 +359,11 @@ impl Writer {
         Ok(true)
     }
 
-    /// The state in memory cannot be trusted any more: goes back to the last commit and the
-    /// translog. A followed index then waits to be resumed, since batches that its pipeline has
-    /// already sent follow one that is lost.
-    fn fail(&mut self, shared: &Arc<Shared>, why: &str) {
-        tracing::error!(index = %shared.identity.name, why, "the writer goes back to its last commit");
-        let mirrored = self.mirror.is_some();
-        let result = self.reset(shared);
-        if mirrored {
-            (self.mirror, self.mirror_lost) = (None, Some(why.to_owned()));
-        }
-        if let Err(error) = result {
-            self.failed = Some(format!("{why}; then: {error}"));
-        } else if shared.identity.pipeline.is_some() {
-            self.failed = Some(why.to_owned());
+    /// Appends a mapping that has changed to the translog.
+    fn log_mapping(&mut self) {
+        if let Some(log) = &mut self.log {
+            self.store.mapping_number += 1;
+            log.append_mapping(self.store.mapping_number, &self.store.mapping);
         }
     }
 }

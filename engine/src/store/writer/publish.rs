@@ -84,6 +84,11 @@ impl Publishing {
         self.layout = Some(Instant::now());
     }
 
+    /// There is nothing to be published any more.
+    pub(super) fn give_up(&mut self) {
+        (self.changed, self.layout, self.urgency) = (false, None, Urgency::None);
+    }
+
     pub(super) fn hurry(&mut self) {
         self.urgency = Urgency::Hurry;
     }

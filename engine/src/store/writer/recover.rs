@@ -66,6 +66,7 @@ pub(crate) fn create(
         checkpoint: None,
         copy_progress: None,
         mapping: store.mapping.to_json(),
+        mapping_number: 0,
         meta: super::flush::raw(meta)?,
         files: Vec::new(),
     };

@@ -242,6 +242,9 @@ impl Writer {
         if let Some(event) = event {
             self.handle_event(shared, event);
         }
+        if self.comeback_due().is_some_and(|due| due <= Instant::now()) {
+            self.come_back(shared);
+        }
         let then = message.map_or(Then::Continue, |message| self.handle(shared, message));
         if matches!(then, Then::Continue) {
             self.do_what_is_due(shared);
@@ -278,7 +281,8 @@ impl Writer {
         let flush = self.flush_due(shared);
         let sync = self.log.as_ref().and_then(Translog::sync_due);
         let merges = self.merges_due.into_iter().chain(self.tidying_due());
-        let due = publish.into_iter().chain(flush).chain(sync).chain(merges).min();
+        let due = publish.into_iter().chain(flush).chain(sync).chain(merges);
+        let due = due.chain(self.comeback_due()).min();
         if self.is_at_rest() {
             due.map_or(parking, |due| due.min(parking))
         } else {
@@ -296,6 +300,7 @@ impl Writer {
             && (self.leaving || !self.store.is_merging())
             && self.log.as_ref().is_none_or(|log| log.sync_due().is_none())
             && (self.changes == self.flushing.flushed_changes || self.failed.is_some())
+            && (self.leaving || self.comeback_due().is_none())
     }
 
     fn do_what_is_due(&mut self, shared: &Arc<Shared>) {
