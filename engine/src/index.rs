@@ -168,9 +168,9 @@ impl Index {
         self.shared.identity.settings.load().to_json()
     }
 
-    /// The largest `from + size` of a search.
-    pub fn max_result_window(&self) -> u64 {
-        self.shared.identity.settings.load().max_result_window
+    /// The largest `from + size` of a search, where the index has its own.
+    pub fn max_result_window(&self) -> Option<u64> {
+        self.serving().identity.settings.load().max_result_window
     }
 
     /// What clients may not do to it.

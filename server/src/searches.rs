@@ -4,7 +4,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use egret_engine::{Control, ErrorKind};
+use egret_engine::search::request::SearchRequest;
+use egret_engine::search::response::SearchResponse;
+use egret_engine::search::{SearchLimits, search_within};
+use egret_engine::{Control, ErrorKind, Snapshot};
 use serde_json::Value;
 
 use crate::app::App;
@@ -38,6 +41,16 @@ impl Asked {
             cancellable: true,
         }
     }
+}
+
+/// Asks the engine. How far a request may reach is a setting of the indexes, of which their
+/// snapshots know nothing: it has been looked at before.
+pub(crate) fn search(
+    snapshots: &[Arc<Snapshot>],
+    request: &SearchRequest,
+) -> Result<SearchResponse> {
+    let limits = SearchLimits { max_result_window: usize::MAX, ..SearchLimits::default() };
+    Ok(search_within(snapshots, request, &limits)?)
 }
 
 /// Runs a search as a task of its own.

@@ -359,3 +359,45 @@ async fn statistics_are_recorded_once_a_second() {
     expect("name=x&step=0", "step is 0").await;
     expect("name=x&labels=a", "expected [label:value]").await;
 }
+
+#[tokio::test]
+async fn how_far_a_search_reaches_is_a_setting_of_each_index() {
+    let mut config = Config::default();
+    config.search.max_result_window = 20_000;
+    let server = Server::start_in(tempfile::tempdir().unwrap(), config).await;
+    for (index, window) in [("near", json!(50)), ("far", json!(50_000)), ("plain", Value::Null)] {
+        let settings = json!({"settings": {"max_result_window": window}});
+        let made = server.put(&format!("/{index}"), settings).await;
+        check(&made, 200, &json!({"acknowledged": true}));
+        server.put(&format!("/{index}/_doc/1?refresh=true"), json!({"n": 1})).await;
+    }
+    let far = server.search("/far/_search", json!({"from": 20_000, "size": 30_000})).await;
+    assert_eq!(far["hits"]["total"]["value"], 1, "{far}");
+    server.search("/near/_search", json!({"from": 40, "size": 10})).await;
+    server.search("/plain,far/_search?from=19990", json!({})).await;
+    let refused = async |path: &str, index: &str, part: &str| {
+        let answer = server.get(path).await;
+        let cause = json!({"type": "illegal_argument_exception", "index": index});
+        check(&answer, 400, &json!({"error": {"root_cause": [cause]}}));
+        assert!(answer.text.contains(part), "{path}: {}", answer.text);
+    };
+    let window = |limit, was| {
+        format!("from + size must be less than or equal to: [{limit}] but was [{was}]")
+    };
+    refused("/near/_search?from=41", "near", &window(50, 51)).await;
+    refused("/far/_search?from=49991", "far", &window(50_000, 50_001)).await;
+    refused("/plain/_search?size=20001", "plain", &window(20_000, 20_001)).await;
+    refused("/far,near,plain/_search?size=51", "near", &window(50, 51)).await;
+    let batch = "Batch size is too large, size must be less than or equal to: [50] but was [51]";
+    refused("/near/_search?scroll=1m&size=51", "near", batch).await;
+    // What was found, and is kept, does not outlive the setting. One that is taken back is as
+    // configured, which is also what is shown.
+    let lower = server.put("/far/_settings", json!({"max_result_window": 49_999})).await;
+    check(&lower, 200, &json!({"acknowledged": true}));
+    refused("/far/_search?from=20000&size=30000", "far", &window(49_999, 50_000)).await;
+    server.put("/far/_settings", json!({"max_result_window": null})).await;
+    refused("/far/_search?from=20000", "far", &window(20_000, 20_010)).await;
+    let shown = server.get("/far/_settings?include_defaults=true").await;
+    let expected = json!({"far": {"defaults": {"index": {"max_result_window": "20000"}}}});
+    check(&shown, 200, &expected);
+}

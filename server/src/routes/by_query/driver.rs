@@ -194,7 +194,7 @@ impl Work {
         request.size = request.size.min(usize::try_from(cursor.left).unwrap_or(usize::MAX));
         let search = || {
             let (snapshots, request) = (cursor.snapshots.clone(), request.clone());
-            let search = move |_: &Control| Ok(egret_engine::search::search(&snapshots, &request)?);
+            let search = move |_: &Control| searches::search(&snapshots, &request);
             searches::within(&self.app, &self.task.begin.progress, search)
         };
         let found = patiently(&counts.search_retries, search).await?;
