@@ -401,3 +401,17 @@ async fn how_far_a_search_reaches_is_a_setting_of_each_index() {
     let expected = json!({"far": {"defaults": {"index": {"max_result_window": "20000"}}}});
     check(&shown, 200, &expected);
 }
+
+/// One index may be written to at once, and no batch waits for its turn for longer than the writer of
+/// another needs to leave: the first one is refused.
+#[tokio::test]
+async fn a_copy_goes_on_after_the_engine_refused_a_write() {
+    let mut config = Config::default();
+    config.engine.max_open_writers = 1;
+    config.engine.max_write_wait_ms = 1;
+    let server = Server::start_in(tempfile::tempdir().unwrap(), config).await;
+    server.put("/from/_doc/1?refresh=true", json!({"n": 1})).await;
+    let copy = json!({"source": {"index": "from"}, "dest": {"index": "to"}});
+    let copied = server.ask("POST", "/_reindex", copy.to_string()).await;
+    check(&copied, 200, &json!({"created": 1, "failures": []}));
+}
