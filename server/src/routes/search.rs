@@ -123,6 +123,7 @@ async fn found(app: &App, ask: &Ask<'_>, started: Instant) -> Result<Found> {
     let mut body = parse_object(ask.body)?;
     let held = pit::held(app, &mut body, expression)?;
     let (point, targets) = if let Some(held) = &held {
+        freshness::is_held(params, ask.headers, &held.point)?;
         (Point::clone(&held.point), None)
     } else {
         let (point, targets) = published(app, params, ask.headers, expression).await?;
