@@ -415,3 +415,28 @@ async fn a_copy_goes_on_after_the_engine_refused_a_write() {
     let copied = server.ask("POST", "/_reindex", copy.to_string()).await;
     check(&copied, 200, &json!({"created": 1, "failures": []}));
 }
+
+/// Each document and each answer is well within the limit, all that are asked for are not.
+#[tokio::test]
+async fn answers_of_many_parts_are_held_to_the_memory_of_searches() {
+    let mut config = Config::default();
+    config.search.max_request_memory_bytes = 1_000_000;
+    let server = Server::start_in(tempfile::tempdir().unwrap(), config).await;
+    server.put("/i/_doc/1?refresh=true", json!({"a": "x".repeat(200_000)})).await;
+    let reason = "limit of [1000000b]. This limit can be set by changing the \
+                  [search.max_request_memory_bytes] setting";
+    let few = server.ask("POST", "/i/_mget", json!({"ids": vec!["1"; 4]}).to_string()).await;
+    check(&few, 200, &json!({"docs": vec![json!({"found": true}); 4]}));
+    let many = server.ask("POST", "/i/_mget", json!({"ids": vec!["1"; 5]}).to_string()).await;
+    let refused = json!({"type": "circuit_breaking_exception", "bytes_limit": 1_000_000});
+    check(&many, 429, &json!({"error": refused}));
+    assert!(many.text.contains(reason), "{}", many.text);
+    let searches = server.ask("POST", "/i/_msearch", "{}\n{}\n".repeat(5)).await;
+    assert_eq!(searches.status, 200, "{}", searches.text);
+    let statuses = searches.json["responses"].as_array().unwrap().iter();
+    let statuses: Vec<_> = statuses.map(|answer| answer["status"].as_u64().unwrap()).collect();
+    assert_eq!(statuses, [200, 200, 200, 200, 429]);
+    assert_eq!(searches.json["responses"][4]["error"]["type"], "circuit_breaking_exception");
+    assert!(searches.text.contains(reason), "{}", searches.text);
+    assert!(searches.json["took"].is_u64());
+}
