@@ -440,3 +440,21 @@ async fn answers_of_many_parts_are_held_to_the_memory_of_searches() {
     assert!(searches.text.contains(reason), "{}", searches.text);
     assert!(searches.json["took"].is_u64());
 }
+
+#[tokio::test]
+async fn a_mapping_is_added_to_all_indexes_or_to_none() {
+    let server = Server::start().await;
+    for (index, kind) in [("a", "keyword"), ("b", "long"), ("c", "keyword")] {
+        let mappings = json!({"mappings": {"properties": {"taken": {"type": kind}}}});
+        check(&server.put(&format!("/{index}"), mappings).await, 200, &json!({}));
+    }
+    let fields =
+        |kind: &str| json!({"properties": {"taken": {"type": kind}, "new": {"type": "date"}}});
+    let refused = server.put("/a,b,c/_mapping", fields("keyword")).await;
+    check(&refused, 400, &json!({"error": {"type": "illegal_argument_exception", "index": "b"}}));
+    let shown = server.get("/_mapping").await;
+    assert!(!shown.text.contains("date"), "{}", shown.text);
+    check(&server.put("/a,c/_mapping", fields("keyword")).await, 200, &json!({}));
+    let added = json!({"mappings": {"properties": {"new": {"type": "date"}}}});
+    check(&server.get("/_mapping").await, 200, &json!({"a": added, "c": added}));
+}
