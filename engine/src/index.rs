@@ -274,6 +274,12 @@ impl Index {
         self.shared.view.lock().copy_progress.clone()
     }
 
+    /// Why the index takes no writes now, where that is so: a sync of its translog has failed and no
+    /// flush has succeeded since, or its writer cannot go on. It is read all the same.
+    pub fn refusal(&self) -> Option<Arc<str>> {
+        self.serving().view.lock().refusal.clone()
+    }
+
     /// Sizes and counts of the published state.
     pub fn stats(&self) -> IndexStats {
         let stats = self.shared.view.lock().stats;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
+use egret_aof::disk::sim::{Fault, SimDisk};
 use egret_server::app::App;
 use egret_server::config::Config;
 use egret_server::routes::router;
@@ -457,4 +458,45 @@ async fn a_mapping_is_added_to_all_indexes_or_to_none() {
     check(&server.put("/a,c/_mapping", fields("keyword")).await, 200, &json!({}));
     let added = json!({"mappings": {"properties": {"new": {"type": "date"}}}});
     check(&server.get("/_mapping").await, 200, &json!({"a": added, "c": added}));
+}
+
+/// A disk that syncs nothing any more: what is there is read, and nothing is written.
+#[tokio::test]
+async fn an_index_that_takes_no_writes_is_told_of_everywhere() {
+    let disk = SimDisk::new();
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config { data: folder.path().to_owned(), ..Config::default() };
+    let app = App::start_on(config, Arc::new(disk.clone())).await.unwrap();
+    let server = Server { router: router(Arc::clone(&app)), app, folder };
+    for index in ["a", "b"] {
+        server.put(&format!("/{index}/_doc/1?refresh=true"), json!({"n": 1})).await;
+    }
+    check(&server.get("/health/ready").await, 200, &json!({"ready": true}));
+    disk.fail_from(disk.operations(), Fault::SyncFailure);
+    check(&server.put("/a/_doc/2", json!({"n": 2})).await, 503, &json!({"status": 503}));
+    let ready = server.get("/health/ready").await;
+    let reason = json!({"index": "a", "state": "read_only"});
+    check(&ready, 503, &json!({"ready": false, "reasons": [reason]}));
+    assert!(ready.text.contains("read-only until a flush has succeeded"), "{}", ready.text);
+    let health = server.get("/_cluster/health?level=indices").await;
+    let expected = json!({"status": "yellow", "active_shards": 2, "indices": {
+        "a": {"status": "yellow", "active_shards": 1}, "b": {"status": "green"}}});
+    check(&health, 200, &expected);
+    check(&server.get("/_cluster/health/b").await, 200, &json!({"status": "green"}));
+    check(&server.get("/_cluster/health?wait_for_status=yellow").await, 200, &json!({}));
+    check(&server.get("/_cluster/health?wait_for_status=green").await, 408, &json!({}));
+    check(&server.get("/_cluster/stats").await, 200, &json!({"status": "yellow"}));
+    let stats = json!({"indices": {"a": {"health": "yellow"}, "b": {"health": "green"}}});
+    check(&server.get("/_stats").await, 200, &stats);
+    assert_eq!(
+        server.get("/_cat/indices?h=index,health&s=index").await.text,
+        "a yellow\nb green\n"
+    );
+    assert_eq!(server.get("/_cat/health?h=status").await.text, "yellow\n");
+    // What the refused write would have written may be seen already.
+    assert_eq!(server.search("/a/_search?q=n:1", json!({})).await["hits"]["total"]["value"], 1);
+    disk.heal();
+    check(&server.ask("POST", "/a/_flush", "").await, 200, &json!({"_shards": {"failed": 0}}));
+    check(&server.get("/health/ready").await, 200, &json!({"ready": true}));
+    check(&server.get("/_cluster/health").await, 200, &json!({"status": "green"}));
 }

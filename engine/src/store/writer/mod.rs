@@ -191,7 +191,7 @@ impl Writer {
     }
 
     /// Why no write is taken now.
-    fn refusal(&self) -> Option<Error> {
+    pub(super) fn refusal(&self) -> Option<Error> {
         if let Some(why) = &self.failed {
             let message = format!("the index takes no writes: {why}");
             return Some(Error::new(ErrorKind::Internal, message));
@@ -366,6 +366,7 @@ impl Writer {
         } else if shared.identity.pipeline.is_some() {
             self.failed = Some(why.to_owned());
         }
+        self.show(shared);
     }
 }
 

@@ -260,7 +260,9 @@ impl Writer {
             *shown = positions;
             changed
         });
+        let refusal = self.refusal().map(|error| error.message().into());
         let mut view = shared.view.lock();
+        view.refusal = refusal;
         let stats = &mut view.stats;
         (stats.doc_count, stats.deleted_count) = (snapshot.doc_count(), snapshot.deleted_count());
         stats.segment_count = snapshot.segments().len() as u64;
