@@ -500,3 +500,35 @@ async fn an_index_that_takes_no_writes_is_told_of_everywhere() {
     check(&server.get("/health/ready").await, 200, &json!({"ready": true}));
     check(&server.get("/_cluster/health").await, 200, &json!({"status": "green"}));
 }
+
+#[tokio::test]
+async fn counts_end_early_as_they_are_told() {
+    let mut config = Config::default();
+    config.search.default_timeout_ms = 1;
+    let (patient, hasty) =
+        (Server::start().await, Server::start_in(tempfile::tempdir().unwrap(), config).await);
+    let documents =
+        (0..5_000).map(|n| format!("{{\"index\":{{}}}}\n{{\"k\":\"key of number {n}\"}}\n"));
+    let body: String = documents.collect();
+    for server in [&patient, &hasty] {
+        let mapping = json!({"mappings": {"properties": {"k": {"type": "keyword"}}}});
+        check(&server.put("/i", mapping).await, 200, &json!({}));
+        let answer = server.ask("POST", "/i/_bulk?refresh=true", body.clone()).await;
+        check(&answer, 200, &json!({"errors": false}));
+    }
+    let few = patient.get("/i/_count?terminate_after=7").await;
+    check(&few, 200, &json!({"count": 7, "terminated_early": true}));
+    let all = patient.get("/i/_count?terminate_after=9000").await;
+    check(&all, 200, &json!({"count": 5_000, "terminated_early": false}));
+    let plain = patient.get("/i/_count?terminate_after=0").await;
+    check(&plain, 200, &json!({"count": 5_000}));
+    assert_eq!(plain.json["terminated_early"], Value::Null);
+    check(&patient.get("/i/_count?terminate_after=x").await, 400, &json!({"status": 400}));
+    // It takes longer than a millisecond to look for these.
+    let slow = |n: usize| json!({"wildcard": {"k": format!("*e*o*n*m*e*{n}*")}});
+    let slow = json!({"query": {"bool": {"should": (0..20).map(slow).collect::<Vec<_>>()}}});
+    let whole = patient.ask("POST", "/i/_count", slow.to_string()).await;
+    check(&whole, 200, &json!({"count": 5_000}));
+    let late = hasty.ask("POST", "/i/_count", slow.to_string()).await;
+    check(&late, 504, &json!({"status": 504}));
+}
