@@ -168,9 +168,9 @@ impl Index {
         self.shared.identity.settings.load().to_json()
     }
 
-    /// The largest `from + size` of a search.
-    pub fn max_result_window(&self) -> u64 {
-        self.shared.identity.settings.load().max_result_window
+    /// The largest `from + size` of a search, where the index has its own.
+    pub fn max_result_window(&self) -> Option<u64> {
+        self.serving().identity.settings.load().max_result_window
     }
 
     /// What clients may not do to it.
@@ -272,6 +272,12 @@ impl Index {
     /// The copy's progress as last given in a batch that was applied.
     pub fn copy_progress(&self) -> Option<String> {
         self.shared.view.lock().copy_progress.clone()
+    }
+
+    /// Why the index takes no writes now, where that is so: a sync of its translog has failed and no
+    /// flush has succeeded since, or its writer cannot go on. It is read all the same.
+    pub fn refusal(&self) -> Option<Arc<str>> {
+        self.serving().view.lock().refusal.clone()
     }
 
     /// Sizes and counts of the published state.

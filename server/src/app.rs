@@ -50,12 +50,20 @@ pub struct App {
 impl App {
     /// Opens the data folder and starts following the configured databases.
     pub async fn start(config: Config) -> Result<Arc<Self>> {
-        Self::start_watched(config, Arc::default()).await
+        Self::start_watched(config, Arc::new(FileDisk), Arc::default()).await
+    }
+
+    /// As [`App::start`], on a disk of one's own.
+    pub async fn start_on(config: Config, disk: Arc<dyn Disk>) -> Result<Arc<Self>> {
+        Self::start_watched(config, disk, Arc::default()).await
     }
 
     /// As [`App::start`]; what takes a while is told.
-    async fn start_watched(config: Config, starting: Arc<Starting>) -> Result<Arc<Self>> {
-        let disk: Arc<dyn Disk> = Arc::new(FileDisk);
+    async fn start_watched(
+        config: Config,
+        disk: Arc<dyn Disk>,
+        starting: Arc<Starting>,
+    ) -> Result<Arc<Self>> {
         let folder = std::path::absolute(&config.data).map_err(|error| {
             let reason = format!("cannot open {}: {error}", config.data.display());
             Error::new(Kind::Configuration, reason).with_source(error)
@@ -217,7 +225,7 @@ async fn serve_until_stopped(config: Config) -> Result<()> {
     // Who asks while indexes replay their translogs is told so.
     let server = axum::serve(listener, starting.router()).with_graceful_shutdown(signal);
     let server = tokio::spawn(server.into_future());
-    let app = App::start_watched(config, Arc::clone(&starting)).await?;
+    let app = App::start_watched(config, Arc::new(FileDisk), Arc::clone(&starting)).await?;
     starting.finish(crate::routes::router(Arc::clone(&app)));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), data = %app.config.data.display(), "started");
     crate::cli::print(&format!("egret listening on http://{address}\n"))?;

@@ -173,7 +173,7 @@ async fn compute(app: &App, search: Search) -> Result<Computed> {
     let names: Vec<&str> = indexes.iter().map(|index| index.name()).collect();
     let run = move |control: &Control| {
         let started = Instant::now();
-        let response = egret_engine::search::search(&search.snapshots, &search.request)?;
+        let response = searches::search(&search.snapshots, &search.request)?;
         let bytes = response::write(&search.request, &response, search.indexes.len(), search.shape);
         control.take(bytes.len() as u64)?;
         let storable = !response.timed_out && !response.terminated_early;

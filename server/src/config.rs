@@ -115,7 +115,7 @@ pub struct EngineConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SearchConfig {
-    /// `from` + `size` may reach so far.
+    /// `from` + `size` may reach so far in an index without its own `index.max_result_window`.
     pub max_result_window: usize,
     /// The timeout of a search that names none; 0: none.
     pub default_timeout_ms: u64,

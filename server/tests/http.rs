@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
+use egret_aof::disk::sim::{Fault, SimDisk};
 use egret_server::app::App;
 use egret_server::config::Config;
 use egret_server::routes::router;
@@ -358,4 +359,176 @@ async fn statistics_are_recorded_once_a_second() {
     expect("name=x&aggregation=most", "[most]").await;
     expect("name=x&step=0", "step is 0").await;
     expect("name=x&labels=a", "expected [label:value]").await;
+}
+
+#[tokio::test]
+async fn how_far_a_search_reaches_is_a_setting_of_each_index() {
+    let mut config = Config::default();
+    config.search.max_result_window = 20_000;
+    let server = Server::start_in(tempfile::tempdir().unwrap(), config).await;
+    for (index, window) in [("near", json!(50)), ("far", json!(50_000)), ("plain", Value::Null)] {
+        let settings = json!({"settings": {"max_result_window": window}});
+        let made = server.put(&format!("/{index}"), settings).await;
+        check(&made, 200, &json!({"acknowledged": true}));
+        server.put(&format!("/{index}/_doc/1?refresh=true"), json!({"n": 1})).await;
+    }
+    let far = server.search("/far/_search", json!({"from": 20_000, "size": 30_000})).await;
+    assert_eq!(far["hits"]["total"]["value"], 1, "{far}");
+    server.search("/near/_search", json!({"from": 40, "size": 10})).await;
+    server.search("/plain,far/_search?from=19990", json!({})).await;
+    let refused = async |path: &str, index: &str, part: &str| {
+        let answer = server.get(path).await;
+        let cause = json!({"type": "illegal_argument_exception", "index": index});
+        check(&answer, 400, &json!({"error": {"root_cause": [cause]}}));
+        assert!(answer.text.contains(part), "{path}: {}", answer.text);
+    };
+    let window = |limit, was| {
+        format!("from + size must be less than or equal to: [{limit}] but was [{was}]")
+    };
+    refused("/near/_search?from=41", "near", &window(50, 51)).await;
+    refused("/far/_search?from=49991", "far", &window(50_000, 50_001)).await;
+    refused("/plain/_search?size=20001", "plain", &window(20_000, 20_001)).await;
+    refused("/far,near,plain/_search?size=51", "near", &window(50, 51)).await;
+    let batch = "Batch size is too large, size must be less than or equal to: [50] but was [51]";
+    refused("/near/_search?scroll=1m&size=51", "near", batch).await;
+    // What was found, and is kept, does not outlive the setting. One that is taken back is as
+    // configured, which is also what is shown.
+    let lower = server.put("/far/_settings", json!({"max_result_window": 49_999})).await;
+    check(&lower, 200, &json!({"acknowledged": true}));
+    refused("/far/_search?from=20000&size=30000", "far", &window(49_999, 50_000)).await;
+    server.put("/far/_settings", json!({"max_result_window": null})).await;
+    refused("/far/_search?from=20000", "far", &window(20_000, 20_010)).await;
+    let shown = server.get("/far/_settings?include_defaults=true").await;
+    let expected = json!({"far": {"defaults": {"index": {"max_result_window": "20000"}}}});
+    check(&shown, 200, &expected);
+}
+
+/// One index may be written to at once, and no batch waits for its turn for longer than the writer of
+/// another needs to leave: the first one is refused.
+#[tokio::test]
+async fn a_copy_goes_on_after_the_engine_refused_a_write() {
+    let mut config = Config::default();
+    config.engine.max_open_writers = 1;
+    config.engine.max_write_wait_ms = 1;
+    let server = Server::start_in(tempfile::tempdir().unwrap(), config).await;
+    server.put("/from/_doc/1?refresh=true", json!({"n": 1})).await;
+    let copy = json!({"source": {"index": "from"}, "dest": {"index": "to"}});
+    let copied = server.ask("POST", "/_reindex", copy.to_string()).await;
+    check(&copied, 200, &json!({"created": 1, "failures": []}));
+}
+
+/// Each document and each answer is well within the limit, all that are asked for are not.
+#[tokio::test]
+async fn answers_of_many_parts_are_held_to_the_memory_of_searches() {
+    let mut config = Config::default();
+    config.search.max_request_memory_bytes = 1_000_000;
+    let server = Server::start_in(tempfile::tempdir().unwrap(), config).await;
+    server.put("/i/_doc/1?refresh=true", json!({"a": "x".repeat(200_000)})).await;
+    let reason = "limit of [1000000b]. This limit can be set by changing the \
+                  [search.max_request_memory_bytes] setting";
+    let few = server.ask("POST", "/i/_mget", json!({"ids": vec!["1"; 4]}).to_string()).await;
+    check(&few, 200, &json!({"docs": vec![json!({"found": true}); 4]}));
+    let many = server.ask("POST", "/i/_mget", json!({"ids": vec!["1"; 5]}).to_string()).await;
+    let refused = json!({"type": "circuit_breaking_exception", "bytes_limit": 1_000_000});
+    check(&many, 429, &json!({"error": refused}));
+    assert!(many.text.contains(reason), "{}", many.text);
+    let searches = server.ask("POST", "/i/_msearch", "{}\n{}\n".repeat(5)).await;
+    assert_eq!(searches.status, 200, "{}", searches.text);
+    let statuses = searches.json["responses"].as_array().unwrap().iter();
+    let statuses: Vec<_> = statuses.map(|answer| answer["status"].as_u64().unwrap()).collect();
+    assert_eq!(statuses, [200, 200, 200, 200, 429]);
+    assert_eq!(searches.json["responses"][4]["error"]["type"], "circuit_breaking_exception");
+    assert!(searches.text.contains(reason), "{}", searches.text);
+    assert!(searches.json["took"].is_u64());
+}
+
+#[tokio::test]
+async fn a_mapping_is_added_to_all_indexes_or_to_none() {
+    let server = Server::start().await;
+    for (index, kind) in [("a", "keyword"), ("b", "long"), ("c", "keyword")] {
+        let mappings = json!({"mappings": {"properties": {"taken": {"type": kind}}}});
+        check(&server.put(&format!("/{index}"), mappings).await, 200, &json!({}));
+    }
+    let fields =
+        |kind: &str| json!({"properties": {"taken": {"type": kind}, "new": {"type": "date"}}});
+    let refused = server.put("/a,b,c/_mapping", fields("keyword")).await;
+    check(&refused, 400, &json!({"error": {"type": "illegal_argument_exception", "index": "b"}}));
+    let shown = server.get("/_mapping").await;
+    assert!(!shown.text.contains("date"), "{}", shown.text);
+    check(&server.put("/a,c/_mapping", fields("keyword")).await, 200, &json!({}));
+    let added = json!({"mappings": {"properties": {"new": {"type": "date"}}}});
+    check(&server.get("/_mapping").await, 200, &json!({"a": added, "c": added}));
+}
+
+/// A disk that syncs nothing any more: what is there is read, and nothing is written.
+#[tokio::test]
+async fn an_index_that_takes_no_writes_is_told_of_everywhere() {
+    let disk = SimDisk::new();
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config { data: folder.path().to_owned(), ..Config::default() };
+    let app = App::start_on(config, Arc::new(disk.clone())).await.unwrap();
+    let server = Server { router: router(Arc::clone(&app)), app, folder };
+    for index in ["a", "b"] {
+        server.put(&format!("/{index}/_doc/1?refresh=true"), json!({"n": 1})).await;
+    }
+    check(&server.get("/health/ready").await, 200, &json!({"ready": true}));
+    disk.fail_from(disk.operations(), Fault::SyncFailure);
+    check(&server.put("/a/_doc/2", json!({"n": 2})).await, 503, &json!({"status": 503}));
+    let ready = server.get("/health/ready").await;
+    let reason = json!({"index": "a", "state": "read_only"});
+    check(&ready, 503, &json!({"ready": false, "reasons": [reason]}));
+    assert!(ready.text.contains("read-only until a flush has succeeded"), "{}", ready.text);
+    let health = server.get("/_cluster/health?level=indices").await;
+    let expected = json!({"status": "yellow", "active_shards": 2, "indices": {
+        "a": {"status": "yellow", "active_shards": 1}, "b": {"status": "green"}}});
+    check(&health, 200, &expected);
+    check(&server.get("/_cluster/health/b").await, 200, &json!({"status": "green"}));
+    check(&server.get("/_cluster/health?wait_for_status=yellow").await, 200, &json!({}));
+    check(&server.get("/_cluster/health?wait_for_status=green").await, 408, &json!({}));
+    check(&server.get("/_cluster/stats").await, 200, &json!({"status": "yellow"}));
+    let stats = json!({"indices": {"a": {"health": "yellow"}, "b": {"health": "green"}}});
+    check(&server.get("/_stats").await, 200, &stats);
+    assert_eq!(
+        server.get("/_cat/indices?h=index,health&s=index").await.text,
+        "a yellow\nb green\n"
+    );
+    assert_eq!(server.get("/_cat/health?h=status").await.text, "yellow\n");
+    // What the refused write would have written may be seen already.
+    assert_eq!(server.search("/a/_search?q=n:1", json!({})).await["hits"]["total"]["value"], 1);
+    disk.heal();
+    check(&server.ask("POST", "/a/_flush", "").await, 200, &json!({"_shards": {"failed": 0}}));
+    check(&server.get("/health/ready").await, 200, &json!({"ready": true}));
+    check(&server.get("/_cluster/health").await, 200, &json!({"status": "green"}));
+}
+
+#[tokio::test]
+async fn counts_end_early_as_they_are_told() {
+    let mut config = Config::default();
+    config.search.default_timeout_ms = 1;
+    let (patient, hasty) =
+        (Server::start().await, Server::start_in(tempfile::tempdir().unwrap(), config).await);
+    let documents =
+        (0..5_000).map(|n| format!("{{\"index\":{{}}}}\n{{\"k\":\"key of number {n}\"}}\n"));
+    let body: String = documents.collect();
+    for server in [&patient, &hasty] {
+        let mapping = json!({"mappings": {"properties": {"k": {"type": "keyword"}}}});
+        check(&server.put("/i", mapping).await, 200, &json!({}));
+        let answer = server.ask("POST", "/i/_bulk?refresh=true", body.clone()).await;
+        check(&answer, 200, &json!({"errors": false}));
+    }
+    let few = patient.get("/i/_count?terminate_after=7").await;
+    check(&few, 200, &json!({"count": 7, "terminated_early": true}));
+    let all = patient.get("/i/_count?terminate_after=9000").await;
+    check(&all, 200, &json!({"count": 5_000, "terminated_early": false}));
+    let plain = patient.get("/i/_count?terminate_after=0").await;
+    check(&plain, 200, &json!({"count": 5_000}));
+    assert_eq!(plain.json["terminated_early"], Value::Null);
+    check(&patient.get("/i/_count?terminate_after=x").await, 400, &json!({"status": 400}));
+    // It takes longer than a millisecond to look for these.
+    let slow = |n: usize| json!({"wildcard": {"k": format!("*e*o*n*m*e*{n}*")}});
+    let slow = json!({"query": {"bool": {"should": (0..20).map(slow).collect::<Vec<_>>()}}});
+    let whole = patient.ask("POST", "/i/_count", slow.to_string()).await;
+    check(&whole, 200, &json!({"count": 5_000}));
+    let late = hasty.ask("POST", "/i/_count", slow.to_string()).await;
+    check(&late, 504, &json!({"status": 504}));
 }

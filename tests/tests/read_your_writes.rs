@@ -205,3 +205,42 @@ async fn a_session_sees_its_writes_without_knowing_positions() {
     let connections: i64 = database.client().query_one(query, &[]).await.unwrap().get(0);
     assert_eq!(connections, 1);
 }
+
+/// A point in time shows what it showed when it was opened, so it has a position or never will.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_point_in_time_has_a_position_or_says_that_it_never_will() {
+    let (database, egret) = following().await;
+    let open = async |path: String| {
+        let opened = egret.post(&path, &json!(null)).await.ok();
+        opened["id"].as_str().unwrap().to_owned()
+    };
+    let before = database.flush_lsn().await;
+    let id = open(format!("/birds/_pit?keep_alive=1m&wait_for_lsn={before}")).await;
+    database.execute("INSERT INTO birds VALUES (1000, 'new')").await;
+    let after = database.flush_lsn().await;
+    assert_eq!(search(&egret, "birds", &format!("wait_for_lsn={after}"), 1000).await.status, 200);
+    let history = history(&database).await;
+    let system = history.split('/').next().unwrap();
+    let check = async |id: &str, parameters: String, status: u16, named: &str| {
+        let body = json!({"pit": {"id": id}, "size": 0, "track_total_hits": true});
+        let answer = egret.post(&format!("/_search?{parameters}"), &body).await;
+        assert_eq!(answer.status, status, "{parameters}: {}", answer.text);
+        assert!(answer.text.contains(named), "{parameters}: {}", answer.text);
+    };
+    check(&id, format!("wait_for_lsn={before}"), 200, "\"value\":100").await;
+    check(&id, format!("wait_for_lsn={history}{before}&wait_for_timeout=1s"), 200, "100").await;
+    check(&id, format!("wait_for_lsn={after}"), 409, "open another one").await;
+    check(&id, format!("wait_for_lsn={system}/77/{before}"), 409, "another history").await;
+    check(&id, "wait_for_lsn=tomorrow".to_owned(), 400, "tomorrow").await;
+    check(&id, "wait_for_timeout=1s".to_owned(), 400, "needs [wait_for_lsn]").await;
+    egret.put("/alone/_doc/1?refresh=true", &json!({"id": 1})).await.ok();
+    for path in ["/alone/_pit?keep_alive=1m", "/birds,alone/_pit?keep_alive=1m"] {
+        let apart = open(path.to_owned()).await;
+        check(&apart, format!("wait_for_lsn={before}"), 400, "alone").await;
+    }
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let request = client.post(egret.url("/_search")).header("egret-consistency", "session");
+    let answer = request.json(&json!({"pit": {"id": id}})).send().await.unwrap();
+    assert_eq!(answer.status(), 400);
+    assert!(answer.text().await.unwrap().contains("opens a point in time"));
+}

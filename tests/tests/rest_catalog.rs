@@ -155,7 +155,11 @@ async fn a_damaged_index_keeps_no_others_from_answering() {
     }
     let shown = egret.get("/_mapping").await.ok();
     assert_eq!(shown.as_object().unwrap().keys().collect::<Vec<_>>(), ["two"]);
-    assert_eq!(egret.get("/_cluster/health").await.ok()["status"], "red");
+    let health = egret.get("/_cluster/health?level=indices").await.ok();
+    let shown = (&health["status"], &health["indices"]["one"], &health["indices"]["two"]);
+    assert_eq!((shown.0, &shown.1["status"]), (&json!("red"), &json!("red")), "{health}");
+    assert_eq!((&shown.2["status"], &health["unassigned_shards"]), (&json!("green"), &json!(1)));
+    assert_eq!(egret.get("/_cluster/health/two").await.ok()["status"], "green");
     let table = egret.get("/_cat/indices?h=index,health&s=index").await.text;
     assert_eq!(table, "one red\ntwo green\n");
     egret.delete("/one").await.ok();

@@ -100,7 +100,8 @@ impl Follower<'_> {
         let keeps = self.pipeline.config.keep_replaced_ms > 0 && self.is_without_letters(place);
         let Some(member) = self.members.get_mut(place) else { return };
         let (sink, table) = (Arc::clone(&feed.sink), Arc::clone(&member.table));
-        member.back = keeps.then(|| WayBack::new(sink, table, feed.needed()));
+        let floor = feed.needed().max(self.acknowledgements.confirmed());
+        member.back = keeps.then(|| WayBack::new(sink, table, floor));
     }
 
     /// There is no way back to this index any more, and why.

@@ -25,7 +25,9 @@ impl Follower<'_> {
     pub(super) fn left(&mut self, place: usize, feed: Option<Feed>, error: &Error) {
         let Some(member) = self.members.get_mut(place) else { return };
         member.no_way_back = None;
-        let held = feed.map(|feed| Held::of(&*feed.sink, feed.needed()));
+        // What is acknowledged is durable, also where nothing of it was for this index.
+        let confirmed = self.acknowledgements.confirmed();
+        let held = feed.map(|feed| Held::of(&*feed.sink, feed.needed().max(confirmed)));
         if error.kind() == ErrorKind::TableChanged {
             member.change(error.to_string(), held);
         } else {

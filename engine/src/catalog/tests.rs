@@ -224,7 +224,7 @@ fn settings_change_in_place() {
     let engine = try_open(&disk).unwrap();
     let index = create(&engine, "a").unwrap();
     update(&engine, "a", &json!({"refresh_interval": "-1", "max_result_window": 5})).unwrap();
-    assert_eq!(index.max_result_window(), 5);
+    assert_eq!(index.max_result_window(), Some(5));
     write(&index, "1").unwrap();
     assert_eq!(index.snapshot().doc_count(), 0);
     update(&engine, "a", &json!({"refresh_interval": null})).unwrap();
@@ -249,7 +249,7 @@ fn settings_change_in_place() {
     let engine = try_open(&after).unwrap();
     let index = engine.index("a").unwrap();
     assert!(index.document("2").unwrap().is_some());
-    assert_eq!(index.max_result_window(), 5);
+    assert_eq!(index.max_result_window(), Some(5));
 }
 
 #[test]

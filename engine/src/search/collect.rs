@@ -259,6 +259,7 @@ impl<'a> Pass<'a> {
         let reader = segment.reader();
         let alive = reader.alive_bitset();
         let mut seen = 0_u32;
+        let mut charged = Ok(());
         let bound = |pass: &Self| lowered(pass.top.threshold(), slack);
         let start = bound(self);
         run.weight.for_each_pruning(start, reader, &mut |doc, score| {
@@ -266,12 +267,14 @@ impl<'a> Pass<'a> {
                 self.top.offer(score, Address { snapshot: run.ordinal, segment: place, doc });
             }
             seen = seen.wrapping_add(1);
-            if seen.is_multiple_of(1024) && self.is_late() {
-                return f32::INFINITY;
+            if !seen.is_multiple_of(1024) {
+                return bound(self);
             }
-            bound(self)
+            charged = self.top.charge();
+            if charged.is_err() || self.is_late() { f32::INFINITY } else { bound(self) }
         })?;
-        Ok(())
+        charged?;
+        self.top.charge()
     }
 
     /// Whether all hits score alike and there are enough, so that the others only count.
@@ -342,6 +345,8 @@ impl<'a> Pass<'a> {
                 sink.collect(block.docs())?;
             }
             self.offer(run, place, &block, filter.as_deref_mut(), &mut sorted);
+            self.top.charge()?;
+            sorted.charge()?;
             blocks = blocks.wrapping_add(1);
             if ended || run.left == 0 || self.is_settled(run, &sorted) {
                 break;

@@ -12,7 +12,7 @@ use super::request::{
 use super::{count, fixture, search};
 use crate::control::{Breaker, Control};
 use crate::error::ErrorKind;
-use crate::query::ast::{Fuzziness, Query};
+use crate::query::ast::{Fuzziness, Query, Scalar};
 use crate::snapshot::Snapshot;
 
 const DOCUMENTS: usize = 3000;
@@ -73,12 +73,29 @@ fn histogram() -> AggregationKind {
     AggregationKind::Histogram { field, interval: 1.0, offset: 0.0, min_doc_count: 1 }
 }
 
+fn by_number() -> Sort {
+    Sort {
+        by: SortBy::Field("n".into()),
+        descending: true,
+        missing: Missing::Last,
+        mode: None,
+        unmapped_type: None,
+    }
+}
+
 #[test]
 fn memory_past_the_limit_fails_the_search_and_is_given_back() {
     let snapshot = [index()];
     let hits = SearchRequest { size: 1000, ..SearchRequest::default() };
+    let skipped = SearchRequest { from: 2_900, size: 1, ..SearchRequest::default() };
+    let bird = Scalar::Text("bird".into());
+    let query =
+        Query::Term { field: "title".into(), value: bird, case_insensitive: false, boost: 1.0 };
     let table = [
         ("hits", hits),
+        ("skipped hits of a word", SearchRequest { query, ..skipped.clone() }),
+        ("skipped hits in order", SearchRequest { sort: vec![by_number()], ..skipped.clone() }),
+        ("skipped hits", skipped),
         ("keywords", aggregated(terms("tag"))),
         ("numbers", aggregated(terms("n"))),
         ("buckets", aggregated(histogram())),
@@ -104,16 +121,9 @@ fn memory_past_the_limit_fails_the_search_and_is_given_back() {
 #[test]
 fn a_cancelled_search_fails_whatever_it_is_at() {
     let snapshot = [index()];
-    let sorted = Sort {
-        by: SortBy::Field("n".into()),
-        descending: true,
-        missing: Missing::Last,
-        mode: None,
-        unmapped_type: None,
-    };
     let table = [
         SearchRequest::default(),
-        SearchRequest { sort: vec![sorted], ..SearchRequest::default() },
+        SearchRequest { sort: vec![by_number()], ..SearchRequest::default() },
         SearchRequest { query: wildcard(), ..SearchRequest::default() },
         SearchRequest { query: fuzzy(), ..SearchRequest::default() },
         aggregated(terms("tag")),

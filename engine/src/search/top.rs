@@ -7,6 +7,7 @@ use tantivy::DocId;
 
 use super::request::SortValue;
 use super::sort_key::{Key, KeyColumn, SortPlan, compare};
+use crate::control;
 use crate::error::Result;
 use crate::search::request::Sort;
 
@@ -30,6 +31,8 @@ pub(super) struct Address {
 pub(super) struct ScoreTop {
     limit: usize,
     heap: BinaryHeap<Scored>,
+    /// For so many the search's memory has been taken.
+    charged: usize,
 }
 
 /// Greater is worse.
@@ -60,7 +63,13 @@ impl Ord for Scored {
 
 impl ScoreTop {
     pub(super) fn new(limit: usize) -> Self {
-        Self { limit, heap: BinaryHeap::with_capacity(limit.min(1024)) }
+        Self { limit, heap: BinaryHeap::with_capacity(limit.min(1024)), charged: 0 }
+    }
+
+    /// Takes memory for what has been kept since the last call.
+    pub(super) fn charge(&mut self) -> Result<()> {
+        let each = size_of::<Scored>() + size_of::<Candidate>();
+        charge(self.heap.len(), &mut self.charged, each)
     }
 
     pub(super) fn offer(&mut self, score: f32, address: Address) {
@@ -96,6 +105,8 @@ pub(super) struct SortTop<'a> {
     columns: &'a [KeyColumn],
     after: Option<&'a [(Key, Ordering)]>,
     heap: BinaryHeap<Keyed>,
+    /// For so many the search's memory has been taken.
+    charged: usize,
 }
 
 /// Greater is worse.
@@ -128,7 +139,17 @@ impl<'a> SortTop<'a> {
         columns: &'a [KeyColumn],
         after: Option<&'a [(Key, Ordering)]>,
     ) -> Self {
-        Self { limit, columns, after, heap: BinaryHeap::new() }
+        Self { limit, columns, after, heap: BinaryHeap::new(), charged: 0 }
+    }
+
+    /// Takes memory for what has been kept since the last call.
+    pub(super) fn charge(&mut self) -> Result<()> {
+        let each = self.bytes_of_one();
+        charge(self.heap.len(), &mut self.charged, each)
+    }
+
+    fn bytes_of_one(&self) -> usize {
+        size_of::<Keyed>() + self.columns.len().saturating_sub(1) * size_of::<Key>()
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -186,8 +207,11 @@ impl<'a> SortTop<'a> {
         scored: bool,
     ) -> Result<Vec<Candidate>> {
         let columns = self.columns;
+        let kept = self.charged * self.bytes_of_one();
+        let each = size_of::<Candidate>() + columns.len() * size_of::<SortValue>();
+        control::take(self.heap.len() * each)?;
         let hits = self.heap.into_sorted_vec().into_iter();
-        hits.map(|hit| {
+        let candidates = hits.map(|hit| {
             let keys = std::iter::once(hit.first).chain(hit.rest);
             let sort: Result<Vec<_>> =
                 columns.iter().zip(keys).map(|(column, key)| column.value(key)).collect();
@@ -196,9 +220,19 @@ impl<'a> SortTop<'a> {
                 score: scored.then_some(hit.score),
                 sort: sort?,
             })
-        })
-        .collect()
+        });
+        let candidates = candidates.collect();
+        control::give_back(kept);
+        candidates
     }
+}
+
+fn charge(kept: usize, charged: &mut usize, each: usize) -> Result<()> {
+    if kept > *charged {
+        control::take((kept - *charged) * each)?;
+        *charged = kept;
+    }
+    Ok(())
 }
 
 /// Puts the hits of several segments and indexes in order and keeps the best.

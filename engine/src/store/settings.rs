@@ -7,8 +7,6 @@ use serde_json::{Map, Value, json};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// The largest `from + size` of a search unless the index says otherwise.
-const MAX_RESULT_WINDOW: u64 = 10_000;
 /// How long the versions of deleted documents are remembered unless the index says otherwise.
 const GC_DELETES: Duration = Duration::from_secs(60);
 
@@ -39,8 +37,8 @@ pub struct IndexSettings {
     pub refresh_interval: RefreshInterval,
     /// `index.translog.durability`.
     pub durability: Durability,
-    /// `index.max_result_window`.
-    pub max_result_window: u64,
+    /// `index.max_result_window`; `None`: what the server has for all.
+    pub max_result_window: Option<u64>,
     /// `index.gc_deletes`: how long the versions of deleted documents are remembered.
     pub gc_deletes: Duration,
     /// `index.hidden`: whether patterns leave it out unless they are told not to.
@@ -79,7 +77,7 @@ impl Default for IndexSettings {
         Self {
             refresh_interval: RefreshInterval::Adaptive,
             durability: Durability::Request,
-            max_result_window: MAX_RESULT_WINDOW,
+            max_result_window: None,
             gc_deletes: GC_DELETES,
             hidden: false,
             blocks: Blocks::default(),
@@ -138,7 +136,7 @@ impl IndexSettings {
             }
             "number_of_replicas" => count(name, &text, 0..=1024).map(drop),
             "max_result_window" => {
-                self.max_result_window = count(name, &text, 1..=u64::from(u32::MAX))?;
+                self.max_result_window = Some(count(name, &text, 1..=u64::from(u32::MAX))?);
                 Ok(())
             }
             "refresh_interval" => {
@@ -183,9 +181,9 @@ impl IndexSettings {
         json!({ "index": index })
     }
 
-    /// What settings are that nobody gives, by their names without `index.`. How often an index
-    /// refreshes by itself then depends on what it costs.
-    pub fn defaults() -> [(&'static str, String); 12] {
+    /// What settings are that nobody gives, by their names without `index.`, but for those that the
+    /// server has for all. How often an index refreshes by itself then depends on what it costs.
+    pub fn defaults() -> [(&'static str, String); 11] {
         let no = || "false".to_owned();
         [
             ("blocks.metadata", no()),
@@ -195,7 +193,6 @@ impl IndexSettings {
             ("blocks.write", no()),
             ("gc_deletes", "60s".to_owned()),
             ("hidden", no()),
-            ("max_result_window", MAX_RESULT_WINDOW.to_string()),
             ("number_of_replicas", "0".to_owned()),
             ("number_of_shards", "1".to_owned()),
             ("refresh_interval", "1s".to_owned()),

@@ -107,6 +107,8 @@ pub(crate) struct View {
     pub(crate) stats: IndexStats,
     /// The segments of the published snapshot.
     pub(crate) segments: Arc<[ShownSegment]>,
+    /// Why no writes are taken now.
+    pub(crate) refusal: Option<Arc<str>>,
 }
 
 /// A published segment, with its files.

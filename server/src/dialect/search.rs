@@ -202,17 +202,30 @@ pub(crate) fn stored_fields(names: &[String]) -> Result<bool> {
     Ok(names.iter().any(|name| name == "_source"))
 }
 
-/// Checks what only the whole request can tell, once parameters are merged into it.
-pub(crate) fn check(request: &SearchRequest, max_result_window: usize) -> Result<()> {
+/// Refuses a request that reaches further than `limit`, or a scroll's page that does.
+pub(crate) fn reach(request: &SearchRequest, limit: usize, scroll: bool) -> Result<()> {
     let window = request.from.saturating_add(request.size);
-    if window > max_result_window {
-        return Err(Error::argument(format!(
-            "Result window is too large, from + size must be less than or equal to: \
-             [{max_result_window}] but was [{window}]. See the scroll api for a more efficient \
-             way to request large data sets. This limit can be set by changing the \
-             [index.max_result_window] index level setting."
-        )));
+    if window <= limit {
+        return Ok(());
     }
+    Err(Error::argument(if scroll {
+        format!(
+            "Batch size is too large, size must be less than or equal to: [{limit}] but was \
+             [{window}]. Scroll batch sizes cost as much memory as result windows so they are \
+             controlled by the [index.max_result_window] index level setting."
+        )
+    } else {
+        format!(
+            "Result window is too large, from + size must be less than or equal to: [{limit}] but \
+             was [{window}]. See the scroll api for a more efficient way to request large data \
+             sets. This limit can be set by changing the [index.max_result_window] index level \
+             setting."
+        )
+    }))
+}
+
+/// Checks what only the whole request can tell, once parameters are merged into it.
+pub(crate) fn check(request: &SearchRequest) -> Result<()> {
     if let Some(after) = &request.search_after {
         if request.from > 0 {
             return Err(Error::validation(
@@ -252,7 +265,8 @@ mod tests {
 
     fn request(json: &Value) -> Result<SearchRequest> {
         let request = read(json.as_object().unwrap(), &NoFields)?;
-        check(&request, 10_000)?;
+        reach(&request, 10_000, false)?;
+        check(&request)?;
         Ok(request)
     }
 

@@ -9,6 +9,7 @@ use egret_engine::{Checkpoint, Index, Snapshot};
 use futures_util::future::try_join_all;
 
 use crate::app::App;
+use crate::contexts::Point;
 use crate::error::{Error, Kind, Result};
 use crate::http::{Params, Reply};
 
@@ -102,6 +103,53 @@ pub(super) async fn wait(
     Ok(())
 }
 
+/// Refuses a read of a point in time that wants to see more than that shows, since it never will.
+pub(super) fn is_held(params: &Params, headers: &HeaderMap, point: &Point) -> Result<()> {
+    let Some(until) = Until::read(params, headers)? else { return Ok(()) };
+    params.duration("wait_for_timeout")?;
+    let name = until.name();
+    let Until::Position(token) = until else {
+        return Err(Error::argument(format!(
+            "{name} belongs to the request that opens a point in time, which shows what was \
+             published then"
+        )));
+    };
+    let (Some(first), Some(smallest)) = (
+        point.indexes.first(),
+        point
+            .checkpoints
+            .iter()
+            .min_by_key(|checkpoint| checkpoint.map(|checkpoint| checkpoint.lsn)),
+    ) else {
+        return Err(Error::argument(format!("{name} there is no index to wait for")));
+    };
+    let stranger = point
+        .indexes
+        .iter()
+        .find(|index| index.pipeline().is_none() || index.pipeline() != first.pipeline());
+    if let Some(stranger) = stranger {
+        return Err(without(name, std::slice::from_ref(stranger)));
+    }
+    let followed = smallest.map(|shown| (shown.system_identifier, shown.timeline));
+    if let (Some(system), Some(followed)) = (token.system, followed)
+        && system != followed
+    {
+        return Err(elsewhere(name, token, followed));
+    }
+    let shown = match smallest {
+        Some(shown) if shown.lsn >= token.lsn => return Ok(()),
+        Some(shown) => shown.lsn.to_string(),
+        None => "nothing yet".to_owned(),
+    };
+    Err(Error::new(
+        Kind::Conflict,
+        format!(
+            "{name} [{token}] is past what the point in time shows, [{shown}], and it will never \
+             show it: open another one"
+        ),
+    ))
+}
+
 /// A pipeline with the indexes that follow it.
 type Followed = (Arc<PipelineHandle>, Vec<Arc<Index>>);
 
@@ -133,8 +181,7 @@ impl Wait {
     }
 
     fn without(&self, indexes: &[Arc<Index>]) -> Error {
-        let name = indexes.first().map_or("", |index| index.name());
-        self.error(&format!("index [{name}] follows no pipeline that is running, or another one"))
+        without(self.name, indexes)
     }
 
     fn left(&self) -> Duration {
@@ -168,13 +215,7 @@ impl Wait {
         match pipeline.wait_for_lsn(indexes, token, self.left()).await {
             WaitOutcome::Reached(_) => Ok(()),
             WaitOutcome::NoPipeline => Err(self.without(indexes)),
-            WaitOutcome::Mismatch { followed: (system, timeline) } => Err(Error::new(
-                Kind::Conflict,
-                format!(
-                    "{name} [{token}] belongs to another history than the one followed, \
-                     system [{system}] timeline [{timeline}]"
-                ),
-            )),
+            WaitOutcome::Mismatch { followed } => Err(elsewhere(name, token, followed)),
             WaitOutcome::Timeout(reached) => {
                 let reached =
                     reached.map_or_else(|| "nothing yet".to_owned(), |lsn| lsn.to_string());
@@ -186,6 +227,22 @@ impl Wait {
             }
         }
     }
+}
+
+fn without(name: &str, indexes: &[Arc<Index>]) -> Error {
+    let index = indexes.first().map_or("", |index| index.name());
+    let reason = format!("index [{index}] follows no pipeline that is running, or another one");
+    Error::argument(format!("{name} {reason}"))
+}
+
+fn elsewhere(name: &str, token: LsnToken, (system, timeline): (u64, u32)) -> Error {
+    Error::new(
+        Kind::Conflict,
+        format!(
+            "{name} [{token}] belongs to another history than the one followed, system [{system}] \
+             timeline [{timeline}]"
+        ),
+    )
 }
 
 /// The published states of indexes, each with the position that it reflects at least.

@@ -17,13 +17,19 @@ pub(super) async fn live(call: Call) -> Result<Reply> {
     Ok(Reply::ok(&json!({"live": true})))
 }
 
-/// Ready: every index opened, and every pipeline follows its database with none of its tables stale, or
-/// skipped though an index shows it. Searches are answered from what there is in any case.
+/// Ready: every index opened and takes writes, and every pipeline follows its database with none of
+/// its tables stale, or skipped though an index shows it. Searches are answered from what there is in
+/// any case.
 pub(super) async fn ready(State(app): State<Arc<App>>, call: Call) -> Result<Reply> {
     call.params.allow(&[])?;
     let mut reasons: Vec<Value> = Vec::new();
     for (index, reason) in app.engine.damaged() {
         reasons.push(json!({"index": index, "state": "damaged", "reason": reason}));
+    }
+    for index in app.engine.indexes() {
+        if let Some(reason) = index.refusal() {
+            reasons.push(json!({"index": index.name(), "state": "read_only", "reason": &*reason}));
+        }
     }
     for pipeline in app.pipelines.all() {
         let status = pipeline.status();

@@ -92,7 +92,7 @@ pub(super) async fn read(
             one.insert("settings".into(), settings::of(&name, &entry, flat));
         }
         if defaults {
-            one.insert("defaults".into(), settings::defaults(&entry, flat));
+            one.insert("defaults".into(), settings::defaults(&app, &entry, flat));
         }
         all.insert(name, Value::Object(one));
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
+use egret_engine::Engine;
 use egret_engine::catalog::resolve::{self, Expansion};
 use serde_json::{Map, Value, json};
 
@@ -58,8 +59,15 @@ pub(super) async fn add(
         names.extend(entries.into_iter().map(|(name, _)| name));
     }
     let engine = Arc::clone(&app.engine);
-    let add =
-        move || Ok(names.iter().try_for_each(|name| engine.index(name)?.put_mapping(&addition))?);
-    app.pools.manage.run(add).await?;
+    app.pools.manage.run(move || Ok(add_to_all(&engine, &names, &addition)?)).await?;
     Ok(Reply::ok(&json!({"acknowledged": true})))
+}
+
+/// Adds fields to all of these indexes, or to none where one of them refuses. Blocking.
+fn add_to_all(engine: &Engine, names: &[String], addition: &Value) -> egret_engine::Result<()> {
+    let indexes: Vec<_> = names.iter().map(|name| engine.index(name)).collect::<Result<_, _>>()?;
+    for index in &indexes {
+        index.mapping().merged(addition).map_err(|error| error.with_index(index.name()))?;
+    }
+    indexes.iter().try_for_each(|index| index.put_mapping(addition))
 }

@@ -14,6 +14,7 @@ use crate::dialect::json::{Field, parse_object};
 use crate::dialect::source;
 use crate::error::{Error, Result};
 use crate::http::{Call, Reply};
+use crate::searches::Assembled;
 
 /// A request may ask for so many documents.
 const MAX_DOCUMENTS: usize = 10_000;
@@ -54,24 +55,24 @@ async fn run(app: &App, call: &Call, default_index: Option<&str>) -> Result<Repl
     freshness::wait(app, &call.params, &call.headers, &mut indexes).await?;
     // Taken before the documents are read, so that it promises no more than was seen.
     let (_, checkpoints) = freshness::snapshots(&indexes);
-    let mut body = b"{\"docs\":[".to_vec();
+    let mut body = Assembled::new(&app.breaker, b"{\"docs\":[".to_vec());
+    let memory = body.memory();
     for (at, Wanted { index: name, id, filter }) in wanted.iter().enumerate() {
         if at > 0 {
-            body.push(b',');
+            body.push(b",");
         }
-        match targets::single(app, name) {
+        let part = match targets::single(app, name) {
             Ok(index) => {
                 let found = document::find(app, &index, id, &call.params).await?;
-                body.extend(document::written(index.name(), id, found.as_ref(), filter)?);
+                document::written(index.name(), id, found.as_ref(), filter)?
             }
-            Err(error) => {
-                let shown = document::failed(name, id, &error);
-                body.extend(shown.to_string().into_bytes());
-            }
-        }
+            Err(error) => document::failed(name, id, &error).to_string().into_bytes(),
+        };
+        memory.take(part.len() as u64)?;
+        body.push(&part);
     }
-    body.extend_from_slice(b"]}");
-    let reply = Reply::raw_json(StatusCode::OK, body);
+    body.push(b"]}");
+    let reply = Reply::raw_json(StatusCode::OK, body.into_bytes());
     Ok(freshness::mark(reply, checkpoints.into_iter()))
 }
 

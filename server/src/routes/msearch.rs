@@ -6,17 +6,18 @@ use std::time::Instant;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use bytes::Bytes;
-use egret_engine::Checkpoint;
+use egret_engine::{Checkpoint, Control};
 use futures_util::StreamExt;
 use serde_json::Value;
 
-use super::search::{Ask, run};
+use super::search::{Ask, Found, run};
 use super::{freshness, targets};
 use crate::app::App;
 use crate::dialect::bulk::Lines;
 use crate::dialect::json::{Field, parse_object};
 use crate::error::{Error, Result};
 use crate::http::{Call, Params, Reply, errors};
+use crate::searches::Assembled;
 
 /// A request may hold so many searches.
 const MAX_SEARCHES: usize = 1_000;
@@ -74,23 +75,36 @@ async fn answer(app: &App, call: &Call, expression: &str) -> Result<Reply> {
         return Err(Error::argument("maxConcurrentSearchRequests must be positive"));
     }
     let items = read(call, expression)?;
+    let mut body = Assembled::new(&app.breaker, b"{\"responses\":[".to_vec());
+    let memory = body.memory();
     let one = async |item: Item| {
         let Item { expression, params, body } = &item;
         let found = run(app, &Ask { params, headers: &call.headers, body, expression }).await;
-        match found {
+        // A search that is one too many fails alone: the others have their answers.
+        match found.and_then(|found| counted(&memory, found)) {
             Ok(found) => (written(Ok(found.body)), found.checkpoints),
             Err(error) => (written(Err(error)), Vec::new()),
         }
     };
-    let answers: Vec<(Vec<u8>, Vec<Option<Checkpoint>>)> =
-        futures_util::stream::iter(items).map(one).buffered(wanted.min(CONCURRENT)).collect().await;
-    let took = started.elapsed().as_millis();
-    let mut body = format!("{{\"took\":{took},\"responses\":[").into_bytes();
-    let (answers, checkpoints): (Vec<_>, Vec<_>) = answers.into_iter().unzip();
-    body.extend(answers.join(&b','));
-    body.extend_from_slice(b"]}");
-    let reply = Reply::raw_json(StatusCode::OK, body);
-    Ok(freshness::mark(reply, checkpoints.into_iter().flatten()))
+    let answers = futures_util::stream::iter(items).map(one).buffered(wanted.min(CONCURRENT));
+    let mut answers = std::pin::pin!(answers);
+    let mut checkpoints: Vec<Option<Checkpoint>> = Vec::new();
+    let mut separator: &[u8] = b"";
+    while let Some((answer, shown)) = answers.next().await {
+        body.push(separator);
+        body.push(&answer);
+        checkpoints.extend(shown);
+        separator = b",";
+    }
+    body.push(format!("],\"took\":{}}}", started.elapsed().as_millis()).as_bytes());
+    let reply = Reply::raw_json(StatusCode::OK, body.into_bytes());
+    Ok(freshness::mark(reply, checkpoints.into_iter()))
+}
+
+/// Counts an answer that is kept until all are there.
+fn counted(memory: &Control, found: Found) -> Result<Found> {
+    memory.take(found.body.len() as u64)?;
+    Ok(found)
 }
 
 /// One answer, with its status.

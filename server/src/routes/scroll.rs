@@ -11,14 +11,13 @@ use serde_json::json;
 
 use super::freshness;
 use super::pit::{alive, by_place};
-use super::search::{Ask, Found, opened};
+use super::search::{self, Ask, Found, opened};
 use super::tasks::opaque_id;
 use crate::app::App;
 use crate::cached_search::CacheUse;
 use crate::contexts::{self, Held, Point, Scroll};
 use crate::dialect::json::{Field, parse_object};
 use crate::dialect::response::{self, Shape};
-use crate::dialect::search as dialect;
 use crate::dialect::time;
 use crate::error::{Error, Result};
 use crate::http::{Call, Params, Reply};
@@ -34,7 +33,7 @@ pub(super) async fn begin(
 ) -> Result<Found> {
     let params = ask.params;
     check(params, &request)?;
-    dialect::check(&request, app.config.search.max_result_window)?;
+    search::check(app, &request, &point.indexes, true)?;
     let keep_alive = params.duration("scroll")?;
     let keep_alive = keep_alive.ok_or_else(|| Error::argument("[scroll] must be a time"))?;
     let shown_keys = request.sort.len();
@@ -99,7 +98,7 @@ async fn page(app: &App, asked: &Asked, scroll: &mut Scroll) -> Result<Vec<u8>> 
     let (snapshots, request) = (scroll.point.snapshots.clone(), scroll.request.clone());
     let (known, shown_keys, shape) = (scroll.total, scroll.shown_keys, scroll.shape);
     let search = move |control: &Control| {
-        let mut found = egret_engine::search::search(&snapshots, &request)?;
+        let mut found = searches::search(&snapshots, &request)?;
         found.total = known.or(found.total);
         let last = found.hits.last().map(|hit| hit.sort.clone());
         found.hits.iter_mut().for_each(|hit| hit.sort.truncate(shown_keys));

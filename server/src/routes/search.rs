@@ -10,7 +10,7 @@ use bytes::Bytes;
 use egret_engine::mapping::{FieldKind as Kind, Mapping};
 use egret_engine::query::ast::{Operator, Query};
 use egret_engine::search::request::{SearchRequest, SourceFilter, TrackTotalHits};
-use egret_engine::{Checkpoint, Snapshot};
+use egret_engine::{Checkpoint, Index, Snapshot};
 use serde_json::{Map, Value};
 
 use super::targets::{self, Targets};
@@ -123,6 +123,7 @@ async fn found(app: &App, ask: &Ask<'_>, started: Instant) -> Result<Found> {
     let mut body = parse_object(ask.body)?;
     let held = pit::held(app, &mut body, expression)?;
     let (point, targets) = if let Some(held) = &held {
+        freshness::is_held(params, ask.headers, &held.point)?;
         (Point::clone(&held.point), None)
     } else {
         let (point, targets) = published(app, params, ask.headers, expression).await?;
@@ -138,7 +139,7 @@ async fn found(app: &App, ask: &Ask<'_>, started: Instant) -> Result<Found> {
         return scroll::begin(app, ask, point, request, started).await;
     }
     let Point { indexes, snapshots, checkpoints, .. } = point;
-    dialect::check(&request, limits.max_result_window)?;
+    check(app, &request, &indexes, false)?;
     if request.timeout.is_none() {
         request.timeout = limits.default_timeout();
     }
@@ -154,6 +155,25 @@ async fn found(app: &App, ask: &Ask<'_>, started: Instant) -> Result<Found> {
     let (rest, cache) = cached_search::answer(app, search, may_cache).await?;
     let id = held.map(|held| ("pit_id", held.id));
     Ok(Found { body: opened(id, started, &rest), cache, checkpoints })
+}
+
+/// Checks the whole request. Each index says how far it may reach, or the configuration for it.
+pub(super) fn check(
+    app: &App,
+    request: &SearchRequest,
+    indexes: &[Arc<Index>],
+    scroll: bool,
+) -> Result<()> {
+    let default = app.config.search.max_result_window;
+    if indexes.is_empty() {
+        dialect::reach(request, default, scroll)?;
+    }
+    for index in indexes {
+        let own = index.max_result_window().map(|own| usize::try_from(own).unwrap_or(usize::MAX));
+        dialect::reach(request, own.unwrap_or(default), scroll)
+            .map_err(|error| error.with_index(index.name()))?;
+    }
+    dialect::check(request)
 }
 
 /// The beginning of an answer, put before the rest.

@@ -63,7 +63,7 @@ fn show(app: &App, call: &Call, expression: &str, names: &str) -> Result<Reply> 
         let mut shown = Map::new();
         shown.insert("settings".into(), chosen(of(&name, &entry, true)).into());
         if with_defaults {
-            shown.insert("defaults".into(), chosen(defaults(&entry, true)).into());
+            shown.insert("defaults".into(), chosen(defaults(app, &entry, true)).into());
         }
         all.insert(name, shown.into());
     }
@@ -190,10 +190,11 @@ pub(super) fn of(name: &str, entry: &IndexEntry, flat: bool) -> Value {
 }
 
 /// What the settings that an index does not have come to.
-pub(super) fn defaults(entry: &IndexEntry, flat: bool) -> Value {
+pub(super) fn defaults(app: &App, entry: &IndexEntry, flat: bool) -> Value {
     let given = flattened(&entry.settings);
-    let all =
-        IndexSettings::defaults().into_iter().map(|(name, value)| (format!("index.{name}"), value));
+    let window = ("max_result_window", app.config.search.max_result_window.to_string());
+    let all = IndexSettings::defaults().into_iter().chain([window]);
+    let all = all.map(|(name, value)| (format!("index.{name}"), value));
     let missing: Map<String, Value> = all
         .filter(|(name, _)| !given.contains_key(name))
         .map(|(name, value)| (name, json!(value)))

@@ -9,6 +9,7 @@ use egret_engine::index::{IndexStats, MergeStats, PressureStats};
 use egret_engine::{BudgetStats, Index, WriterStats};
 use serde_json::{Map, Value, json};
 
+use super::cluster::Color;
 use super::targets;
 use crate::app::App;
 use crate::error::{Error, Result};
@@ -70,7 +71,7 @@ fn show(app: &App, call: &Call, expression: &str, metrics: &str) -> Result<Reply
         files.add(own);
         let mut entry = json!({
             "uuid": index.uuid(),
-            "health": "green",
+            "health": Color::of(app, index.name()).name(),
             "status": "open",
             "primaries": &shown,
             "total": &shown,

@@ -18,9 +18,12 @@ fn a_failed_sync_makes_the_index_read_only_until_a_flush_succeeds() {
     let index = create(&engine, "a");
     write_one(&index, upsert("1", &json!({"n": 1}))).unwrap();
     index.flush().unwrap();
+    assert_eq!(index.refusal(), None);
     disk.fail_from(disk.operations(), Fault::SyncFailure);
     let error = index.write(batch(vec![upsert("2", &json!({"n": 2}))])).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ReadOnly, "{error}");
+    let refusal = index.refusal().unwrap();
+    assert!(refusal.contains("read-only until a flush has succeeded"), "{refusal}");
     let error = index.write(batch(vec![upsert("3", &json!({"n": 3}))])).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ReadOnly, "{error}");
     assert!(index.document("1").unwrap().is_some());
@@ -28,6 +31,7 @@ fn a_failed_sync_makes_the_index_read_only_until_a_flush_succeeds() {
     eventually("writes are taken again", || {
         index.write(batch(vec![upsert("4", &json!({"n": 4}))])).is_ok()
     });
+    assert_eq!(index.refusal(), None);
     let after = disk.power_cut(5);
     drop((index, engine));
     let engine = open(&after);

@@ -207,7 +207,11 @@ fn a_batch_that_must_fit_leaves_nothing_of_itself() {
     };
     let error = index.write(batch(true, 2)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::DocumentParsing, "{error}");
+    // Answered once the writer has gone back.
+    index.refresh().unwrap();
+    assert!(index.refusal().unwrap().starts_with("the index takes no writes"));
     index.resume().unwrap();
+    assert_eq!(index.refusal(), None);
     index.flush().unwrap();
     assert!(published(&index, "good").is_none() && published(&index, "old").is_some());
     assert_eq!(index.positions().borrow().applied, Some(checkpoint(1)));

@@ -55,6 +55,7 @@ impl Writer {
         } else if followed {
             self.failed = Some(Failed { why: why.to_owned(), until: Until::Resumed });
         }
+        self.show_refusal(shared);
     }
 
     /// Takes no more changes from another index, since it lacks one.
@@ -85,5 +86,6 @@ impl Writer {
                 self.failed = Some(Failed { why: error.to_string(), until });
             }
         }
+        self.show_refusal(shared);
     }
 }

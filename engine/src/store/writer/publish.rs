@@ -265,6 +265,7 @@ impl Writer {
             *shown = positions;
             changed
         });
+        self.show_refusal(shared);
         let mut view = shared.view.lock();
         let stats = &mut view.stats;
         (stats.doc_count, stats.deleted_count) = (snapshot.doc_count(), snapshot.deleted_count());
@@ -274,6 +275,12 @@ impl Writer {
         let log = self.log.as_ref();
         stats.translog_bytes = log.map_or(0, Translog::bytes);
         stats.translog_ops = log.map_or(0, Translog::ops);
+    }
+
+    /// Shows why no writes are taken, where they are not.
+    pub(super) fn show_refusal(&self, shared: &Shared) {
+        let refusal = self.refusal().map(|error| error.message().into());
+        shared.view.lock().refusal = refusal;
     }
 
     /// Bytes of the finished segments, and of those only in memory.

@@ -127,6 +127,7 @@ fn open_with(
         copy_progress: commit.copy_progress.clone(),
         stats: IndexStats::default(),
         segments: shown(&store),
+        refusal: None,
     };
     let positions = Positions {
         generation,

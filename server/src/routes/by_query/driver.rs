@@ -24,7 +24,7 @@ use crate::routes::write;
 use crate::searches;
 use crate::tasks::{Counts, Task};
 
-/// Attempts again after a full pool: the first pause, doubled up to the last.
+/// Attempts again where there was no room: the first pause, doubled up to the last.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LAST_PAUSE: Duration = Duration::from_secs(10);
 /// So many failures are told at most; the first one ends the work.
@@ -140,7 +140,7 @@ impl Work {
             let count = move |_: &Control| Ok(egret_engine::search::count(&snapshots, &query)?);
             searches::within(&self.app, progress, count)
         };
-        let total = match patiently(&retries, count).await {
+        let total = match self.patiently(&retries, count).await {
             Err(_) if progress.cancelled().is_some() => return Ok(()),
             total => total?,
         };
@@ -170,8 +170,10 @@ impl Work {
             before = page.len();
             counts.batches.fetch_add(1, Ordering::Relaxed);
             counts.taken.fetch_add(before as u64, Ordering::Relaxed);
-            if let Err(error) = self.write(counts, page).await {
-                return self.give_up(error);
+            match self.write(counts, page).await {
+                Err(_) if progress.cancelled().is_some() => return,
+                Err(error) => return self.give_up(error),
+                Ok(()) => {}
             }
             if self.failed.load(Ordering::Relaxed) || progress.cancelled().is_some() {
                 return;
@@ -194,10 +196,10 @@ impl Work {
         request.size = request.size.min(usize::try_from(cursor.left).unwrap_or(usize::MAX));
         let search = || {
             let (snapshots, request) = (cursor.snapshots.clone(), request.clone());
-            let search = move |_: &Control| Ok(egret_engine::search::search(&snapshots, &request)?);
+            let search = move |_: &Control| searches::search(&snapshots, &request);
             searches::within(&self.app, &self.task.begin.progress, search)
         };
-        let found = patiently(&counts.search_retries, search).await?;
+        let found = self.patiently(&counts.search_retries, search).await?;
         match found.hits.last() {
             Some(last) => cursor.request.search_after = Some(last.sort.clone()),
             None => cursor.ended = true,
@@ -215,7 +217,7 @@ impl Work {
             });
             match known {
                 Some((_, ops)) => ops.push(self.operation(hit)?),
-                None => groups.push((self.target(&hit).await?, vec![self.operation(hit)?])),
+                None => groups.push((self.target(counts, &hit).await?, vec![self.operation(hit)?])),
             }
         }
         for (index, ops) in groups {
@@ -224,16 +226,18 @@ impl Work {
         Ok(())
     }
 
-    async fn target(&self, hit: &Hit) -> Result<Arc<Index>> {
+    async fn target(&self, counts: &Counts, hit: &Hit) -> Result<Arc<Index>> {
         let Action::Copy { dest, .. } = &self.plan.action else {
             let found = self.plan.indexes.iter().find(|index| index.name() == hit.index);
             let lost = || Error::new(Kind::Internal, format!("a hit of no index [{}]", hit.index));
             return found.cloned().ok_or_else(lost);
         };
-        let (engine, dest) = (Arc::clone(&self.app.engine), dest.clone());
         let to = WriteTo { create: true, require_alias: false };
-        let make = move || targets::written(&engine, &dest, to);
-        self.app.pools.write.run(make).await
+        let make = || {
+            let (engine, dest) = (Arc::clone(&self.app.engine), dest.clone());
+            self.app.pools.write.run(move || targets::written(&engine, &dest, to))
+        };
+        self.patiently(&counts.write_retries, make).await
     }
 
     fn operation(&self, hit: Hit) -> Result<WriteOp> {
@@ -259,7 +263,7 @@ impl Work {
             let submit = move || Ok(index.submit(Batch { ops, ..Batch::default() })?);
             self.app.pools.write.run(submit)
         };
-        let receipt = patiently(&counts.write_retries, submit).await?;
+        let receipt = self.patiently(&counts.write_retries, submit).await?;
         let outcome = write::said(receipt).await?;
         let failures = outcome.ops.iter().filter(|result| result.is_err()).count();
         write::count(&self.app.statistics, ops.len() as u64, failures as u64);
@@ -315,6 +319,30 @@ impl Work {
         told.failures.push(Value::Object(shown));
     }
 
+    /// Runs work in a pool, again and again while the pool is full or the engine has no room, unless
+    /// the task is cancelled.
+    async fn patiently<T, F: Future<Output = Result<T>>>(
+        &self,
+        retries: &AtomicU64,
+        attempt: impl Fn() -> F,
+    ) -> Result<T> {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match attempt().await {
+                Err(error)
+                    if may_pass(error.kind())
+                        && pause <= LAST_PAUSE
+                        && self.task.begin.progress.cancelled().is_none() =>
+                {
+                    retries.fetch_add(1, Ordering::Relaxed);
+                    tokio::time::sleep(pause).await;
+                    pause *= 2;
+                }
+                done => return done,
+            }
+        }
+    }
+
     /// Publishes where that is wanted, and says what was done.
     async fn finish(&self) -> Result<Value> {
         let Told { failures, error, written } = std::mem::take(&mut *self.told.lock());
@@ -355,27 +383,11 @@ fn counter(counts: &Counts, result: OpResult) -> &AtomicU64 {
     }
 }
 
-/// Runs work in a pool, again and again while the pool is full.
-async fn patiently<T, F: Future<Output = Result<T>>>(
-    retries: &AtomicU64,
-    attempt: impl Fn() -> F,
-) -> Result<T> {
-    let mut pause = FIRST_PAUSE;
-    loop {
-        match attempt().await {
-            Err(error) if may_pass(error.kind()) && pause <= LAST_PAUSE => {
-                retries.fetch_add(1, Ordering::Relaxed);
-                tokio::time::sleep(pause).await;
-                pause *= 2;
-            }
-            done => return done,
-        }
-    }
-}
-
 /// Whether there may be room later.
 fn may_pass(kind: Kind) -> bool {
-    let others_have_it =
-        matches!(kind, Kind::Engine(ErrorKind::CircuitBreaking { transient: true, .. }));
-    kind == Kind::Rejected || others_have_it
+    matches!(
+        kind,
+        Kind::Rejected
+            | Kind::Engine(ErrorKind::Full | ErrorKind::CircuitBreaking { transient: true, .. })
+    )
 }

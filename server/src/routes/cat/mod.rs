@@ -15,7 +15,8 @@ use jiff::Timestamp;
 pub(super) use self::catalog::{aliases, aliases_all, templates, templates_all};
 pub(super) use self::segments::{segments, segments_all};
 use self::table::{Column, PARAMS, Table, size};
-use super::{cluster, targets};
+use super::cluster::Color;
+use super::targets;
 use crate::app::App;
 use crate::error::Result;
 use crate::http::{Call, Reply};
@@ -72,7 +73,7 @@ fn show_indices(app: &App, call: &Call, expression: &str) -> Result<Reply> {
         // Of a closed index nothing is known but what the catalog says; of a damaged one as well.
         let stats = app.engine.index(&name).ok().map(|index| index.stats());
         let is_open = entry.state == IndexState::Open;
-        let color = if is_open && stats.is_none() { "red" } else { "green" };
+        let color = Color::of(app, &name).name();
         if health.is_some_and(|wanted| color != wanted) {
             continue;
         }
@@ -128,7 +129,7 @@ pub(super) async fn health(State(app): State<Arc<App>>, call: Call) -> Result<Re
         now.as_second().to_string(),
         now.strftime("%H:%M:%S").to_string(),
         app.config.http.cluster_name.clone(),
-        cluster::color(&app).to_owned(),
+        Color::of_all(&app).name().to_owned(),
         "1".to_owned(),
         "1".to_owned(),
         shards.clone(),
