@@ -62,6 +62,32 @@ async fn columns_change() {
     comes_to_equal(&following, 6).await;
 }
 
+/// What an index has durable may lie before what the database was told, where nothing in between was for
+/// it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_column_that_comes_with_a_change_after_a_rest_needs_no_copy() {
+    let database = Database::create().await;
+    database.execute(&format!("{TABLE}; CREATE TABLE other (id int PRIMARY KEY)")).await;
+    let following = Following::follow(database, |config| config.acknowledge_interval_ms = 1000);
+    following.follows("public.birds").await;
+    following.execute("UPDATE birds SET name = 'first' WHERE id = 1", &["birds"]).await;
+    for turn in 0..3 {
+        let before = following.pipeline().status().lsn.confirmed;
+        following.database.execute(&format!("INSERT INTO other VALUES ({turn})")).await;
+        poll::until("that is acknowledged", async || {
+            (following.pipeline().status().lsn.confirmed > before).then_some(())
+        })
+        .await;
+    }
+    let change = "UPDATE birds SET name = 'second' WHERE id = 2; ALTER TABLE birds ADD wings int;
+        UPDATE birds SET wings = id";
+    for statement in change.split(';') {
+        following.database.execute(statement).await;
+    }
+    following.execute("UPDATE birds SET wings = 2 WHERE id = 3", &["birds"]).await;
+    comes_to_equal(&following, 1).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn columns_change_while_stopped() {
     let mut following = Following::start(TABLE).await;
