@@ -27,6 +27,8 @@ pub(crate) struct Held {
     pub(crate) floor: Lsn,
     /// or from where the synchronization that reads it says.
     pub(crate) synced: Option<watch::Receiver<Lsn>>,
+    /// Whether dead letters of what its index holds may not be written down.
+    pub(crate) is_unlisted: bool,
 }
 
 /// Collects durable positions and asks for flushes.
@@ -207,7 +209,8 @@ fn joined(feeds: &[Option<Feed>]) -> impl Iterator<Item = (usize, &Feed)> {
 impl Held {
     /// The log of an index from here on.
     pub(crate) fn of(sink: &dyn Sink, floor: Lsn) -> Self {
-        Self { uuid: Some(sink.uuid().to_owned()), floor, synced: None }
+        let uuid = Some(sink.uuid().to_owned());
+        Self { uuid, floor, synced: None, is_unlisted: false }
     }
 
     pub(crate) fn lsn(&self) -> Lsn {

@@ -80,12 +80,11 @@ pub(crate) async fn read(
 
 /// Reads one row on a session that is in the snapshot.
 pub(crate) async fn read_one(control: &Control, reading: &Reading, id: &str) -> Result<Found> {
+    let key = reading.format.rows_of().and_then(|_| parse_row_id(id)).map_or(id, |(_, key)| key);
+    if key.is_empty() || key.len() > MAX_LETTER_KEY_BYTES {
+        return Ok(Found::Unreadable("it has no key to be read by".to_owned()));
+    }
     let Some(statement) = statement(reading, id, "") else {
-        let key =
-            reading.format.rows_of().and_then(|_| parse_row_id(id)).map_or(id, |(_, key)| key);
-        if key.is_empty() || key.len() > MAX_LETTER_KEY_BYTES {
-            return Ok(Found::Unreadable("it has no key to be read by".to_owned()));
-        }
         // It has not as many parts as the key: it is no row's.
         return Ok(Found::Nothing);
     };

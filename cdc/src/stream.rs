@@ -150,9 +150,9 @@ impl Stream {
     /// [`ErrorKind::TableChanged`].
     pub(crate) fn take_failures(&mut self) -> Vec<Failure> {
         for Failed { place, unanswered, error } in self.outstanding.take_failures() {
-            if let Some(Some(feed)) = self.feeds.get_mut(place) {
-                feed.unanswered = unanswered;
-            }
+            // One that had more to answer fails once.
+            let Some(Some(feed)) = self.feeds.get_mut(place) else { continue };
+            feed.unanswered = unanswered;
             self.fail(place, error);
         }
         std::mem::take(&mut self.failures)
@@ -292,8 +292,7 @@ impl Stream {
         // An older description may be sent again after a reconnect: only the catalog can tell.
         if !same && catalog_changed(&self.control, &table).await? {
             let message = format!("table [{}] is not what it was", table.title());
-            self.fail(place, Error::new(ErrorKind::TableChanged, message));
-            return Ok(());
+            return self.changed(place, message).await;
         }
         let oids: Vec<u32> = relation.columns.iter().map(|column| column.type_oid).collect();
         let kinds = if described.iter().all(Option::is_some) {
@@ -309,11 +308,17 @@ impl Stream {
         }
         let Some(format) = table.format_of(columns) else {
             let message = format!("table [{}] was streamed without its key", table.title());
-            self.fail(place, Error::new(ErrorKind::TableChanged, message));
-            return Ok(());
+            return self.changed(place, message).await;
         };
         let format = format.with_max_bytes(self.gathering.max_document_bytes);
         self.relations.entry(relation.id).or_default().push((place, format));
+        Ok(())
+    }
+
+    /// A table leaves the stream since it changed, once all that its index was given is answered.
+    async fn changed(&mut self, place: usize, message: String) -> Result<()> {
+        self.outstanding.settle_all().await?;
+        self.fail(place, Error::new(ErrorKind::TableChanged, message));
         Ok(())
     }
 

@@ -63,7 +63,8 @@ impl Follower<'_> {
         if member.back.is_some() || (member.has_failed() && !back.is_kept) {
             return;
         }
-        let held = member.held.as_ref().filter(|held| held.uuid.as_ref() == Some(&back.uuid));
+        let is_it = |held: &&Held| held.uuid.as_ref() == Some(&back.uuid) && !held.is_unlisted;
+        let held = member.held.as_ref().filter(is_it);
         let floor = held.map(Held::lsn).or_else(|| first.then_some(confirmed));
         let Some(floor) = floor else {
             if back.is_kept {

@@ -137,7 +137,8 @@ impl Follower<'_> {
             }
             let sink = sink.clone();
             // From now on the log is kept: the copy's snapshot will not be older.
-            let nothing_yet = Held { uuid: None, floor: confirmed, synced: None };
+            let nothing_yet =
+                Held { uuid: None, floor: confirmed, synced: None, is_unlisted: false };
             let held = member.held.get_or_insert(nothing_yet);
             let (floor, table) = (held.lsn(), Arc::clone(&member.table));
             let name = member.name.clone();
@@ -171,7 +172,7 @@ impl Follower<'_> {
         match news {
             News::Target { uuid, floor, .. } => {
                 let synced = member.held.take().and_then(|held| held.synced);
-                member.held = Some(Held { uuid: Some(uuid), floor, synced });
+                member.held = Some(Held { uuid: Some(uuid), floor, synced, is_unlisted: false });
             }
             News::Copied { .. } => *copying = false,
             News::Failed { error, .. } if error.kind() == ErrorKind::TableChanged => {

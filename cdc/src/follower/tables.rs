@@ -27,7 +27,10 @@ impl Follower<'_> {
         member.no_way_back = None;
         // What is acknowledged is durable, also where nothing of it was for this index.
         let confirmed = self.acknowledgements.confirmed();
-        let held = feed.map(|feed| Held::of(&*feed.sink, feed.needed().max(confirmed)));
+        let held = feed.map(|feed| Held {
+            is_unlisted: feed.unanswered.is_some(),
+            ..Held::of(&*feed.sink, feed.needed().max(confirmed))
+        });
         if error.kind() == ErrorKind::TableChanged {
             member.change(error.to_string(), held);
         } else {
@@ -85,6 +88,7 @@ impl Follower<'_> {
             }
             self.note_back(place, &mut found, first);
             if let Err(reason) = self.judged(place, found, first).await? {
+                self.stream.outstanding.settle_all().await?;
                 let feed = self.stream.leave(place);
                 self.left(place, feed, &Error::new(ErrorKind::TableChanged, reason));
             }
@@ -132,7 +136,10 @@ impl Follower<'_> {
                 let feed = feed.listed_to(self.stream.position.lsn);
                 self.join(Synced { place, feed, replaces }).await?;
             }
-            Ok(Standing::Current { sink, replaces, .. }) if !member.fails_again() => {
+            // The log that it needs may have been let go while it was looked at.
+            Ok(Standing::Current { sink, replaces, .. })
+                if !member.fails_again() && (first || member.held.is_some()) =>
+            {
                 let floor = member.held.take().map_or(confirmed, |held| held.lsn());
                 member.held = Some(Held::of(&*sink, floor));
                 member.phase = Phase::Waiting(Some((sink, replaces)));

@@ -205,20 +205,20 @@ async fn each_row_with_too_long_a_key_has_its_letter() {
         .execute(
             "CREATE TABLE names (name text PRIMARY KEY, n int);
              INSERT INTO names SELECT repeat(n || 'x', 400), n FROM generate_series(1, 3) AS n;
-             INSERT INTO names VALUES ('short', 4)",
+             INSERT INTO names VALUES ('short', 4), (repeat('y', 9000), 8)",
         )
         .await;
     let following = Following::follow(database, |_| {});
     following.streams().await;
-    following.lists(3).await;
+    following.lists(4).await;
     let change =
         "INSERT INTO names SELECT repeat(n || 'x', 400), n FROM generate_series(5, 7) AS n;
         UPDATE names SET name = 'shorter' WHERE n = 5; DELETE FROM names WHERE n IN (1, 6)";
     following.execute(change, &["names"]).await;
-    following.lists(3).await;
+    following.lists(4).await;
     let summary = following.pipeline().retry(&LetterFilter::default()).await.unwrap();
-    assert_eq!((summary.retried, summary.failed), (3, 3), "{summary:?}");
-    following.execute("DELETE FROM names WHERE n IN (2, 3, 7)", &["names"]).await;
+    assert_eq!((summary.retried, summary.failed), (4, 4), "{summary:?}");
+    following.execute("DELETE FROM names WHERE n IN (2, 3, 7, 8)", &["names"]).await;
     following.lists(0).await;
     following.equals("names", "SELECT name, to_json(names)::text FROM names").await;
 }
