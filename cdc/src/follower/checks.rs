@@ -145,7 +145,8 @@ impl Follower<'_> {
             let Some(sink) = self.checked_sink() else { return self.end_check(Err(left())) };
             self.checks.steps.spawn_blocking(move || Step::Compared(compare(&*sink, read)));
         }
-        let oldest = self.stream.outstanding.oldest();
+        // Asked for only where it counts: this is on the stream's way.
+        let oldest = self.checks.compared.as_ref().and_then(|_| self.stream.outstanding.oldest());
         let is_answered =
             |compared: &mut Compared| oldest.is_none_or(|oldest| oldest >= compared.lsn);
         if let Some(compared) = self.checks.compared.take_if(is_answered) {
