@@ -356,7 +356,7 @@ mod tests {
         let (applied, durable) = (Some(at(60)), Some(at(20)));
         let positions = Positions { applied, durable, ..Positions::default() };
         let sink = Arc::new(Still(watch::Sender::new(positions)));
-        let feed = Feed::new(Arc::new(table()), sink, Arc::default());
+        let feed = Feed::new("t", Arc::new(table()), sink, Arc::default());
         acknowledgements.step(&[Some(feed)], (&[], &[]), at(60), None);
         acknowledgements.settle().await.unwrap();
         let file = Position::load(&*disk, &folder).unwrap().unwrap();

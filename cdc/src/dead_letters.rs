@@ -4,21 +4,24 @@
 //! `dead_letters.jsonl`, one JSON value a line (the first of these is broken in two here):
 //!
 //! ```json
-//! {"letter": {"table": "public.t", "id": "7", "lsn": "0/1A2B", "reason": "...", "values": {},
-//!             "read_again": true}}
-//! {"closed": {"table": "public.t", "id": "7", "lsn": "0/1A2C"}}
-//! {"cleared": {"table": "public.t", "lsn": "0/1A2D"}}
+//! {"letter": {"index": "t", "table": "public.t", "id": "7", "lsn": "0/1A2B", "reason": "...",
+//!             "values": {}, "read_again": true}}
+//! {"closed": {"index": "t", "table": "public.t", "id": "7", "lsn": "0/1A2C"}}
+//! {"cleared": {"index": "t", "table": "public.t", "lsn": "0/1A2D"}}
+//! {"cleared": {"index": "t", "lsn": "0/1A2E"}}
 //! "synced"
 //! ```
 //!
-//! A letter is known by table and id; one at an LSN that is not above the known one's is a replay
-//! and changes nothing. A later good change of the row, or its removal, closes it. A line
+//! A letter is known by index, table and id: one index may take a row that another one cannot. One at
+//! an LSN that is not above the known one's is a replay and changes nothing. A later good change of the row, or its removal, closes it. A line
 //! `"synced"` is written after every sync that others follow: what lies before it was durable, so a
 //! line there that cannot be read is damage. Lines after the last of them may be lost to a power
 //! cut in any places; they were never acknowledged and are cut from the first that cannot be read.
 //! When opened, the file is rewritten to its open letters.
 
 mod listing;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 use std::collections::hash_map::Entry;
@@ -46,6 +49,8 @@ const FILE: &str = "dead_letters.jsonl";
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Letter {
+    /// The index that lacks the row.
+    pub(crate) index: String,
     /// The table, as `schema.table`.
     pub(crate) table: String,
     /// The row's `_id`, as far as it has one.
@@ -65,10 +70,42 @@ pub(crate) struct Letter {
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 enum Line {
     Letter(Letter),
-    Closed { table: String, id: String, lsn: Lsn },
-    Cleared { table: String, lsn: Lsn },
+    Closed {
+        index: String,
+        table: String,
+        id: String,
+        lsn: Lsn,
+    },
+    Cleared {
+        index: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        table: Option<String>,
+        lsn: Lsn,
+    },
     Synced,
 }
+
+/// What a letter is known by.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct LetterKey {
+    /// The index.
+    pub(crate) index: String,
+    /// The table, as `schema.table`.
+    pub(crate) table: String,
+    /// The row's `_id`.
+    pub(crate) id: String,
+}
+
+/// The same, borrowed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RowName<'a> {
+    pub(crate) index: &'a str,
+    pub(crate) table: &'a str,
+    pub(crate) id: &'a str,
+}
+
+/// The open letters of an index, by table and id.
+type OfIndex = FxHashMap<String, FxHashMap<String, Open>>;
 
 /// The open letters of a pipeline.
 #[derive(Debug)]
@@ -76,13 +113,13 @@ pub(crate) struct DeadLetters {
     disk: Arc<dyn Disk>,
     folder: PathBuf,
     file: Box<dyn DiskFile>,
-    open: FxHashMap<String, FxHashMap<String, Open>>,
+    open: FxHashMap<String, OfIndex>,
     count: usize,
     limit: usize,
     dirty: bool,
     /// Rows that are to be read again by themselves, and were not asked for since the last
     /// [`recall`](Self::recall).
-    to_read: BTreeSet<(String, String)>,
+    to_read: BTreeSet<LetterKey>,
     /// Whether there was a sync that no line says yet.
     unsaid: bool,
     /// Whether a write or a sync has failed: the file must not be used any more.
@@ -101,19 +138,18 @@ impl DeadLetters {
     pub(crate) fn open(disk: &Arc<dyn Disk>, folder: &Path, limit: usize) -> Result<Self> {
         create_folder_durably(&**disk, folder)?;
         let path: PathBuf = folder.join(FILE);
-        let mut letters: FxHashMap<(String, String), Letter> = FxHashMap::default();
+        let mut letters: FxHashMap<LetterKey, Letter> = FxHashMap::default();
         if disk.exists(&path)? {
             for line in lines(&disk.read(&path)?, &path)? {
                 apply(&mut letters, line);
             }
         }
         let mut content = Vec::new();
-        let mut open: FxHashMap<String, FxHashMap<String, Open>> = FxHashMap::default();
+        let mut open: FxHashMap<String, OfIndex> = FxHashMap::default();
         let count = letters.len();
-        for letter in letters.into_values() {
-            let Letter { table, id, lsn, read_again, .. } = &letter;
-            let known = Open { lsn: *lsn, read_again: *read_again };
-            open.entry(table.clone()).or_default().insert(id.clone(), known);
+        for (LetterKey { index, table, id }, letter) in letters {
+            let known = Open { lsn: letter.lsn, read_again: letter.read_again };
+            open.entry(index).or_default().entry(table).or_default().insert(id, known);
             append(&mut content, &Line::Letter(letter))?;
         }
         append(&mut content, &Line::Synced)?;
@@ -139,14 +175,19 @@ impl DeadLetters {
         self.count
     }
 
-    /// Whether any letter of a table is open.
-    pub(crate) fn has_any_of(&self, table: &str) -> bool {
-        self.open.get(table).is_some_and(|letters| !letters.is_empty())
+    /// Whether any letter of an index is open.
+    pub(crate) fn has_any_of(&self, index: &str) -> bool {
+        let tables = self.open.get(index);
+        tables.is_some_and(|tables| tables.values().any(|letters| !letters.is_empty()))
     }
 
     /// Whether a row is listed.
-    pub(crate) fn has(&self, table: &str, id: &str) -> bool {
-        self.open.get(table).is_some_and(|letters| letters.contains_key(id))
+    pub(crate) fn has(&self, row: RowName<'_>) -> bool {
+        self.known(row).is_some()
+    }
+
+    fn known(&self, RowName { index, table, id }: RowName<'_>) -> Option<&Open> {
+        self.open.get(index)?.get(table)?.get(id)
     }
 
     /// Fails where more are open than may be: somebody must look. They are listed all the same, since
@@ -165,13 +206,13 @@ impl DeadLetters {
 
     /// Changes what is said of a row that is listed, where nothing newer is.
     pub(crate) fn renew(&mut self, letter: Letter) -> Result<()> {
-        let known = self.open.get(&letter.table).and_then(|of_table| of_table.get(&letter.id));
-        if known.is_some() { self.add(letter) } else { Ok(()) }
+        if self.has(letter.row()) { self.add(letter) } else { Ok(()) }
     }
 
     /// Lists a row. Durable after the next `sync`.
     pub(crate) fn add(&mut self, mut letter: Letter) -> Result<()> {
-        let of_table = self.open.entry(letter.table.clone()).or_default();
+        let of_index = self.open.entry(letter.index.clone()).or_default();
+        let of_table = of_index.entry(letter.table.clone()).or_default();
         let new = Open { lsn: letter.lsn, read_again: letter.read_again };
         match of_table.entry(letter.id.clone()) {
             Entry::Occupied(known) if known.get().lsn >= letter.lsn => return Ok(()),
@@ -184,7 +225,7 @@ impl DeadLetters {
             }
         }
         if letter.read_again {
-            self.to_read.insert((letter.table.clone(), letter.id.clone()));
+            self.to_read.insert(letter.row().to_key());
         }
         let size: usize =
             letter.values.values().map(|value| value.as_str().map_or(8, str::len)).sum();
@@ -200,56 +241,61 @@ impl DeadLetters {
     /// Asks once more for all of which nothing is known yet.
     pub(crate) fn recall(&mut self) {
         self.to_read.clear();
-        for (table, letters) in &self.open {
-            let ids = letters.iter().filter(|(_, known)| known.read_again).map(|(id, _)| id);
-            self.to_read.extend(ids.map(|id| (table.clone(), id.clone())));
-        }
+        let unread = rows(&self.open).filter(|(_, known)| known.read_again);
+        self.to_read.extend(unread.map(|(row, _)| row.to_key()));
     }
 
-    /// Rows to read again, at most so many, of tables that are followed. They stay listed.
+    /// Rows to read again, at most so many, of indexes that are followed. They stay listed.
     pub(crate) fn take_to_read(
         &mut self,
         limit: usize,
         is_followed: impl Fn(&str) -> bool,
-    ) -> Vec<(String, String)> {
+    ) -> Vec<LetterKey> {
         let mut taken = Vec::new();
-        let open = &self.open;
-        self.to_read.retain(|(table, id)| {
-            let known = open.get(table).and_then(|letters| letters.get(id));
-            if !known.is_some_and(|known| known.read_again) {
-                return false;
+        for key in std::mem::take(&mut self.to_read) {
+            if !self.known(key.row()).is_some_and(|known| known.read_again) {
+                continue;
             }
-            let takes = taken.len() < limit && is_followed(table);
-            if takes {
-                taken.push((table.clone(), id.clone()));
+            if taken.len() < limit && is_followed(&key.index) {
+                taken.push(key);
+            } else {
+                self.to_read.insert(key);
             }
-            !takes
-        });
+        }
         taken
     }
 
     /// Says that a row was written or removed as it should be.
-    pub(crate) fn close(&mut self, table: &str, id: &str, lsn: Lsn) -> Result<()> {
-        let Some(of_table) = self.open.get_mut(table) else { return Ok(()) };
-        if of_table.get(id).is_none_or(|known| known.lsn >= lsn) {
+    pub(crate) fn close(&mut self, row: RowName<'_>, lsn: Lsn) -> Result<()> {
+        if self.known(row).is_none_or(|known| known.lsn >= lsn) {
             return Ok(());
         }
-        of_table.remove(id);
-        self.count -= 1;
-        self.write(&Line::Closed { table: table.to_owned(), id: id.to_owned(), lsn })
+        self.remove(row);
+        let LetterKey { index, table, id } = row.to_key();
+        self.write(&Line::Closed { index, table, id, lsn })
     }
 
-    /// Says that a table lost all its rows.
-    pub(crate) fn clear(&mut self, table: &str, lsn: Lsn) -> Result<()> {
-        let Some(of_table) = self.open.get_mut(table) else { return Ok(()) };
-        let before = of_table.len();
-        of_table.retain(|_, known| known.lsn >= lsn);
-        let gone = before - of_table.len();
+    fn remove(&mut self, RowName { index, table, id }: RowName<'_>) -> Option<Open> {
+        let removed = self.open.get_mut(index)?.get_mut(table)?.remove(id)?;
+        self.count -= 1;
+        Some(removed)
+    }
+
+    /// Says that an index lost all rows that it had of a table; of all tables where none is named.
+    pub(crate) fn clear(&mut self, index: &str, table: Option<&str>, lsn: Lsn) -> Result<()> {
+        let Some(tables) = self.open.get_mut(index) else { return Ok(()) };
+        let mut gone = 0;
+        for (of, letters) in tables {
+            let before = letters.len();
+            letters.retain(|_, known| table.is_some_and(|table| table != of) || known.lsn >= lsn);
+            gone += before - letters.len();
+        }
         if gone == 0 {
             return Ok(());
         }
         self.count -= gone;
-        self.write(&Line::Cleared { table: table.to_owned(), lsn })
+        let (index, table) = (index.to_owned(), table.map(str::to_owned));
+        self.write(&Line::Cleared { index, table, lsn })
     }
 
     /// Makes durable what was written.
@@ -283,22 +329,59 @@ impl DeadLetters {
     }
 }
 
+impl RowName<'_> {
+    /// A letter of the row, of which it is known what is wrong.
+    pub(crate) fn letter(self, lsn: Lsn, reason: String, values: Map<String, Value>) -> Letter {
+        let LetterKey { index, table, id } = self.to_key();
+        Letter { index, table, id, lsn, reason, values, read_again: false }
+    }
+
+    pub(crate) fn to_key(self) -> LetterKey {
+        let [index, table, id] = [self.index, self.table, self.id].map(str::to_owned);
+        LetterKey { index, table, id }
+    }
+}
+
+impl LetterKey {
+    fn row(&self) -> RowName<'_> {
+        RowName { index: &self.index, table: &self.table, id: &self.id }
+    }
+}
+
+impl Letter {
+    fn row(&self) -> RowName<'_> {
+        RowName { index: &self.index, table: &self.table, id: &self.id }
+    }
+}
+
+/// All open letters.
+fn rows(open: &FxHashMap<String, OfIndex>) -> impl Iterator<Item = (RowName<'_>, &Open)> {
+    open.iter().flat_map(|(index, tables)| {
+        tables.iter().flat_map(move |(table, letters)| {
+            letters.iter().map(move |(id, known)| (RowName { index, table, id }, known))
+        })
+    })
+}
+
 fn append(content: &mut Vec<u8>, line: &Line) -> Result<()> {
     serde_json::to_writer(&mut *content, line).map_err(std::io::Error::other)?;
     content.push(b'\n');
     Ok(())
 }
 
-fn apply(letters: &mut FxHashMap<(String, String), Letter>, line: Line) {
+fn apply(letters: &mut FxHashMap<LetterKey, Letter>, line: Line) {
     match line {
         Line::Letter(letter) => {
-            letters.insert((letter.table.clone(), letter.id.clone()), letter);
+            letters.insert(letter.row().to_key(), letter);
         }
-        Line::Closed { table, id, .. } => {
-            letters.remove(&(table, id));
+        Line::Closed { index, table, id, .. } => {
+            letters.remove(&LetterKey { index, table, id });
         }
-        Line::Cleared { table, lsn } => {
-            letters.retain(|_, letter| letter.table != table || letter.lsn >= lsn);
+        Line::Cleared { index, table, lsn } => {
+            let other = |key: &LetterKey| {
+                key.index != index || table.as_ref().is_some_and(|table| *table != key.table)
+            };
+            letters.retain(|key, letter| other(key) || letter.lsn >= lsn);
         }
         Line::Synced => {}
     }
@@ -345,171 +428,4 @@ fn lines(content: &[u8], path: &Path) -> Result<Vec<Line>> {
         }
     }
     Ok(lines)
-}
-
-#[cfg(test)]
-mod tests {
-    use egret_aof::disk::FileDisk;
-    use egret_aof::disk::sim::{Fault, SimDisk};
-
-    use super::*;
-
-    fn letter(id: &str, lsn: u64) -> Letter {
-        Letter {
-            table: "public.t".to_owned(),
-            id: id.to_owned(),
-            lsn: Lsn(lsn),
-            reason: "bad".to_owned(),
-            values: Map::new(),
-            read_again: false,
-        }
-    }
-
-    fn disk() -> Arc<dyn Disk> {
-        Arc::new(FileDisk)
-    }
-
-    #[test]
-    fn letters_open_close_and_survive() {
-        let folder = tempfile::tempdir().unwrap();
-        let open = |limit| DeadLetters::open(&disk(), folder.path(), limit);
-        let mut letters = open(10).unwrap();
-        letters.add(letter("a", 5)).unwrap();
-        letters.add(letter("a", 5)).unwrap();
-        letters.add(letter("b", 6)).unwrap();
-        letters.add(letter("c", 7)).unwrap();
-        assert_eq!(letters.count(), 3);
-        letters.close("public.t", "a", Lsn(5)).unwrap();
-        assert_eq!(letters.count(), 3, "a replay closes nothing");
-        letters.close("public.t", "a", Lsn(6)).unwrap();
-        letters.close("public.t", "x", Lsn(6)).unwrap();
-        letters.clear("public.t", Lsn(7)).unwrap();
-        letters.sync().unwrap();
-        assert_eq!(letters.count(), 1);
-        drop(letters);
-
-        let mut letters = open(2).unwrap();
-        assert_eq!(letters.count(), 1);
-        letters.add(letter("c", 7)).unwrap();
-        letters.add(letter("d", 8)).unwrap();
-        letters.renew(letter("x", 8)).unwrap();
-        letters.check_limit().unwrap();
-        letters.add(letter("e", 8)).unwrap();
-        let error = letters.check_limit().unwrap_err();
-        assert_eq!((error.kind(), letters.count()), (ErrorKind::Refused, 3));
-    }
-
-    #[test]
-    fn rows_are_read_again_until_something_is_known() {
-        let folder = tempfile::tempdir().unwrap();
-        let open = || DeadLetters::open(&disk(), folder.path(), 10).unwrap();
-        let unread = |id: &str, lsn| Letter { read_again: true, ..letter(id, lsn) };
-        let taken = |letters: &mut DeadLetters| {
-            let mut ids: Vec<String> =
-                letters.take_to_read(9, |_| true).into_iter().map(|(_, id)| id).collect();
-            ids.sort();
-            ids.concat()
-        };
-        let mut letters = open();
-        for (id, lsn) in [("a", 5), ("b", 5), ("c", 5), ("d", 5)] {
-            letters.add(unread(id, lsn)).unwrap();
-        }
-        letters.add(letter("e", 5)).unwrap();
-        assert!(letters.take_to_read(9, |_| false).is_empty());
-        letters.close("public.t", "d", Lsn(6)).unwrap();
-        assert_eq!(taken(&mut letters), "abc");
-        assert_eq!(taken(&mut letters), "", "each once");
-        letters.renew(letter("a", 6)).unwrap();
-        letters.close("public.t", "b", Lsn(6)).unwrap();
-        letters.recall();
-        assert_eq!(taken(&mut letters), "c");
-        drop(letters);
-        let mut letters = open();
-        letters.recall();
-        assert_eq!(taken(&mut letters), "c");
-    }
-
-    #[test]
-    fn torn_lines_are_cut_and_damage_is_named() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("dead_letters.jsonl");
-        let mut letters = DeadLetters::open(&disk(), folder.path(), 10).unwrap();
-        letters.add(letter("a", 5)).unwrap();
-        letters.add(letter("b", 5)).unwrap();
-        letters.sync().unwrap();
-        let unsaid = std::fs::read(&path).unwrap();
-        letters.add(letter("c", 5)).unwrap();
-        drop(letters);
-        let content = std::fs::read(&path).unwrap();
-        let check = |content: &[u8], expected: usize, context: usize| {
-            std::fs::write(&path, content).unwrap();
-            let letters = DeadLetters::open(&disk(), folder.path(), 10).unwrap();
-            assert_eq!(letters.count(), expected, "{context}");
-        };
-        let whole = |content: &[u8]| {
-            let text = String::from_utf8_lossy(content);
-            let (lines, _) = text.rsplit_once('\n').unwrap_or_default();
-            lines.lines().filter(|line| line.contains("letter")).count()
-        };
-        for cut in 0..content.len() {
-            check(&content[..cut], whole(&content[..cut]), cut);
-        }
-        for hole in 0..unsaid.len() {
-            let mut torn = unsaid.clone();
-            torn[hole] = 0;
-            let before = unsaid[..hole].split(|&byte| byte == b'\n').count() - 1;
-            // The first line says that nothing before it is damaged.
-            check(&torn, before.saturating_sub(1), hole);
-        }
-        let mut damaged = content.clone();
-        let first = content.iter().position(|&byte| byte == b'\n').unwrap() + 1;
-        damaged[first] = b'?';
-        std::fs::write(&path, damaged).unwrap();
-        let error = DeadLetters::open(&disk(), folder.path(), 10).unwrap_err();
-        assert!(error.to_string().contains("line 2 is damaged"), "{error}");
-    }
-
-    /// Whatever was synced survives, and whatever was not is never mistaken for damage.
-    fn check_power_cut(seed: u64) {
-        let sim = SimDisk::new();
-        let folder = Path::new("/data/pipelines/main");
-        let open = |disk: &SimDisk| {
-            let disk: Arc<dyn Disk> = Arc::new(disk.clone());
-            DeadLetters::open(&disk, folder, 1000).unwrap()
-        };
-        let mut letters = open(&sim);
-        let mut synced = 0;
-        for lsn in 1..seed % 40 {
-            letters.add(letter(&lsn.to_string(), lsn)).unwrap();
-            if lsn % 7 == seed % 5 {
-                letters.sync().unwrap();
-                synced = letters.count();
-            }
-        }
-        let after = sim.power_cut(seed);
-        assert!(after.exists(&folder.join("dead_letters.jsonl")).unwrap(), "seed {seed}");
-        assert!(open(&after).count() >= synced, "seed {seed}");
-    }
-
-    #[test]
-    fn power_cuts() {
-        (0..300).for_each(check_power_cut);
-    }
-
-    #[test]
-    fn a_failed_sync_is_not_tried_again() {
-        let sim = SimDisk::new();
-        let disk: Arc<dyn Disk> = Arc::new(sim.clone());
-        let mut letters = DeadLetters::open(&disk, Path::new("/data"), 10).unwrap();
-        letters.add(letter("a", 5)).unwrap();
-        sim.fail_at(sim.operations(), Fault::SyncFailure);
-        letters.sync().unwrap_err();
-        letters.sync().unwrap_err();
-        letters.add(letter("b", 6)).unwrap_err();
-        letters.mend().unwrap();
-        letters.add(letter("b", 6)).unwrap();
-        letters.sync().unwrap();
-        let disk: Arc<dyn Disk> = Arc::new(sim.power_cut(1));
-        assert_eq!(DeadLetters::open(&disk, Path::new("/data"), 10).unwrap().count(), 2);
-    }
 }

@@ -10,6 +10,7 @@ use rustc_hash::FxHashMap;
 use tokio::sync::watch;
 
 use crate::catalog::Table;
+use crate::dead_letters::RowName;
 use crate::held::{MissingRows, RelatedRows, Unlisted};
 use crate::progress::Progress;
 use crate::sink::Sink;
@@ -19,7 +20,7 @@ use crate::status::TableCounters;
 pub(crate) struct Feed {
     /// The table as the catalog had it when it was last looked at.
     pub(crate) table: Arc<Table>,
-    /// The same, as `schema.table`, and the tables that its documents are composed from.
+    /// What dead letters call its rows.
     pub(crate) titles: Titles,
     /// Its index.
     pub(crate) sink: Arc<dyn Sink>,
@@ -69,37 +70,44 @@ impl Watched {
     }
 }
 
-/// Names of the tables that an index is fed from.
+/// Names of an index and of the tables that it is fed from, by which dead letters are known.
 #[derive(Debug, Clone)]
-pub(crate) struct Titles(Arc<[Arc<str>]>);
+pub(crate) struct Titles {
+    index: Arc<str>,
+    tables: Arc<[Arc<str>]>,
+}
 
 impl Titles {
-    /// Those of a table, and of the tables that its documents are composed from.
-    pub(crate) fn of(table: &Arc<Table>) -> Self {
-        Self(table.parts().iter().map(|part| part.title().into()).collect())
+    /// Those of an index, of the table whose documents it has, and of the tables that these are composed
+    /// from.
+    pub(crate) fn of(index: &str, table: &Arc<Table>) -> Self {
+        let tables = table.parts().iter().map(|part| part.title().into()).collect();
+        Self { index: index.into(), tables }
     }
 
-    /// The table whose documents the index has.
-    pub(crate) fn own(&self) -> &str {
-        self.0.first().map_or("", |title| title)
+    /// The index.
+    pub(crate) fn index(&self) -> &str {
+        &self.index
     }
 
-    /// All of them.
-    pub(crate) fn all(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(|title| &**title)
+    /// A row of the table whose documents the index has, by its key.
+    pub(crate) fn own<'a>(&'a self, key: &'a str) -> RowName<'a> {
+        let table = self.tables.first().map_or("", |title| title);
+        RowName { index: &self.index, table, id: key }
     }
 
-    /// The table that an id of the index is of, and its key.
-    pub(crate) fn find<'a>(&'a self, id: &'a str) -> (&'a str, &'a str) {
-        let row = parse_row_id(id).and_then(|(table, key)| Some((&**self.0.get(table)?, key)));
-        row.unwrap_or((self.own(), id))
+    /// The row that has this id in the index.
+    pub(crate) fn find<'a>(&'a self, id: &'a str) -> RowName<'a> {
+        let row = parse_row_id(id).and_then(|(table, key)| Some((self.tables.get(table)?, key)));
+        let of_table = |(table, id): (&'a Arc<str>, _)| RowName { index: &self.index, table, id };
+        row.map_or_else(|| self.own(id), of_table)
     }
 }
 
 #[cfg(test)]
 impl From<&str> for Titles {
     fn from(title: &str) -> Self {
-        Self(std::iter::once(title.into()).collect())
+        Self { index: title.into(), tables: std::iter::once(title.into()).collect() }
     }
 }
 
@@ -114,8 +122,9 @@ pub(crate) struct Truncation {
 }
 
 impl Feed {
-    /// A feed that goes on from where its index is.
+    /// A feed that goes on from where the index of this name is.
     pub(crate) fn new(
+        name: &str,
         table: Arc<Table>,
         sink: Arc<dyn Sink>,
         counters: Arc<TableCounters>,
@@ -125,7 +134,7 @@ impl Feed {
         let reached = applied.map(|at| at.lsn).unwrap_or_default();
         // What an earlier connection handed over may not be durable yet.
         let submitted = applied.map(|at| at.lsn).filter(|_| applied != durable);
-        let titles = Titles::of(&table);
+        let titles = Titles::of(name, &table);
         Self {
             table,
             titles,

@@ -156,8 +156,7 @@ impl Unlisted {
         }
         letters.work(|letters| {
             for id in held.gone {
-                let (table, key) = self.titles.find(&id);
-                letters.close(table, key, held.end)?;
+                letters.close(self.titles.find(&id), held.end)?;
             }
             for RefusedRow { id, reason, raw } in held.refused {
                 self.rows.remove(&id);
@@ -178,27 +177,27 @@ impl Unlisted {
         let (id, source) = parts(op);
         let Some(id) = id else {
             self.rows = MissingRows::default();
-            return letters.clear(self.titles.own(), end);
+            let own = self.titles.own("");
+            return letters.clear(own.index, Some(own.table), end);
         };
         if let Some(previous) = previous_id(op) {
-            let (table, key) = self.titles.find(previous);
             self.rows.remove(previous);
-            letters.close(table, key, end)?;
+            letters.close(self.titles.find(previous), end)?;
         }
         if !is_there {
             self.rows.insert(&id, end, source);
             return Ok(());
         }
-        let (table, key) = self.titles.find(&id);
-        if key.is_empty() {
+        let row = self.titles.find(&id);
+        if row.id.is_empty() {
             self.rows.remove_all_of(&id);
-            return letters.clear(table, end);
+            return letters.clear(row.index, Some(row.table), end);
         }
         self.rows.remove(&id);
         if source.is_some() && row_table(&id).is_some() {
             self.related.insert(&id);
         }
-        letters.close(table, key, end)
+        letters.close(row, end)
     }
 
     /// Whether it can be listed, for a stream that is at this position: it has passed the last of the
@@ -229,10 +228,8 @@ impl Unlisted {
     }
 
     fn letter(&self, id: &str, lsn: Lsn, reason: String, values: Map<String, Value>) -> Letter {
-        let (table, key) = self.titles.find(id);
-        let (table, id) = (table.to_owned(), key.to_owned());
         self.counters.rejected.fetch_add(1, Ordering::Relaxed);
-        Letter { table, id, lsn, reason, values, read_again: false }
+        self.titles.find(id).letter(lsn, reason, values)
     }
 }
 

@@ -19,6 +19,7 @@ use crate::acknowledge::Held;
 use crate::catalog::Table;
 use crate::discovery::{Found, Returned};
 use crate::error::Result;
+use crate::feed::Titles;
 use crate::position::Holds;
 use crate::sink::Sink;
 use crate::status::{StatusBoard, TableEntry, TableState};
@@ -95,6 +96,11 @@ impl Member {
             failures: 0,
             joined: None,
         }
+    }
+
+    /// What dead letters call its rows.
+    pub(crate) fn titles(&self) -> Titles {
+        Titles::of(&self.name, &self.table)
     }
 
     /// Whether its index is being written to.

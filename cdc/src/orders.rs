@@ -8,6 +8,7 @@ use serde::Serialize;
 use tokio::sync::oneshot;
 
 use crate::catalog::Table;
+use crate::dead_letters::LetterKey;
 use crate::error::Result;
 use crate::sink::Sink;
 use crate::verify::DriftKind;
@@ -35,8 +36,8 @@ pub(crate) enum Request {
         index: String,
         reply: oneshot::Sender<Result<()>>,
     },
-    /// To read rows again whose letters are open, by table and `_id`.
-    Retry { letters: Vec<(String, String)>, reply: oneshot::Sender<Result<Vec<Retried>>> },
+    /// To read rows again whose letters are open.
+    Retry { letters: Vec<LetterKey>, reply: oneshot::Sender<Result<Vec<Retried>>> },
     /// Which tables it follows.
     Followed { reply: oneshot::Sender<Vec<Followed>> },
     /// To look again at rows that differ from their documents.
@@ -81,6 +82,8 @@ pub(crate) struct Drifted {
 /// What became of a row that was read again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Retried {
+    /// The index.
+    pub index: String,
     /// The table, as `schema.table`.
     pub table: String,
     /// The row's `_id`.
@@ -109,6 +112,8 @@ pub enum RetryOutcome {
 /// An open dead letter.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct DeadLetter {
+    /// The index that lacks the row.
+    pub index: String,
     /// The table, as `schema.table`.
     pub table: String,
     /// The row's `_id`; empty where it has none.

@@ -363,10 +363,7 @@ impl Outstanding {
         let any_rejected = outcome.ops.iter().any(std::result::Result::is_err)
             || outcome.composed.iter().any(|(_, result)| result.is_err())
             || outcome.spooled.as_ref().is_some_and(|spooled| !spooled.rejected.is_empty());
-        let none_open = || {
-            let letters = self.letters.letters.lock();
-            !done.titles.all().any(|title| letters.has_any_of(title))
-        };
+        let none_open = || !self.letters.letters.lock().has_any_of(done.titles.index());
         if done.refused.is_empty() && !any_rejected && none_open() {
             return Ok(());
         }

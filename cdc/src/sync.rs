@@ -205,7 +205,7 @@ impl Sync {
         let mut members: Vec<(Synced, Lsn)> = Vec::new();
         for task in known {
             let Some((sink, replaces)) = task.sink else { continue };
-            let feed = self.feed(task.table, Arc::clone(&sink));
+            let feed = self.feed(&task.name, task.table, Arc::clone(&sink));
             let (feed, start) = if let Some(from) = task.returns {
                 self.begin_return(task.name, &*sink, from).await?;
                 let start = feed.reached.max(task.floor);
@@ -230,9 +230,9 @@ impl Sync {
         tokio::task::spawn_blocking(begin).await.map_err(given_up)?
     }
 
-    fn feed(&self, table: Arc<Table>, sink: Arc<dyn Sink>) -> Feed {
+    fn feed(&self, name: &str, table: Arc<Table>, sink: Arc<dyn Sink>) -> Feed {
         let counters = self.board.counters(&table.title());
-        Feed::new(table, sink, counters)
+        Feed::new(name, table, sink, counters)
     }
 
     /// Copies tables from one snapshot. Gives those that did not fail, with where they need the log from.
@@ -260,7 +260,7 @@ impl Sync {
             let uuid = target.sink.uuid().to_owned();
             let floor = target.resumes.as_ref().map_or(lsn, |resumes| resumes.lsn);
             telling.tell(News::Target { place: task.place, uuid, floor }).await;
-            let titles = Titles::of(&task.table);
+            let titles = Titles::of(&task.name, &task.table);
             let job = |(table, format): (Arc<Table>, RowFormat)| Job {
                 owner: 0,
                 title: table.title().into(),
@@ -291,10 +291,9 @@ impl Sync {
                     // What was listed before the copy began is in it, or listed anew.
                     let resumes = target.resumes.as_ref().and_then(|it| it.copied.as_ref());
                     let began = resumes.map_or(lsn, |copied| copied.began);
-                    let titles = Titles::of(&task.table);
-                    let clear = |title| self.letters.letters.lock().clear(title, began);
-                    titles.all().try_for_each(clear)?;
-                    let feed = Feed { truncation, ..self.feed(task.table, target.sink) };
+                    self.letters.letters.lock().clear(&task.name, None, began)?;
+                    let feed = self.feed(&task.name, task.table, target.sink);
+                    let feed = Feed { truncation, ..feed };
                     let start = feed.reached.max(lsn);
                     copied.push((Synced { place, feed, replaces: target.replaces }, start));
                     telling.tell(News::Copied { place }).await;

@@ -5,13 +5,15 @@ use std::io::{BufRead, BufReader, Read};
 use egret_aof::disk::DiskFile;
 use rustc_hash::FxHashMap;
 
-use super::{DeadLetters, Letter, Line, Open};
+use super::{DeadLetters, Letter, LetterKey, Line, Open, RowName, rows};
 use crate::error::Result;
 use crate::orders::DeadLetter;
 
-/// Which letters are meant: all, those of a table, or one.
+/// Which letters are meant: all, those of an index or a table, or one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LetterFilter {
+    /// The index.
+    pub index: Option<String>,
     /// The table, as `schema.table`.
     pub table: Option<String>,
     /// The row's `_id`.
@@ -19,25 +21,22 @@ pub struct LetterFilter {
 }
 
 impl LetterFilter {
-    fn takes(&self, table: &str, id: &str) -> bool {
-        self.table.as_deref().is_none_or(|wanted| wanted == table)
-            && self.id.as_deref().is_none_or(|wanted| wanted == id)
+    fn takes(&self, row: &RowName<'_>) -> bool {
+        let is = |wanted: &Option<String>, it| wanted.as_deref().is_none_or(|wanted| wanted == it);
+        is(&self.index, row.index) && is(&self.table, row.table) && is(&self.id, row.id)
     }
 }
 
 impl DeadLetters {
-    /// Tables and ids of the letters that are meant, sorted.
-    pub(crate) fn keys(&self, filter: &LetterFilter) -> Vec<(String, String)> {
-        let of_table = |(table, letters): (&String, &FxHashMap<String, Open>)| {
-            let taken = letters.keys().filter(|id| filter.takes(table, id));
-            taken.map(|id| (table.clone(), id.clone())).collect::<Vec<_>>()
-        };
-        let mut keys: Vec<(String, String)> = self.open.iter().flat_map(of_table).collect();
+    /// What the letters that are meant are known by, sorted.
+    pub(crate) fn keys(&self, filter: &LetterFilter) -> Vec<LetterKey> {
+        let meant = rows(&self.open).map(|(row, _)| row).filter(|row| filter.takes(row));
+        let mut keys: Vec<LetterKey> = meant.map(RowName::to_key).collect();
         keys.sort_unstable();
         keys
     }
 
-    /// How many letters are meant, and some of them in the order of tables and ids. Reads the file,
+    /// How many letters are meant, and some of them in the order of indexes, tables and ids. Reads the file,
     /// of which it keeps no more than is asked for.
     pub(crate) fn page(
         &self,
@@ -46,7 +45,7 @@ impl DeadLetters {
         size: usize,
     ) -> Result<(usize, Vec<DeadLetter>)> {
         let keys = self.keys(filter);
-        let wanted: FxHashMap<&(String, String), usize> = keys
+        let wanted: FxHashMap<&LetterKey, usize> = keys
             .iter()
             .skip(from)
             .take(size)
@@ -60,14 +59,11 @@ impl DeadLetters {
             // A line that is half written, or damaged, is not what is open.
             let read = serde_json::from_slice(&line);
             line.clear();
-            let Ok(Line::Letter(Letter { table, id, lsn, reason, values, .. })) = read else {
-                continue;
-            };
-            let key = (table, id);
-            let place = wanted.get(&key).and_then(|&place| found.get_mut(place));
-            let (table, id) = key;
+            let Ok(Line::Letter(letter)) = read else { continue };
+            let place = wanted.get(&letter.row().to_key()).and_then(|&place| found.get_mut(place));
             if let Some(place) = place {
-                *place = Some(DeadLetter { table, id, lsn, reason, values });
+                let Letter { index, table, id, lsn, reason, values, .. } = letter;
+                *place = Some(DeadLetter { index, table, id, lsn, reason, values });
             }
         }
         let page = found.into_iter().flatten().collect();
@@ -77,14 +73,14 @@ impl DeadLetters {
     /// Takes letters out, whatever became of their rows; how many.
     pub(crate) fn purge(&mut self, filter: &LetterFilter) -> Result<usize> {
         let keys = self.keys(filter);
-        for (table, id) in &keys {
-            let Some(of_table) = self.open.get_mut(table) else { continue };
-            let Some(Open { lsn, .. }) = of_table.remove(id) else { continue };
-            self.count -= 1;
-            self.write(&Line::Closed { table: table.clone(), id: id.clone(), lsn })?;
+        let count = keys.len();
+        for key in keys {
+            let Some(Open { lsn, .. }) = self.remove(key.row()) else { continue };
+            let LetterKey { index, table, id } = key;
+            self.write(&Line::Closed { index, table, id, lsn })?;
         }
         self.sync()?;
-        Ok(keys.len())
+        Ok(count)
     }
 }
 
@@ -116,12 +112,13 @@ mod tests {
 
     fn letter(table: &str, id: &str, lsn: u64, reason: &str) -> Letter {
         let (table, id, reason) = (table.to_owned(), id.to_owned(), reason.to_owned());
-        let values = Map::new();
-        Letter { table, id, lsn: Lsn(lsn), reason, values, read_again: false }
+        let (index, values) = ("i".to_owned(), Map::new());
+        Letter { index, table, id, lsn: Lsn(lsn), reason, values, read_again: false }
     }
 
     fn of(table: &str, id: Option<&str>) -> LetterFilter {
-        LetterFilter { table: Some(table.to_owned()), id: id.map(str::to_owned) }
+        let (table, id) = (Some(table.to_owned()), id.map(str::to_owned));
+        LetterFilter { index: None, table, id }
     }
 
     #[test]
@@ -134,7 +131,7 @@ mod tests {
         }
         letters.add(letter("public.u", "x", 5, "other")).unwrap();
         letters.add(letter("public.t", "b", 6, "new")).unwrap();
-        letters.close("public.t", "c", Lsn(7)).unwrap();
+        letters.close(RowName { index: "i", table: "public.t", id: "c" }, Lsn(7)).unwrap();
         let shown = |letters: &DeadLetters, filter: &LetterFilter, from, size| {
             let (count, page) = letters.page(filter, from, size).unwrap();
             let page: Vec<String> =

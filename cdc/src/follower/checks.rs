@@ -19,7 +19,6 @@ use super::Follower;
 use super::requests::Writing;
 use crate::connect::within;
 use crate::error::{Error, ErrorKind, Result};
-use crate::feed::Titles;
 use crate::members::Phase;
 use crate::orders::{Check, Drifted, Followed, Retried, RetryOutcome};
 use crate::repair::{self, Found, Read, ReadRow, Reading};
@@ -164,7 +163,7 @@ impl Follower<'_> {
     fn decide(&mut self, compared: Compared) {
         let Some(Checking { place, check, .. }) = &self.checks.check else { return };
         let (place, repairs) = (*place, check.repairs);
-        let titles = self.members.get_mut(place).map(|member| Titles::of(&member.table));
+        let titles = self.members.get_mut(place).map(|member| member.titles());
         let feed = self.stream.feeds.get_mut(place).and_then(Option::as_mut);
         let watched =
             feed.and_then(|feed| Some((feed.watched.checked.take()?, Arc::clone(&feed.sink))));
@@ -176,13 +175,13 @@ impl Follower<'_> {
         let mut drifted = Vec::new();
         for (row, kind) in compared.differing {
             let changed = watched.get(&row.id).is_none_or(|last| *last >= lsn);
-            let (table, key) = titles.find(&row.id);
-            let is_listed =
-                kind == DriftKind::Missing && self.letters.letters.lock().has(table, key);
+            let name = titles.find(&row.id);
+            let is_listed = kind == DriftKind::Missing && self.letters.letters.lock().has(name);
             if changed || is_listed {
                 continue;
             }
-            let (table, key, id) = (table.to_owned(), key.to_owned(), row.id.clone());
+            let (table, key) = (name.table.to_owned(), name.id.to_owned());
+            let id = row.id.clone();
             drifted.push(Drifted { table, key, id, kind, lsn, repaired: false, reason: None });
             writing.take(row, false);
         }

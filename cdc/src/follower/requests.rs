@@ -19,10 +19,10 @@ use tokio::task::JoinSet;
 
 use super::Follower;
 use super::checks::Step;
-use crate::dead_letters::{DeadLetters, Letter};
+use crate::dead_letters::{DeadLetters, Letter, LetterKey, RowName};
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::Titles;
-use crate::members::{Member, Phase};
+use crate::members::Phase;
 use crate::orders::{Request, Retried, RetryOutcome};
 use crate::receipts::LetterBox;
 use crate::repair::{self, Found, Read, ReadRow, Reading};
@@ -79,10 +79,7 @@ impl Follower<'_> {
             return;
         }
         let Self { members, letters, repairs, .. } = self;
-        let has = |member: &Member, title: &str| {
-            member.table.parts().iter().any(|part| part.title() == title)
-        };
-        let is_followed = |title: &str| members.iter().any(|it| it.is_joined() && has(it, title));
+        let is_followed = |index: &str| members.iter().any(|it| it.is_joined() && it.name == index);
         let mut letters = letters.letters.lock();
         if repairs.recalled.is_none_or(|recalled| recalled.elapsed() >= READ_INTERVAL) {
             repairs.recalled = Some(Instant::now());
@@ -168,28 +165,24 @@ impl Follower<'_> {
         Ok(())
     }
 
-    fn retry(
-        &mut self,
-        letters: Vec<(String, String)>,
-        reply: oneshot::Sender<Result<Vec<Retried>>>,
-    ) {
+    fn retry(&mut self, letters: Vec<LetterKey>, reply: oneshot::Sender<Result<Vec<Retried>>>) {
         if self.repairs.reply.is_some() {
             let message = "rows are being read again already";
             let _ = reply.send(Err(Error::new(ErrorKind::Conflict, message)));
             return;
         }
-        let mut by_table: FxHashMap<String, Vec<String>> = FxHashMap::default();
-        for (table, id) in letters {
-            by_table.entry(table).or_default().push(id);
+        let mut by_table: FxHashMap<(String, String), Vec<String>> = FxHashMap::default();
+        for LetterKey { index, table, id } in letters {
+            by_table.entry((index, table)).or_default().push(id);
         }
         let mut readings = Vec::new();
-        for (title, ids) in by_table {
-            match self.reading(&title, &ids) {
+        for ((index, table), ids) in by_table {
+            match self.reading(&index, &table, &ids) {
                 Ok(reading) => readings.push(reading),
-                Err(reason) => {
-                    let failed = |id| retried(&title, id, RetryOutcome::Failed, Some(reason));
-                    self.repairs.done.extend(ids.into_iter().map(failed));
-                }
+                Err(reason) => self.repairs.done.extend(ids.iter().map(|id| {
+                    let row = RowName { index: &index, table: &table, id };
+                    retried(row, RetryOutcome::Failed, Some(reason))
+                })),
             }
         }
         self.repairs.reply = Some(reply);
@@ -201,20 +194,23 @@ impl Follower<'_> {
         self.answer_retry();
     }
 
-    /// Rows of a table to read; from now on it is noted which of them are changed. A letter does not
-    /// say which of several indexes lacks the row.
-    fn reading(&mut self, title: &str, keys: &[String]) -> Result<Reading, &'static str> {
-        let is_of =
-            |member: &Member| member.table.parts().into_iter().find(|part| part.title() == title);
-        let mut known = self
+    /// Rows of a table to read for an index; from now on it is noted which of them are changed.
+    fn reading(
+        &mut self,
+        index: &str,
+        title: &str,
+        keys: &[String],
+    ) -> Result<Reading, &'static str> {
+        let (place, member) = self
             .members
             .iter_mut()
-            .filter_map(|(place, member)| Some((place, is_of(member)?, member.is_joined())));
-        let (place, table, is_joined) = known.next().ok_or("its table is not followed any more")?;
-        if known.next().is_some() {
-            return Err("its table's rows are in several indexes: copy their tables again");
-        }
-        let joined = if is_joined { self.stream.feeds.get_mut(place) } else { None };
+            .find(|(_, member)| member.name == index)
+            .ok_or("its index is not followed any more")?;
+        let mut parts = member.table.parts().into_iter();
+        let table = parts
+            .find(|part| part.title() == title)
+            .ok_or("its table is no part of the index any more")?;
+        let joined = if member.is_joined() { self.stream.feeds.get_mut(place) } else { None };
         let feed = joined.and_then(Option::as_mut).ok_or("its table is not followed now")?;
         let format = table.row_format().ok_or("its table has no key")?;
         let format = format.with_max_bytes(self.pipeline.config.max_document_bytes);
@@ -252,7 +248,7 @@ impl Follower<'_> {
             by_place.entry(row.place).or_default().push(row);
         }
         for (place, rows) in by_place {
-            let titles = self.members.get_mut(place).map(|it| Titles::of(&it.table));
+            let titles = self.members.get_mut(place).map(|member| member.titles());
             let feed = self.stream.feeds.get_mut(place).and_then(Option::as_mut);
             let watched =
                 feed.and_then(|feed| Some((feed.watched.retried.take()?, Arc::clone(&feed.sink))));
@@ -297,13 +293,14 @@ impl Follower<'_> {
 
 /// A row that nothing can be written of.
 fn left(row: &ReadRow) -> Retried {
-    let key = parse_row_id(&row.id).map_or(&*row.id, |(_, key)| key).to_owned();
-    let reason = "its table left the stream meanwhile";
-    retried("", key, RetryOutcome::Failed, Some(reason))
+    let id = parse_row_id(&row.id).map_or(&*row.id, |(_, key)| key);
+    let row = RowName { index: "", table: "", id };
+    retried(row, RetryOutcome::Failed, Some("its table left the stream meanwhile"))
 }
 
-fn retried(table: &str, id: String, outcome: RetryOutcome, reason: Option<&str>) -> Retried {
-    Retried { table: table.to_owned(), id, outcome, reason: reason.map(str::to_owned) }
+fn retried(row: RowName<'_>, outcome: RetryOutcome, reason: Option<&str>) -> Retried {
+    let LetterKey { index, table, id } = row.to_key();
+    Retried { index, table, id, outcome, reason: reason.map(str::to_owned) }
 }
 
 /// Rows on their way into an index.
@@ -332,14 +329,11 @@ impl Writing {
 
     /// Takes note of what became of a row.
     fn note(&mut self, id: &str, outcome: RetryOutcome, reason: Option<&str>) {
-        let (table, key) = self.titles.find(id);
-        self.done.push(retried(table, key.to_owned(), outcome, reason));
+        self.done.push(retried(self.titles.find(id), outcome, reason));
     }
 
     fn letter(&self, id: &str, reason: String, values: Map<String, Value>) -> Letter {
-        let (table, key) = self.titles.find(id);
-        let (table, id, lsn) = (table.to_owned(), key.to_owned(), self.lsn);
-        Letter { table, id, lsn, reason, values, read_again: false }
+        self.titles.find(id).letter(self.lsn, reason, values)
     }
 
     pub(super) fn take(&mut self, row: ReadRow, changed: bool) {
@@ -412,7 +406,7 @@ impl Writing {
         let mut uncomposed: FxHashMap<String, String> = FxHashMap::default();
         for (key, result) in outcome.composed {
             match result {
-                Ok(()) => letters.close(self.titles.own(), &key, lsn)?,
+                Ok(()) => letters.close(self.titles.own(&key), lsn)?,
                 Err(error) => {
                     let reason = error.to_string();
                     letters.add(self.letter(&key, reason.clone(), Map::new()))?;
@@ -429,8 +423,7 @@ impl Writing {
             self.note(&id, outcome, reason.as_deref());
             match reason {
                 None => {
-                    let (table, key) = self.titles.find(&id);
-                    letters.close(table, key, lsn)?;
+                    letters.close(self.titles.find(&id), lsn)?;
                 }
                 Some(reason) => {
                     self.list(letters, self.letter(&id, reason, values(source.as_ref())))?;

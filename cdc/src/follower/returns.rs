@@ -9,7 +9,7 @@ use super::Follower;
 use crate::acknowledge::Held;
 use crate::discovery::{Found, Returned};
 use crate::error::{Error, ErrorKind, Result};
-use crate::feed::{Feed, Titles};
+use crate::feed::Feed;
 use crate::members::{Member, Phase};
 use crate::progress::ReturnedFrom;
 use crate::sink::Standing;
@@ -84,9 +84,7 @@ impl Follower<'_> {
     /// A copy clears what is listed, which could not be told of the older index any more.
     fn is_without_letters(&mut self, place: usize) -> bool {
         let Some(member) = self.members.get_mut(place) else { return false };
-        let titles = Titles::of(&member.table);
-        let letters = self.letters.letters.lock();
-        let without = !titles.all().any(|title| letters.has_any_of(title));
+        let without = !self.letters.letters.lock().has_any_of(&member.name);
         if !without {
             member.no_way_back = Some("rows of it were dead letters when it was copied".to_owned());
         }
@@ -261,15 +259,13 @@ impl Follower<'_> {
         let Some(back) = member.back.take() else { return Ok(()) };
         let differs = declared(&member.table) != declared(&back.table);
         member.returned = Some(Returned { differs });
+        let index = member.name.clone();
         member.table = Arc::clone(&back.table);
         member.returned_reply = back.returning.map(|returning| returning.reply);
         self.stream.leave(place);
         // They are about the newer index: every row fits into this one.
         let position = Lsn(self.stream.position.lsn.0.saturating_add(1));
-        self.letters.work(|letters| {
-            let titles = Titles::of(&back.table);
-            titles.all().try_for_each(|title| letters.clear(title, position))
-        })?;
+        self.letters.work(|letters| letters.clear(&index, None, position))?;
         let feed = Feed { returns: false, table: back.table, ..synced.feed };
         self.join(Synced { place, feed, replaces: true }).await?;
         self.wants_look = true;

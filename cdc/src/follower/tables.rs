@@ -132,7 +132,7 @@ impl Follower<'_> {
         match found.standing {
             Ok(Standing::Current { sink, replaces, joined: true }) if first => {
                 let counters = self.pipeline.board.counters(&member.title);
-                let feed = Feed::new(found.table, sink, counters);
+                let feed = Feed::new(&found.name, found.table, sink, counters);
                 let feed = feed.listed_to(self.stream.position.lsn);
                 self.join(Synced { place, feed, replaces }).await?;
             }

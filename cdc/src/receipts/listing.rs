@@ -53,9 +53,8 @@ impl<'a> Listing<'a> {
 
     /// A row that has this id no more.
     pub(super) fn moved(&mut self, id: &str) -> Result<()> {
-        let (table, key) = self.titles.find(id);
         self.rejected.remove(id);
-        self.letters.close(table, key, self.lsn)
+        self.letters.close(self.titles.find(id), self.lsn)
     }
 
     /// An operation on a row, or on all where there is no id.
@@ -75,18 +74,19 @@ impl<'a> Listing<'a> {
                 Ok(())
             }
             (None, Some(id)) => {
-                let (table, key) = self.titles.find(id);
-                if !key.is_empty() {
+                let row = self.titles.find(id);
+                if !row.id.is_empty() {
                     self.rejected.remove(id);
-                    return self.letters.close(table, key, self.lsn);
+                    return self.letters.close(row, self.lsn);
                 }
                 let cleared = row_table(id);
                 self.rejected.retain(|id, _| row_table(id) != cleared);
-                self.letters.clear(table, self.lsn)
+                self.letters.clear(row.index, Some(row.table), self.lsn)
             }
             (None, None) => {
                 self.rejected.clear();
-                self.letters.clear(self.titles.own(), self.lsn)
+                let own = self.titles.own("");
+                self.letters.clear(own.index, Some(own.table), self.lsn)
             }
         }
     }
@@ -100,9 +100,8 @@ impl<'a> Listing<'a> {
     pub(super) fn end(self) -> Result<u64> {
         let count = self.rejected.len() as u64;
         for (id, RejectedRow { reason, values, read_again }) in self.rejected {
-            let (table, key) = self.titles.find(&id);
-            let (table, id, lsn) = (table.to_owned(), key.to_owned(), self.lsn);
-            self.letters.add(Letter { table, id, lsn, reason, values, read_again })?;
+            let letter = self.titles.find(&id).letter(self.lsn, reason, values);
+            self.letters.add(Letter { read_again, ..letter })?;
         }
         Ok(count)
     }

@@ -36,9 +36,9 @@ impl Sync {
         let start = jobs.iter().filter_map(|(job, _)| Some(job.resumes.as_ref()?.lsn)).min();
         let Some(start) = start else { return Ok(jobs) };
         let mut stream = self.read_log(Arc::clone(control), start).await?;
-        for (at, (job, _)) in jobs.iter().enumerate() {
+        for (at, (job, filling)) in jobs.iter().enumerate() {
             let Some(resumes) = &job.resumes else { continue };
-            let feed = self.feed(Arc::clone(&job.table), Arc::clone(&job.sink));
+            let feed = self.feed(&filling.task.name, Arc::clone(&job.table), Arc::clone(&job.sink));
             let feed = Feed { reached: resumes.lsn, resumes: Some(resumes.clone()), ..feed };
             stream.join(at, feed).await?;
         }

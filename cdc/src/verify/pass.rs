@@ -16,6 +16,7 @@ use super::{Verifier, VerifyOptions, now_ms};
 use crate::backoff::Backoff;
 use crate::catalog::Table;
 use crate::copy::throttle::Throttle;
+use crate::dead_letters::RowName;
 use crate::error::{Error, ErrorKind, Result};
 use crate::orders::{Check, Drifted, Followed, Request};
 use crate::pipeline::answered;
@@ -304,8 +305,9 @@ impl<'a> Round<'a> {
         let shown = pass.sink.shown(&ids)?;
         let letters = self.verifier.shared.letters.lock().clone();
         let is_listed = |id: &String| {
-            let key = pass.part.key(id);
-            letters.as_ref().is_some_and(|it| it.letters.lock().has(&pass.part.title, key))
+            let (index, table, id) = (&*pass.index, &*pass.part.title, pass.part.key(id));
+            let row = RowName { index, table, id };
+            letters.as_ref().is_some_and(|it| it.letters.lock().has(row))
         };
         let mut differing = Vec::new();
         for ((id, expected), shown) in rows.iter().zip(shown) {

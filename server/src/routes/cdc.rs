@@ -151,14 +151,14 @@ fn acknowledged() -> Reply {
     Reply::ok(&json!({"acknowledged": true}))
 }
 
-/// Which letters a request means. One is named by its table and `_id`.
+/// Which letters a request means. One is named by its index, its table and its `_id`.
 fn filter(params: &Params) -> Result<LetterFilter> {
     let text = |key: &str| params.text(key).map(str::to_owned);
-    let (table, id) = (text("table"), text("id"));
+    let (index, table, id) = (text("index"), text("table"), text("id"));
     if id.is_some() && table.is_none() {
         return Err(Error::argument("[id] needs [table]: schema.table"));
     }
-    Ok(LetterFilter { table, id })
+    Ok(LetterFilter { index, table, id })
 }
 
 pub(super) async fn letters(
@@ -166,7 +166,7 @@ pub(super) async fn letters(
     Path(name): Path<String>,
     call: Call,
 ) -> Result<Reply> {
-    call.params.allow(&["table", "id", "from", "size"])?;
+    call.params.allow(&["index", "table", "id", "from", "size"])?;
     let pipeline = app.pipelines.named(&name)?;
     let filter = filter(&call.params)?;
     let from = call.params.count("from")?.unwrap_or_default();
@@ -184,7 +184,7 @@ pub(super) async fn retry(
     Path(name): Path<String>,
     call: Call,
 ) -> Result<Reply> {
-    call.params.allow(&["table", "id"])?;
+    call.params.allow(&["index", "table", "id"])?;
     let summary = app.pipelines.named(&name)?.retry(&filter(&call.params)?).await?;
     Ok(Reply::ok(&summary))
 }
@@ -194,7 +194,7 @@ pub(super) async fn purge(
     Path(name): Path<String>,
     call: Call,
 ) -> Result<Reply> {
-    call.params.allow(&["table", "id"])?;
+    call.params.allow(&["index", "table", "id"])?;
     let pipeline = app.pipelines.named(&name)?;
     let filter = filter(&call.params)?;
     let purged = app.pools.manage.run(move || Ok(pipeline.purge(&filter)?)).await?;

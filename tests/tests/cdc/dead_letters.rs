@@ -18,7 +18,7 @@ use crate::following::Following;
 const NOTES: &str = "SELECT id::text, to_json(notes)::text FROM notes";
 
 fn of(table: &str, id: &str) -> LetterFilter {
-    LetterFilter { table: Some(table.to_owned()), id: Some(id.to_owned()) }
+    LetterFilter { index: None, table: Some(table.to_owned()), id: Some(id.to_owned()) }
 }
 
 /// Notes whose codes must be numbers for the index, and are text in the database.

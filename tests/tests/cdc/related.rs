@@ -250,7 +250,8 @@ async fn documents_of_several_tables_are_retried() {
     following.lists(40).await;
     let lenient = json!({"properties": {"name": {"type": "integer", "ignore_malformed": true}}});
     following.put_mapping("products", &lenient);
-    let one = LetterFilter { table: Some("public.products".to_owned()), id: Some("7".to_owned()) };
+    let (table, id) = (Some("public.products".to_owned()), Some("7".to_owned()));
+    let one = LetterFilter { index: Some("products".to_owned()), table, id };
     let summary = following.pipeline().retry(&one).await.unwrap();
     assert_eq!((summary.retried, summary.indexed), (1, 1), "{summary:?}");
     following.lists(39).await;
@@ -277,6 +278,46 @@ async fn rows_of_related_tables_are_retried() {
     following.execute("UPDATE reviews SET song = 'short' WHERE id = 9000", &["products"]).await;
     following.lists(0).await;
     following.equals("products", PRODUCTS).await;
+}
+
+/// A table has an index of its own, and is part of the documents of another, which leave out what is too
+/// large for the first.
+#[tokio::test(flavor = "multi_thread")]
+async fn letters_are_known_by_their_index() {
+    let mut document = products();
+    document["related"][1]["include"] = json!(["id", "stars"]);
+    let database = Database::create().await;
+    database.execute(SHOP).await;
+    let following = declared(database, document, |config| {
+        (config.tables, config.max_document_bytes) = (vec!["public.reviews".to_owned()], 100_000);
+    });
+    following.streams().await;
+    following.follows("public.products").await;
+    following.follows("public.reviews").await;
+    let large = "INSERT INTO reviews VALUES (9000, 1, 'p1', 1, repeat('x', 200000))";
+    following.execute(large, &["products", "reviews"]).await;
+    following.lists(1).await;
+    assert_eq!(following.document("products", "1").unwrap()["review_count"], 5);
+    // What becomes of the other index says nothing of this one.
+    let copies = following.copies();
+    following.pipeline().copy("public.products").await.unwrap();
+    following.copies_again(copies).await;
+    following.follows("public.products").await;
+    following.execute("UPDATE makers SET name = 'other' WHERE id = 1", &["products"]).await;
+    following.lists(1).await;
+    let of =
+        |index: &str| LetterFilter { index: Some(index.to_owned()), ..LetterFilter::default() };
+    let summary = following.pipeline().retry(&of("products")).await.unwrap();
+    assert_eq!(summary.retried, 0, "{summary:?}");
+    let summary = following.pipeline().retry(&of("reviews")).await.unwrap();
+    assert_eq!((summary.retried, summary.failed), (1, 1), "{summary:?}");
+    let failure = &summary.failures[0];
+    assert_eq!((&*failure.index, &*failure.table), ("reviews", "public.reviews"));
+    assert!(failure.reason.as_ref().unwrap().contains("100000"), "{failure:?}");
+    following.execute("UPDATE reviews SET song = 'short' WHERE id = 9000", &["reviews"]).await;
+    following.lists(0).await;
+    let reviews = "SELECT id::text, row_to_json(reviews)::text FROM reviews";
+    following.equals("reviews", reviews).await;
 }
 
 /// What changes the rows of a related table without a word in the log.

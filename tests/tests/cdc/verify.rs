@@ -357,7 +357,8 @@ async fn dead_letters_are_no_drift() {
     following.lists(11).await;
     assert_eq!(found(&following, true).await, [""; 0]);
     // A letter that was thrown away says nothing of its row any more: it is missing, and listed again.
-    let filter = LetterFilter { table: Some("public.notes".to_owned()), id: Some("20".to_owned()) };
+    let (table, id) = (Some("public.notes".to_owned()), Some("20".to_owned()));
+    let filter = LetterFilter { index: None, table, id };
     assert_eq!(block_in_place(|| following.pipeline().purge(&filter)).unwrap(), 1);
     assert_eq!(found(&following, false).await, ["public.notes 20 Missing"]);
     following.lists(10).await;
