@@ -51,15 +51,12 @@ pub(super) async fn one(
     op: WriteOp,
     refresh: Refresh,
 ) -> Result<(Arc<Index>, Applied)> {
-    let (engine, name) = (Arc::clone(&app.engine), name.to_owned());
     let create = !matches!(op, WriteOp::Delete { .. });
-    let resolve = move || {
-        let index = targets::written(&engine, &name, WriteTo { create, ..WriteTo::default() })?;
-        let batch = Batch { ops: vec![op], refresh, ..Batch::default() };
-        let receipt = index.submit(batch)?;
-        Ok((index, receipt))
-    };
-    let (index, receipt) = app.pools.write.run(resolve).await?;
+    let to = WriteTo { create, ..WriteTo::default() };
+    let name = targets::behind(&app.engine.catalog(), name, to)?.into_owned();
+    let bytes = op.source_bytes();
+    let batch = Batch { ops: vec![op], refresh, ..Batch::default() };
+    let (index, receipt) = submit(app, &name, to, batch, bytes).await?;
     let outcome = said(receipt).await;
     let statistics = &app.statistics;
     count(
@@ -74,6 +71,23 @@ pub(super) async fn one(
         Ok(applied) => Ok((index, applied)),
         Err(error) => Err(Error::from(error.with_index(index.name()))),
     }
+}
+
+/// Hands a batch to the index of this name. What waits for that holds so many bytes.
+pub(super) async fn submit(
+    app: &App,
+    name: &str,
+    to: WriteTo,
+    batch: Batch,
+    bytes: usize,
+) -> Result<(Arc<Index>, Receipt)> {
+    let (engine, target) = (Arc::clone(&app.engine), name.to_owned());
+    let submit = move || {
+        let index = targets::written(&engine, &target, to)?;
+        let receipt = index.submit(batch)?;
+        Ok((index, receipt))
+    };
+    app.pools.write.run_for(name, bytes, submit).await
 }
 
 /// Waits for what the writer says. No thread waits with it: what is in the writer's hands is bounded
