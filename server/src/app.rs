@@ -95,8 +95,7 @@ impl App {
             pipelines: Arc::new(pipelines),
             identity,
         });
-        crate::kept::watch(&app);
-        crate::reopen::watch(&app);
+        crate::upkeep::watch(&app);
         if app.metrics.is_some() {
             sampler::start(&app)?;
         }
