@@ -166,7 +166,7 @@ pub(super) async fn find(
             if refresh {
                 index.refresh()?;
             }
-            Ok(if realtime { index.document(&id)? } else { index.snapshot().document(&id)? })
+            Ok(if realtime { index.document(&id)? } else { index.published_document(&id)? })
         })
         .await
 }

@@ -2,99 +2,22 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod contexts;
+mod fairness;
+mod stats;
+mod support;
+
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::http::{Request, StatusCode};
+use axum::http::Request;
 use egret_aof::disk::sim::{Fault, SimDisk};
 use egret_server::app::App;
 use egret_server::config::Config;
 use egret_server::routes::router;
-use http_body_util::BodyExt;
 use serde_json::{Value, json};
-use tempfile::TempDir;
-use tower::Service;
 
-struct Server {
-    app: Arc<App>,
-    router: axum::Router,
-    folder: TempDir,
-}
-
-/// An answer: status, headers, text and, where it is some, JSON.
-struct Answer {
-    status: StatusCode,
-    headers: axum::http::HeaderMap,
-    text: String,
-    json: Value,
-}
-
-impl Server {
-    async fn start() -> Self {
-        Self::start_in(tempfile::tempdir().unwrap(), Config::default()).await
-    }
-
-    async fn start_in(folder: TempDir, mut config: Config) -> Self {
-        config.data = folder.path().to_owned();
-        let app = App::start(config).await.unwrap();
-        Self { router: router(Arc::clone(&app)), app, folder }
-    }
-
-    async fn stop(self) -> TempDir {
-        self.app.stop().await.unwrap();
-        self.folder
-    }
-
-    async fn send(&self, request: Request<Body>) -> Answer {
-        let response = self.router.clone().call(request).await.unwrap();
-        let (parts, body) = response.into_parts();
-        let text = body.collect().await.unwrap().to_bytes();
-        let text = String::from_utf8(text.to_vec()).unwrap();
-        let json = serde_json::from_str(&text).unwrap_or(Value::Null);
-        Answer { status: parts.status, headers: parts.headers, text, json }
-    }
-
-    async fn ask(&self, method: &str, path: &str, body: impl Into<String>) -> Answer {
-        let request = Request::builder().method(method).uri(path);
-        let request = request.header("content-type", "application/json");
-        self.send(request.body(Body::from(body.into())).unwrap()).await
-    }
-
-    async fn get(&self, path: &str) -> Answer {
-        self.ask("GET", path, "").await
-    }
-
-    async fn put(&self, path: &str, body: Value) -> Answer {
-        self.ask("PUT", path, body.to_string()).await
-    }
-
-    async fn search(&self, path: &str, body: Value) -> Value {
-        let answer = self.ask("POST", path, body.to_string()).await;
-        assert_eq!(answer.status, 200, "{path} {body}: {}", answer.text);
-        answer.json
-    }
-}
-
-/// Whether `actual` has everything that `expected` has.
-fn contains(actual: &Value, expected: &Value) -> bool {
-    match (actual, expected) {
-        (Value::Object(actual), Value::Object(expected)) => expected
-            .iter()
-            .all(|(key, value)| actual.get(key).is_some_and(|found| contains(found, value))),
-        (Value::Array(actual), Value::Array(expected)) => {
-            actual.len() == expected.len()
-                && actual.iter().zip(expected).all(|(actual, expected)| contains(actual, expected))
-        }
-        (actual, expected) => actual == expected,
-    }
-}
-
-#[track_caller]
-fn check(answer: &Answer, status: u16, expected: &Value) {
-    assert_eq!(answer.status.as_u16(), status, "{}", answer.text);
-    assert!(contains(&answer.json, expected), "{} lacks {expected}", answer.text);
-    assert_eq!(answer.headers["x-elastic-product"], "Elasticsearch");
-}
+use self::support::{Answer, Server, check};
 
 #[tokio::test]
 async fn documents_are_put_read_changed_and_removed() {
