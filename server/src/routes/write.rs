@@ -6,10 +6,11 @@ use egret_engine::batch::{Applied, Batch, BatchOutcome, OpResult, Refresh, Write
 use egret_engine::index::Receipt;
 use egret_engine::{ErrorKind, Index};
 use serde::Serialize;
+use serde_json::value::RawValue;
 
 use super::targets::{self, WriteTo};
 use crate::app::App;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::http::Params;
 
 /// Parameters of every write. One node always has its one shard active, and writes never wait for
@@ -44,18 +45,17 @@ pub(super) fn refresh_of_many(params: &Params) -> Result<Refresh> {
     }
 }
 
-/// Writes one operation to an index, which is made where there is none.
-pub(super) async fn one(
-    app: &App,
-    name: &str,
-    op: WriteOp,
-    refresh: Refresh,
-) -> Result<(Arc<Index>, Applied)> {
-    let create = !matches!(op, WriteOp::Delete { .. });
+/// A batch of one operation.
+pub(super) fn alone(op: WriteOp, refresh: Refresh) -> Batch {
+    Batch { ops: vec![op], refresh, ..Batch::default() }
+}
+
+/// Writes a batch of one operation to an index, which is made where there is none.
+pub(super) async fn one(app: &App, name: &str, batch: Batch) -> Result<(Arc<Index>, Applied)> {
+    let create = !matches!(batch.ops.as_slice(), [WriteOp::Delete { .. }]);
     let to = WriteTo { create, ..WriteTo::default() };
     let name = targets::behind(&app.engine.catalog(), name, to)?.into_owned();
-    let bytes = op.source_bytes();
-    let batch = Batch { ops: vec![op], refresh, ..Batch::default() };
+    let bytes = batch.ops.iter().map(WriteOp::source_bytes).sum();
     let (index, receipt) = submit(app, &name, to, batch, bytes).await?;
     let outcome = said(receipt).await;
     let statistics = &app.statistics;
@@ -136,6 +136,21 @@ pub(super) struct Answer<'a> {
     /// Among the items of a bulk request.
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<u16>,
+    /// After an update that asks for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    get: Option<Updated>,
+}
+
+/// The document as an update has left it.
+#[derive(Debug, Serialize)]
+struct Updated {
+    #[serde(rename = "_seq_no")]
+    seq_no: u64,
+    #[serde(rename = "_primary_term")]
+    primary_term: u64,
+    found: bool,
+    #[serde(rename = "_source")]
+    source: Box<RawValue>,
 }
 
 #[derive(Debug, Serialize)]
@@ -159,7 +174,18 @@ impl<'a> Answer<'a> {
             seq_no: applied.seq_no.0,
             primary_term: applied.term,
             status: None,
+            get: None,
         }
+    }
+
+    /// With as much of the document as was asked for.
+    pub(super) fn with_source(mut self, source: &[u8]) -> Result<Self> {
+        let unreadable =
+            |error| Error::new(Kind::Internal, "a document is no JSON").with_source(error);
+        let source = serde_json::from_slice(source).map_err(unreadable)?;
+        let (seq_no, primary_term) = (self.seq_no, self.primary_term);
+        self.get = Some(Updated { seq_no, primary_term, found: true, source });
+        Ok(self)
     }
 
     /// As an item of a bulk request.

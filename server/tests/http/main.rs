@@ -455,3 +455,46 @@ async fn counts_end_early_as_they_are_told() {
     let late = hasty.ask("POST", "/i/_count", slow.to_string()).await;
     check(&late, 504, &json!({"status": 504}));
 }
+
+#[tokio::test]
+async fn an_update_tells_the_document_where_it_is_asked_to() {
+    let server = Server::start().await;
+    server.put("/i/_doc/1", json!({"a": 1, "b": {"c": 2, "d": 3}})).await;
+    let update = async |path: &str, body: Value| {
+        let answer = server.ask("POST", &format!("/i/_update/{path}"), body.to_string()).await;
+        assert!(answer.status.is_success(), "{path} {body}: {}", answer.text);
+        answer.json
+    };
+    let change = json!({"a": 2});
+    let plain = update("1", json!({"doc": {"a": 5}, "_source": false})).await;
+    assert_eq!(plain["get"], Value::Null);
+    let whole = update("1?_source=true", json!({"doc": &change})).await;
+    let document = json!({"a": 2, "b": {"c": 2, "d": 3}});
+    let get = json!({"_seq_no": whole["_seq_no"], "_primary_term": whole["_primary_term"],
+        "found": true, "_source": document});
+    assert_eq!(whole["get"], get);
+    // One that changes nothing tells it, too, as it has been since.
+    let same = update("1", json!({"doc": &change, "_source": true})).await;
+    assert_eq!((&same["result"], &same["get"]), (&json!("noop"), &get));
+    for (path, asked, expected) in [
+        ("1", json!("b.*"), json!({"b": {"c": 2, "d": 3}})),
+        ("1", json!(["a", "b.c"]), json!({"a": 2, "b": {"c": 2}})),
+        ("1", json!({"excludes": "b"}), json!({"a": 2})),
+        ("1?_source=b", json!({"includes": "a"}), json!({"a": 2})),
+    ] {
+        let told = update(path, json!({"doc": &change, "_source": asked})).await;
+        assert_eq!(told["get"]["_source"], expected, "{path} {asked}");
+    }
+    let told = update("1?_source_includes=b&_source_excludes=b.c", json!({"doc": {}})).await;
+    assert_eq!(told["get"]["_source"], json!({"b": {"d": 3}}));
+    let upsert = json!({"doc": {"a": 1}, "doc_as_upsert": true, "_source": true});
+    let made = update("2", upsert).await;
+    assert_eq!((&made["result"], &made["get"]["_source"]), (&json!("created"), &json!({"a": 1})));
+    let script = json!({"script": "ctx._source.a = 1"}).to_string();
+    let refused = server.ask("POST", "/i/_update/1", script).await;
+    check(&refused, 400, &json!({"error": {"type": "x_content_parse_exception"}}));
+    assert!(refused.text.contains("[script]"), "{}", refused.text);
+    let line = "{\"update\":{\"_id\":\"1\"}}\n{\"doc\":{},\"_source\":true}\n";
+    let bulk = server.ask("POST", "/i/_bulk", line).await;
+    assert!(bulk.text.contains("[_source] of [_bulk] is not supported"), "{}", bulk.text);
+}
