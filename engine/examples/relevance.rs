@@ -78,6 +78,8 @@ fn index(folder: &Path, analyzer: &str) -> Outcome<Arc<Snapshot>> {
         segments: segments.into_iter().map(Arc::new).collect(),
         row_count: 0,
         rows: Vec::new(),
+        in_memory: Vec::new(),
+        activity: Arc::default(),
     })?))
 }
 

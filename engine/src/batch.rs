@@ -148,6 +148,9 @@ pub struct Batch {
     pub must_fit: bool,
     /// When to publish.
     pub refresh: Refresh,
+    /// Whether what came of patches is told with the documents as they are then. All of them are held
+    /// until the batch is answered.
+    pub tell_patched: bool,
     /// For an index with a composition: which documents are composed from its rows.
     pub compose: Compose,
 }
@@ -203,6 +206,8 @@ pub struct Applied {
     pub term: u64,
     /// The document's version: for a followed index the LSN, otherwise a count from 1.
     pub version: u64,
+    /// The document as a patch has left it, where the batch asked for it.
+    pub source: Option<Bytes>,
 }
 
 /// What came of a batch.

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde_json::Value;
 use tokio::sync::{oneshot, watch};
 
+use crate::activity::ActivityStats;
 use crate::batch::{Batch, BatchOutcome};
 use crate::catalog::Alias;
 use crate::error::Result;
@@ -83,6 +85,8 @@ pub struct IndexStats {
     pub merges: MergeStats,
     /// Whether and how much writes had to wait for merges.
     pub pressure: PressureStats,
+    /// What has been done with it.
+    pub activity: ActivityStats,
 }
 
 /// A segment of the published state.
@@ -256,12 +260,31 @@ impl Index {
     /// A document by id: the newest, published or not, where the index has a translog; the
     /// published one where it is followed. Blocking.
     pub fn document(&self, id: &str) -> Result<Option<StoredDocument>> {
-        let recent = self.shared.recent.lock().document(id);
-        match recent {
-            Known::There(document) => Ok(Some(document)),
-            Known::Deleted => Ok(None),
-            Known::Nothing => self.named(self.snapshot().document(id)),
-        }
+        self.counted(|| {
+            let recent = self.shared.recent.lock().document(id);
+            match recent {
+                Known::There(document) => Ok(Some(document)),
+                Known::Deleted => Ok(None),
+                Known::Nothing => self.snapshot().document(id),
+            }
+        })
+    }
+
+    /// As [`Self::document`], as searches see it now. Blocking.
+    pub fn published_document(&self, id: &str) -> Result<Option<StoredDocument>> {
+        self.counted(|| self.snapshot().document(id))
+    }
+
+    /// Reads a document by id and counts that.
+    fn counted(
+        &self,
+        read: impl FnOnce() -> Result<Option<StoredDocument>>,
+    ) -> Result<Option<StoredDocument>> {
+        let (began, activity) = (Instant::now(), &self.shared.identity.activity);
+        let document = self.named(read())?;
+        let counter = if document.is_some() { &activity.found } else { &activity.missing };
+        counter.add(began.elapsed());
+        Ok(document)
     }
 
     /// Where the index stands; the receiver is told of every change.
@@ -284,7 +307,8 @@ impl Index {
     pub fn stats(&self) -> IndexStats {
         let stats = self.shared.view.lock().stats;
         let (merges, pressure) = (self.shared.merges.stats(), self.shared.pressure.stats());
-        IndexStats { merges, pressure, ..stats }
+        let activity = self.shared.identity.activity.stats();
+        IndexStats { merges, pressure, activity, ..stats }
     }
 
     /// The segments of the published state, the largest first.

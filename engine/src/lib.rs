@@ -7,6 +7,7 @@
 //! This crate knows neither HTTP nor any JSON query dialect, neither PostgreSQL nor the result
 //! cache.
 
+mod activity;
 pub mod batch;
 pub mod catalog;
 pub mod composition;
@@ -21,6 +22,7 @@ pub mod search;
 pub mod snapshot;
 pub mod store;
 
+pub use activity::{Activity, ActivityStats, Timed};
 pub use catalog::{Engine, EngineOptions};
 pub use control::{Breaker, Control};
 pub use error::{Error, ErrorKind, Result};

@@ -23,6 +23,7 @@ use tantivy::{DocId, DocSet, Index, ReloadPolicy, Searcher, TERMINATED, Term};
 pub use self::listing::Listed;
 pub use self::rows::{Fit, RowSegment};
 pub use self::segment::{FieldStatistics, Segment};
+use crate::activity::Activity;
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::field::FieldMapping;
 use crate::mapping::schema::ID;
@@ -54,6 +55,10 @@ pub struct SnapshotParts {
     pub rows: Vec<RowSegment>,
     /// The segments, in the order that breaks ties between equal hits.
     pub segments: Vec<Arc<SegmentReader>>,
+    /// Those of them, and of the rows, that are read from memory and not from disk, with their bytes.
+    pub in_memory: Vec<(SegmentId, u64)>,
+    /// What is counted of the index.
+    pub activity: Arc<Activity>,
 }
 
 /// A published state of one index.
@@ -221,6 +226,16 @@ impl Snapshot {
     /// The segments.
     pub fn segments(&self) -> &[Segment] {
         &self.segments
+    }
+
+    /// The segments that it keeps in memory, also where they are on disk by now, with their bytes.
+    pub fn in_memory(&self) -> impl Iterator<Item = (String, u64)> {
+        self.parts.in_memory.iter().map(|(id, bytes)| (id.uuid_string(), *bytes))
+    }
+
+    /// What is counted of the index.
+    pub(crate) fn activity(&self) -> &Activity {
+        &self.parts.activity
     }
 
     /// A searcher without segments: what tantivy's weights ask for beside statistics.

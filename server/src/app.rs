@@ -78,7 +78,7 @@ impl App {
         let Opened { engine, identity, cache, metrics } = opened;
         let pipelines = Pipelines::start(&config, Arc::clone(&engine), disk, &folder)?;
         let app = Arc::new(Self {
-            pools: Pools::new(&config.pools),
+            pools: Pools::new(&config),
             breaker: Breaker::new(
                 config.search.max_memory_bytes as u64,
                 config.search.max_request_memory_bytes as u64,
@@ -95,8 +95,7 @@ impl App {
             pipelines: Arc::new(pipelines),
             identity,
         });
-        crate::kept::watch(&app);
-        crate::reopen::watch(&app);
+        crate::upkeep::watch(&app);
         if app.metrics.is_some() {
             sampler::start(&app)?;
         }

@@ -131,6 +131,8 @@ pub struct SearchConfig {
     pub max_indexes: usize,
     /// Scrolls and points in time that may be open.
     pub max_open_contexts: usize,
+    /// Memory that the young segments of what they hold may take.
+    pub max_context_memory_bytes: u64,
     /// How long one may be kept open without being used.
     pub max_keep_alive_ms: u64,
 }
@@ -276,6 +278,7 @@ impl Default for SearchConfig {
             max_wait_for_timeout_ms: 60_000,
             max_indexes: 1_000,
             max_open_contexts: 500,
+            max_context_memory_bytes: 256 << 20,
             max_keep_alive_ms: 86_400_000,
         }
     }

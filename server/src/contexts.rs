@@ -1,7 +1,9 @@
 //! Scrolls and points in time: published states that are held for those who page through them.
 //!
 //! What is held keeps its segments' files in place, so there may be only so many, and one that has
-//! not been used for its time is let go.
+//! not been used for its time is let go. What of it is in memory is counted and bounded.
+
+mod memory;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -13,6 +15,7 @@ use egret_engine::search::response::Total;
 use egret_engine::{Checkpoint, Index, Snapshot};
 use parking_lot::Mutex;
 
+pub(crate) use self::memory::{Memory, Share};
 use crate::config::SearchConfig;
 use crate::dialect::response::Shape;
 use crate::error::{Error, Kind, Result};
@@ -28,6 +31,8 @@ pub(crate) struct Contexts {
     max_keep_alive: Duration,
     /// Guards the table; held for look-ups and changes of it.
     open: Mutex<HashMap<String, Context>>,
+    /// What they keep in memory.
+    pub(crate) memory: Arc<Memory>,
 }
 
 /// One of them.
@@ -55,6 +60,8 @@ pub(crate) struct Point {
     pub(crate) checkpoints: Vec<Option<Checkpoint>>,
     /// What the aliases that led to them show of them.
     pub(crate) filter: Option<Query>,
+    /// What it keeps in memory, where it is to be held.
+    pub(crate) _memory: Option<Arc<Share>>,
 }
 
 /// A search that is read page by page.
@@ -85,6 +92,7 @@ impl Contexts {
             max_open: config.max_open_contexts,
             max_keep_alive: Duration::from_millis(config.max_keep_alive_ms),
             open: Mutex::default(),
+            memory: Memory::new(config.max_context_memory_bytes),
         });
         tokio::spawn(sweep(Arc::downgrade(&contexts)));
         contexts
@@ -144,6 +152,12 @@ impl Contexts {
         self.open.lock().remove(id).is_some_and(|context| context.expires > Instant::now())
     }
 
+    /// How many are open.
+    pub(crate) fn count(&self) -> usize {
+        let now = Instant::now();
+        self.open.lock().values().filter(|context| context.expires > now).count()
+    }
+
     /// The open points in time, or the scrolls.
     pub(crate) fn list(&self, points: bool) -> Vec<Listed> {
         let now = Instant::now();
@@ -190,7 +204,13 @@ mod tests {
 
     fn point() -> Held {
         let (indexes, snapshots, checkpoints) = (Vec::new(), Vec::new(), Vec::new());
-        Held::Point(Arc::new(Point { indexes, snapshots, checkpoints, filter: None }))
+        Held::Point(Arc::new(Point {
+            indexes,
+            snapshots,
+            checkpoints,
+            filter: None,
+            _memory: None,
+        }))
     }
 
     #[tokio::test]

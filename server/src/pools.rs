@@ -1,12 +1,15 @@
 //! Bounded pools for what blocks: searches, writes, reads by id and changes of indexes each have
 //! their own threads and queue, so that none can starve another. Past its queue, work is refused.
 
+mod lanes;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::config::PoolsConfig;
+use self::lanes::{Allowance, Lanes, SHARE};
+use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 
 /// The pools.
@@ -26,15 +29,17 @@ pub(crate) struct Pools {
 
 impl Pools {
     /// Pools of the sizes that the configuration gives.
-    pub(crate) fn new(config: &PoolsConfig) -> Self {
+    pub(crate) fn new(config: &Config) -> Self {
+        let (bodies, config) = (config.http.max_bodies_bytes, &config.pools);
         let processors = std::thread::available_parallelism().map_or(2, usize::from);
         let searches = if config.search_threads == 0 { processors } else { config.search_threads };
+        let pool = |name, threads, queue| Pool::new(name, threads, queue, bodies);
         Self {
-            search: Pool::new("search", searches, config.search_queue),
-            write: Pool::new("write", config.write_threads, config.write_queue),
-            read: Pool::new("get", config.read_threads, config.read_queue),
-            manage: Pool::new("management", config.manage_threads, config.manage_queue),
-            merge: Pool::new("force_merge", 1, config.manage_queue),
+            search: pool("search", searches, config.search_queue),
+            write: pool("write", config.write_threads, config.write_queue),
+            read: pool("get", config.read_threads, config.read_queue),
+            manage: pool("management", config.manage_threads, config.manage_queue),
+            merge: pool("force_merge", 1, config.manage_queue),
         }
     }
 }
@@ -48,13 +53,18 @@ pub(crate) struct Pool {
     permits: Arc<Semaphore>,
     waiting: AtomicUsize,
     rejected: AtomicUsize,
+    lanes: Arc<Lanes>,
 }
 
 impl Pool {
-    fn new(name: &'static str, threads: usize, queue: usize) -> Self {
+    fn new(name: &'static str, threads: usize, queue: usize, bodies_bytes: usize) -> Self {
         let permits = Arc::new(Semaphore::new(threads));
         let (waiting, rejected) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Self { name, threads, queue, permits, waiting, rejected }
+        let share = |all: usize| (all / SHARE).max(1);
+        let allowance =
+            Allowance { threads: share(threads), queue: share(queue), bytes: share(bodies_bytes) };
+        let lanes = Lanes::new(name, allowance);
+        Self { name, threads, queue, permits, waiting, rejected, lanes }
     }
 
     /// Waits for the right to work, unless too many wait already.
@@ -88,11 +98,30 @@ impl Pool {
         }
     }
 
+    /// As [`Self::run`], for an index: it has only its share of the pool. `bytes` are held while the
+    /// work waits. Work that is under way for an index must not wait for other work for it here.
+    pub(crate) async fn run_for<T: Send + 'static>(
+        &self,
+        index: &str,
+        bytes: usize,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let place = self.lanes.enter(index, bytes).await?;
+        let work = move || {
+            let _place = place;
+            work()
+        };
+        self.run(work).await
+    }
+
     /// Its name, how many work, wait, and were refused.
     pub(crate) fn statistics(&self) -> (&'static str, usize, usize, usize) {
         let active = self.threads - self.permits.available_permits().min(self.threads);
-        let waiting = self.waiting.load(Ordering::Relaxed);
-        (self.name, active, waiting, self.rejected.load(Ordering::Relaxed))
+        let both = |own: &AtomicUsize, lanes: &AtomicUsize| {
+            own.load(Ordering::Relaxed) + lanes.load(Ordering::Relaxed)
+        };
+        let waiting = both(&self.waiting, &self.lanes.waiting);
+        (self.name, active, waiting, both(&self.rejected, &self.lanes.rejected))
     }
 }
 
@@ -130,7 +159,7 @@ mod tests {
 
     #[tokio::test]
     async fn past_its_queue_work_is_refused_and_places_are_given_back() {
-        let pool = Arc::new(Pool::new("test", 1, 1));
+        let pool = Arc::new(Pool::new("test", 1, 1, 1));
         let working = pool.enter().await.unwrap();
         let same = Arc::clone(&pool);
         let second = tokio::spawn(async move { same.run(|| Ok(5)).await });

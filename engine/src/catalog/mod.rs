@@ -320,7 +320,8 @@ fn identity(name: &str, entry: &IndexEntry) -> Result<Identity> {
         let message = format!("the catalog has the folder [{uuid}] for index [{name}]");
         return Err(Error::new(ErrorKind::Corrupt, message));
     }
-    Ok(Identity { name: name.to_owned(), uuid, pipeline, created_ms, settings })
+    let (name, activity) = (name.to_owned(), Arc::default());
+    Ok(Identity { name, uuid, pipeline, created_ms, settings, activity })
 }
 
 fn not_found(name: &str) -> Error {

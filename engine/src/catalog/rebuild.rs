@@ -157,7 +157,9 @@ impl Engine {
         let mut json = mapping.to_json();
         lay_over(&mut json, changes);
         let rebuilt = Mapping::from_json(&json)?;
-        let identity = Identity { uuid: new_uuid(), created_ms, ..main.shared().identity.clone() };
+        let of_main = main.shared().identity.clone();
+        let (uuid, activity) = (new_uuid(), Arc::default());
+        let identity = Identity { uuid, created_ms, activity, ..of_main };
         let term = main.snapshot().generation().term;
         let home = self.home(&identity.uuid);
         let recovered = writer::create(home, &identity, rebuilt, &self.budget, term)?;

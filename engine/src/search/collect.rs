@@ -79,7 +79,10 @@ pub(super) fn collect<'a>(
     let deadline = request.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let _deadline = Deadline::set(deadline);
     for (ordinal, snapshot) in snapshots.iter().enumerate() {
-        match pass.snapshot(ordinal, snapshot, limits) {
+        let began = Instant::now();
+        let done = pass.snapshot(ordinal, snapshot, limits);
+        snapshot.activity().queried.add(began.elapsed());
+        match done {
             // Its time was over while terms were looked for: what was found until then counts.
             Err(error) if error.kind() == ErrorKind::Timeout => pass.timed_out = true,
             done => done?,

@@ -76,6 +76,8 @@ pub(crate) fn snapshot(
             tokenizers,
             row_count: 0,
             rows: Vec::new(),
+            in_memory: Vec::new(),
+            activity: Arc::default(),
             segments: readers.into_iter().map(Arc::new).collect(),
         })
         .unwrap(),

@@ -29,6 +29,7 @@ mod model;
 mod tests;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use self::aggregation::Aggregations;
 use self::collect::Sink;
@@ -92,7 +93,9 @@ pub fn search_within(
     let sink = (!request.aggregations.is_empty()).then_some(&mut aggregations as &mut dyn Sink);
     let mut found = collect::collect(snapshots, request, wanted, &limits.query, sink)?;
     let hits = found.hits.split_off(request.from.min(found.hits.len()));
+    let began = Instant::now();
     let hits = fetch::fetch(snapshots, request, hits, &limits.query)?;
+    count_fetched(snapshots, &hits, began.elapsed());
     Ok(response::SearchResponse {
         total: found.total,
         max_score: found.max_score,
@@ -101,6 +104,18 @@ pub fn search_within(
         timed_out: found.timed_out,
         terminated_early: found.terminated_early,
     })
+}
+
+/// Shares out the time that the reading of hits took.
+fn count_fetched(snapshots: &[Arc<Snapshot>], hits: &[response::Hit], took: Duration) {
+    let all = u32::try_from(hits.len()).unwrap_or(u32::MAX).max(1);
+    for snapshot in snapshots {
+        let own = hits.iter().filter(|hit| hit.index == snapshot.index_name()).count();
+        if own > 0 {
+            let own = u32::try_from(own).unwrap_or(u32::MAX);
+            snapshot.activity().fetched.add((took / all).saturating_mul(own));
+        }
+    }
 }
 
 /// How many documents match.

@@ -50,6 +50,7 @@ pub(super) struct Circumstances {
     pub(super) lsn: Option<u64>,
     /// The number of the batch's first operation.
     pub(super) first: SeqNo,
+    pub(super) tell_patched: bool,
 }
 
 /// What came of a batch.
@@ -123,7 +124,7 @@ pub(super) fn apply(
 
 fn cleared(seq_no: SeqNo, circumstances: Circumstances) -> Applied {
     let (term, version) = (circumstances.term, circumstances.lsn.unwrap_or(1));
-    Applied { id: String::new(), result: OpResult::Deleted, seq_no, term, version }
+    Applied { id: String::new(), result: OpResult::Deleted, seq_no, term, version, source: None }
 }
 
 /// How many operations make the next chunk: at least one, up to a `Clear` or a limit.
@@ -451,7 +452,8 @@ impl<'o> Plan<'_, 'o> {
             Ok(Some(source)) => source,
             Ok(None) => {
                 let system = from.map(|(_, old)| old.system).unwrap_or_default();
-                return Ok(Ok(applied(id, OpResult::Noop, system)));
+                let source = old.filter(|_| self.circumstances.tell_patched);
+                return Ok(Ok(Applied { source, ..applied(id, OpResult::Noop, system) }));
             }
             Err(error) => {
                 self.reject(place);
@@ -461,7 +463,9 @@ impl<'o> Plan<'_, 'o> {
                 return Ok(Err(error));
             }
         };
+        let told = self.circumstances.tell_patched.then(|| source.clone());
         let result = self.put(place, id, current, source);
+        let result = result.map(|applied| Applied { source: told, ..applied });
         if let Some((Some(previous), _)) = from {
             match result {
                 Ok(_) => self.set(previous, After::Gone(None)),
@@ -474,7 +478,7 @@ impl<'o> Plan<'_, 'o> {
 
 fn applied(id: &str, result: OpResult, system: SystemValues) -> Applied {
     let SystemValues { seq_no, term, version, .. } = system;
-    Applied { id: id.to_owned(), result, seq_no: SeqNo(seq_no), term, version }
+    Applied { id: id.to_owned(), result, seq_no: SeqNo(seq_no), term, version, source: None }
 }
 
 /// The new document, or `None` where nothing changes.

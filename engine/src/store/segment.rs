@@ -27,7 +27,6 @@ pub(super) struct Location {
 }
 
 /// A finished segment. Only the writer changes it.
-#[expect(clippy::struct_excessive_bools, reason = "each holds with or without the others")]
 pub(super) struct LiveSegment {
     pub(super) files: Arc<SegmentFiles>,
     pub(super) id: SegmentId,
@@ -47,8 +46,8 @@ pub(super) struct LiveSegment {
     reader: Arc<SegmentReader>,
     /// Whether the reader must be opened again before it is published.
     stale: bool,
-    /// Whether the reader holds files in memory.
-    from_memory: bool,
+    /// Bytes of files that the reader holds in memory.
+    memory_bytes: u64,
     ids: Arc<InvertedIndexReader>,
     /// Rows come in the order of their keys mostly, and then few segments can have an id.
     range: Option<IdRange>,
@@ -118,7 +117,7 @@ impl LiveSegment {
         let range = IdRange::of(ids.terms())?;
         let shown = visible.is_some().then(|| Arc::new(alive.clone()));
         Ok(Self {
-            from_memory: files.sizes().1 > 0,
+            memory_bytes: files.sizes().1,
             raw_source_bytes: source::raw_bytes(&reader),
             files,
             id,
@@ -315,7 +314,12 @@ impl LiveSegment {
 
     /// Whether the reader holds in memory what is on disk by now.
     pub(super) fn is_outlived(&self) -> bool {
-        self.from_memory && self.files.sizes().1 == 0
+        self.memory_bytes > 0 && self.files.sizes().1 == 0
+    }
+
+    /// Bytes that the reader holds in memory, on disk by now or not.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        self.memory_bytes
     }
 
     /// The reader as of the last [`LiveSegment::renew`].
@@ -332,7 +336,7 @@ impl LiveSegment {
     /// Opens the reader again if anything has changed since.
     pub(super) fn renew(&mut self, index: &Index) -> Result<()> {
         if self.stale {
-            self.from_memory = self.files.sizes().1 > 0;
+            self.memory_bytes = self.files.sizes().1;
             self.reader = Arc::new(open_reader(index, self.id, self.max_doc, self.visible())?);
             self.ids = self.reader.inverted_index(SystemFields::FIXED.id)?;
             self.columns = OnceLock::new();

@@ -23,6 +23,7 @@ use super::settings::IndexSettings;
 use super::state::FinishedMerge;
 use super::writer::{FinishedFlush, Recovered, Slot};
 use super::writers::Presence;
+use crate::activity::Activity;
 use crate::batch::{Batch, BatchOutcome, WriteOp};
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::{IndexStats, Positions};
@@ -35,7 +36,7 @@ const QUEUE_BATCHES: usize = 256;
 /// Bytes of batches that wait for a writer; a single larger one is let in alone.
 const QUEUE_BYTES: usize = 64 << 20;
 
-/// Who an index is; nothing but the settings ever changes.
+/// Who an index is; nothing but the settings ever changes, and what is counted of it.
 #[derive(Debug, Clone)]
 pub(crate) struct Identity {
     pub(crate) name: String,
@@ -43,6 +44,7 @@ pub(crate) struct Identity {
     pub(crate) pipeline: Option<String>,
     pub(crate) created_ms: i64,
     pub(crate) settings: Arc<ArcSwap<IndexSettings>>,
+    pub(crate) activity: Arc<Activity>,
 }
 
 /// What an index's handle and its writer share.

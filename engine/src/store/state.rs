@@ -273,6 +273,12 @@ impl Store {
         Ok(shown.map(|segment| Arc::clone(segment.reader())).collect())
     }
 
+    /// Those of the segments that [`Store::readers`] gives which are read from memory, with their bytes.
+    pub(super) fn in_memory(&self) -> Vec<(SegmentId, u64)> {
+        let sizes = self.segments.iter().map(|segment| (segment.id, segment.memory_bytes()));
+        sizes.filter(|(_, bytes)| *bytes > 0).collect()
+    }
+
     /// How many rows are in the segments that [`Store::readers`] gives.
     pub(super) fn row_count(&self) -> u64 {
         let shown = self.segments.iter().filter(|segment| !segment.is_hidden());

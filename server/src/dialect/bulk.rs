@@ -6,10 +6,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use egret_engine::batch::{Condition, Patch, WriteOp};
 use egret_engine::position::SeqNo;
+use egret_engine::search::request::SourceFilter;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::json::{Field, parse};
+use super::source;
 use crate::error::{Error, Result};
 
 /// What an item asks for.
@@ -76,7 +78,7 @@ pub(crate) fn read(body: &Bytes, defaults: &Defaults) -> Result<Vec<Item>> {
                 Error::argument("The bulk request must be terminated by a newline [\\n]")
             })?;
             item.body = match item.action {
-                Action::Update => update_body(&source).map_or_else(Body::Wrong, Body::Patch),
+                Action::Update => item_patch(&source).map_or_else(Body::Wrong, Body::Patch),
                 _ => Body::Document(trimmed(&source)),
             };
         }
@@ -341,9 +343,18 @@ fn condition(create: bool, seq_no: Option<u64>, term: Option<u64>) -> Result<Con
     }
 }
 
-/// The body of an update: `doc`, `upsert`, `doc_as_upsert`, `detect_noop`.
-pub(crate) fn update_body(body: &[u8]) -> Result<Patch> {
-    const KEYS: &[&str] = &["doc", "upsert", "doc_as_upsert", "detect_noop"];
+/// The body of an update among others, whose answers are without documents.
+fn item_patch(body: &[u8]) -> Result<Patch> {
+    match update_body(body)? {
+        (patch, None | Some(SourceFilter::None)) => Ok(patch),
+        _ => Err(Error::argument("[_source] of [_bulk] is not supported")),
+    }
+}
+
+/// The body of an update: `doc`, `upsert`, `doc_as_upsert`, `detect_noop`, and `_source`, how much of
+/// the document is to come back where it says so.
+pub(crate) fn update_body(body: &[u8]) -> Result<(Patch, Option<SourceFilter>)> {
+    const KEYS: &[&str] = &["doc", "upsert", "doc_as_upsert", "detect_noop", "_source"];
     let object = match parse(body)? {
         Value::Object(object) => object,
         other => {
@@ -352,23 +363,24 @@ pub(crate) fn update_body(body: &[u8]) -> Result<Patch> {
             )));
         }
     };
-    let (mut source, mut upsert) = (None, None);
+    let (mut change, mut upsert, mut told) = (None, None, None);
     let (mut doc_as_upsert, mut detect_noop) = (false, true);
     for (key, value) in &object {
         let field = Field::new("UpdateRequest", key, value);
         match key.as_str() {
-            "doc" => source = Some(document(&field)?),
+            "doc" => change = Some(document(&field)?),
             "upsert" => upsert = Some(document(&field)?),
             "doc_as_upsert" => doc_as_upsert = field.boolean()?,
             "detect_noop" => detect_noop = field.boolean()?,
+            "_source" => told = Some(source::read(value)?),
             _ => return Err(super::query::unknown_field("UpdateRequest", key, KEYS)),
         }
     }
-    let source = source.ok_or_else(|| Error::validation("script or doc is missing"))?;
+    let source = change.ok_or_else(|| Error::validation("script or doc is missing"))?;
     if doc_as_upsert {
         upsert = Some(source.clone());
     }
-    Ok(Patch::Merge { source, upsert, detect_noop })
+    Ok((Patch::Merge { source, upsert, detect_noop }, told))
 }
 
 fn document(field: &Field<'_>) -> Result<Bytes> {

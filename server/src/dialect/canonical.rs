@@ -109,16 +109,8 @@ fn relative(query: &Query) -> bool {
 mod tests {
     use super::*;
     use crate::dialect::json::parse_object;
-    use crate::dialect::query::{FieldKind, Fields};
+    use crate::dialect::query::NoFields;
     use crate::dialect::search;
-
-    struct NoFields;
-
-    impl Fields for NoFields {
-        fn matching(&self, _: &str) -> Vec<(String, FieldKind)> {
-            Vec::new()
-        }
-    }
 
     fn read(body: &str) -> SearchRequest {
         search::read(&parse_object(body.as_bytes()).unwrap(), &NoFields).unwrap()

@@ -121,15 +121,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::dialect::query::{FieldKind, Fields};
-
-    struct NoFields;
-
-    impl Fields for NoFields {
-        fn matching(&self, _: &str) -> Vec<(String, FieldKind)> {
-            Vec::new()
-        }
-    }
+    use crate::dialect::query::NoFields;
 
     #[test]
     fn options_of_a_field_go_before_those_of_all() {

@@ -253,15 +253,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::dialect::query::FieldKind;
-
-    struct NoFields;
-
-    impl Fields for NoFields {
-        fn matching(&self, _: &str) -> Vec<(String, FieldKind)> {
-            Vec::new()
-        }
-    }
+    use crate::dialect::query::NoFields;
 
     fn request(json: &Value) -> Result<SearchRequest> {
         let request = read(json.as_object().unwrap(), &NoFields)?;

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use axum::extract::{Path, State};
 use egret_engine::batch::{Applied, Batch, Refresh, WriteOp};
-use egret_engine::index::Receipt;
 use egret_engine::{ErrorKind, Index};
+use futures_util::future::join_all;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
@@ -46,13 +46,6 @@ struct Share {
     items: Vec<usize>,
 }
 
-/// What the writer of one index was given.
-struct Submitted {
-    index: Arc<Index>,
-    receipt: Receipt,
-    items: Vec<usize>,
-}
-
 async fn run(app: &App, call: Call, index: Option<String>) -> Result<Reply> {
     let started = Instant::now();
     call.params.allow(&[write::PARAMS, &["_source", "pipeline"]].concat())?;
@@ -66,37 +59,41 @@ async fn run(app: &App, call: Call, index: Option<String>) -> Result<Reply> {
     let engine = Arc::clone(&app.engine);
     let body = call.body.clone();
     let require_alias = call.params.is_true("require_alias")?;
-    let submit = move || {
+    let read = move || {
         let catalog = engine.catalog();
         let to = WriteTo { create: true, require_alias };
         let behind = remembered(|name| targets::behind(&catalog, name, to).map(Arc::from));
         let defaults = Defaults { index: index.map(Arc::from) };
-        let (mut slots, shares) = split(&body, &defaults, behind)?;
-        let mut submitted = Vec::new();
-        for share in shares {
-            let Share { name, ops, items } = share;
-            let batch = Batch { ops, refresh, ..Batch::default() };
-            let to = WriteTo { create: true, ..WriteTo::default() };
-            let sent = targets::written(&engine, &name, to).and_then(|index| {
-                let receipt = index.submit(batch)?;
-                Ok((index, receipt))
-            });
-            match sent {
-                Ok((index, receipt)) => submitted.push(Submitted { index, receipt, items }),
-                Err(error) => fail(&mut slots, &items, &error),
-            }
-        }
-        Ok((slots, submitted))
+        split(&body, &defaults, behind)
     };
-    let (mut slots, submitted) = app.pools.write.run(submit).await?;
-    for Submitted { index, receipt, items } in submitted {
-        match write::said(receipt).await {
-            Ok(outcome) => settle(&mut slots, &items, outcome.ops, &index),
+    let (mut slots, shares) = app.pools.write.run(read).await?;
+    // At once: none waits behind an index that is slow.
+    let writes = shares.into_iter().map(|share| write_share(app, share, refresh, call.body.len()));
+    for (items, written) in join_all(writes).await {
+        match written {
+            Ok((index, results)) => settle(&mut slots, &items, results, &index),
             Err(error) => fail(&mut slots, &items, &error),
         }
     }
     let shows_items = shape::may_show(&call.params, "items");
     Ok(answer(app, &slots, refresh, started, shows_items))
+}
+
+/// Writes the operations of one index. The whole body is held until that is done.
+async fn write_share(
+    app: &App,
+    share: Share,
+    refresh: Refresh,
+    body_bytes: usize,
+) -> (Vec<usize>, Result<(Arc<Index>, Vec<egret_engine::Result<Applied>>)>) {
+    let Share { name, ops, items } = share;
+    let batch = Batch { ops, refresh, ..Batch::default() };
+    let to = WriteTo { create: true, ..WriteTo::default() };
+    let write = async {
+        let (index, receipt) = write::submit(app, &name, to, batch, body_bytes).await?;
+        Ok((index, write::said(receipt).await?.ops))
+    };
+    (items, write.await)
 }
 
 /// Reads the body into one slot for each item and the operations of each index. Names of the same

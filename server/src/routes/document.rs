@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use egret_engine::batch::{Condition, WriteOp};
 use egret_engine::search::request::SourceFilter;
 use egret_engine::snapshot::StoredDocument;
-use egret_engine::{ErrorKind, Index};
+use egret_engine::{Checkpoint, ErrorKind, Index};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value, json};
 
@@ -77,7 +77,7 @@ async fn put(
     }
     let id = id.unwrap_or_else(new_id);
     let op = WriteOp::Upsert { id, source: call.body.clone(), condition };
-    let (index, applied) = write::one(app, index, op, refresh).await?;
+    let (index, applied) = write::one(app, index, write::alone(op, refresh)).await?;
     let (_, status) = write::result_name(applied.result);
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
     let id = utf8_percent_encode(&applied.id, NON_ALPHANUMERIC).to_string();
@@ -144,7 +144,7 @@ pub(super) async fn delete(
     let refresh = write::refresh(&call.params)?;
     let condition = condition(&call.params, false)?;
     let op = WriteOp::Delete { id, condition };
-    let (index, applied) = write::one(&app, &index, op, refresh).await?;
+    let (index, applied) = write::one(&app, &index, write::alone(op, refresh)).await?;
     let (_, status) = write::result_name(applied.result);
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
     Ok(Reply::json(status, &write::Answer::new(index.name(), &applied, refresh)))
@@ -166,9 +166,30 @@ pub(super) async fn find(
             if refresh {
                 index.refresh()?;
             }
-            Ok(if realtime { index.document(&id)? } else { index.snapshot().document(&id)? })
+            Ok(if realtime { index.document(&id)? } else { index.published_document(&id)? })
         })
         .await
+}
+
+/// What a request to read one document finds.
+struct Looked {
+    index: Arc<Index>,
+    found: Option<StoredDocument>,
+    /// The positions that the answer may promise.
+    checkpoints: Vec<Option<Checkpoint>>,
+}
+
+/// Reads the document that a request names, when what it waits for is there and if it has the version
+/// that it expects.
+async fn look(app: &App, call: &Call, index: &str, id: &str) -> Result<Looked> {
+    call.params.allow(&[READING, freshness::PARAMS].concat())?;
+    let mut index = targets::single(app, index)?;
+    freshness::wait(app, &call.params, &call.headers, std::slice::from_mut(&mut index)).await?;
+    // Taken before the document is read, so that they promise no more than was seen.
+    let (_, checkpoints) = freshness::snapshots(std::slice::from_ref(&index));
+    let found = find(app, &index, id, &call.params).await?;
+    expect_version(&call.params, found.as_ref(), index.name())?;
+    Ok(Looked { index, found, checkpoints })
 }
 
 /// The part of a document that the parameters ask for.
@@ -190,14 +211,8 @@ pub(super) async fn read(
     Path((index, id)): Path<(String, String)>,
     call: Call,
 ) -> Result<Reply> {
-    call.params.allow(&[READING, freshness::PARAMS].concat())?;
-    let mut index = targets::single(&app, &index)?;
-    freshness::wait(&app, &call.params, &call.headers, std::slice::from_mut(&mut index)).await?;
     let filter = stored_fields(&call.params, source_filter(&call.params))?;
-    // Taken before the document is read, so that it promises no more than was seen.
-    let (_, checkpoints) = freshness::snapshots(std::slice::from_ref(&index));
-    let found = find(&app, &index, &id, &call.params).await?;
-    expect_version(&call.params, found.as_ref(), index.name())?;
+    let Looked { index, found, checkpoints } = look(&app, &call, &index, &id).await?;
     let status = if found.is_some() { StatusCode::OK } else { StatusCode::NOT_FOUND };
     let body = written(index.name(), &id, found.as_ref(), &filter)?;
     Ok(freshness::mark(Reply::raw_json(status, body), checkpoints.into_iter()))
@@ -236,16 +251,11 @@ pub(super) async fn source(
     Path((index, id)): Path<(String, String)>,
     call: Call,
 ) -> Result<Reply> {
-    call.params.allow(&[READING, freshness::PARAMS].concat())?;
-    let mut index = targets::single(&app, &index)?;
-    freshness::wait(&app, &call.params, &call.headers, std::slice::from_mut(&mut index)).await?;
     let filter = source_filter(&call.params);
     if filter == SourceFilter::None {
         return Err(Error::validation("fetching source can not be disabled"));
     }
-    let (_, checkpoints) = freshness::snapshots(std::slice::from_ref(&index));
-    let found = find(&app, &index, &id, &call.params).await?;
-    expect_version(&call.params, found.as_ref(), index.name())?;
+    let Looked { index, found, checkpoints } = look(&app, &call, &index, &id).await?;
     let source = found.map(|found| source::apply(&filter, &found.source)).transpose()?.flatten();
     let source = source.ok_or_else(|| {
         let reason = format!("Document not found [{}]/[{id}]", index.name());

@@ -111,7 +111,7 @@ async fn hold(app: &App, expression: &str, call: &Call) -> Result<(String, usize
     let keep_alive =
         keep_alive.ok_or_else(|| Error::validation("[keep_alive] is not specified"))?;
     let (mut point, targets) =
-        search::published(app, &call.params, &call.headers, expression).await?;
+        search::published_to_hold(app, &call.params, &call.headers, expression).await?;
     let everything = Query::MatchAll { boost: 1.0 };
     let shown = targets.restrict(everything.clone(), &point.snapshots)?;
     point.filter = (shown != everything).then_some(shown);

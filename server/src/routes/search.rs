@@ -126,7 +126,11 @@ async fn found(app: &App, ask: &Ask<'_>, started: Instant) -> Result<Found> {
         freshness::is_held(params, ask.headers, &held.point)?;
         (Point::clone(&held.point), None)
     } else {
-        let (point, targets) = published(app, params, ask.headers, expression).await?;
+        let (point, targets) = if params.has("scroll") {
+            published_to_hold(app, params, ask.headers, expression).await?
+        } else {
+            published(app, params, ask.headers, expression).await?
+        };
         (point, Some(targets))
     };
     let mut request = read(&body, params, &SnapshotFields(&point.snapshots))?;
@@ -195,7 +199,33 @@ pub(super) async fn published(
     freshness::wait(app, params, headers, &mut targets.indexes).await?;
     let indexes = targets.indexes.clone();
     let (snapshots, checkpoints) = freshness::snapshots(&indexes);
-    Ok((Point { indexes, snapshots, checkpoints, filter: None }, targets))
+    Ok((Point { indexes, snapshots, checkpoints, filter: None, _memory: None }, targets))
+}
+
+/// As [`published`], to be held. Where it would keep too much in memory, the indexes are flushed, so that
+/// it keeps files instead.
+pub(super) async fn published_to_hold(
+    app: &App,
+    params: &Params,
+    headers: &HeaderMap,
+    expression: &str,
+) -> Result<(Point, Targets)> {
+    let (mut point, targets) = published(app, params, headers, expression).await?;
+    let memory = &app.contexts.memory;
+    let share = if let Ok(share) = memory.share(&point.snapshots) {
+        share
+    } else {
+        let indexes = point.indexes.clone();
+        let flush = move || {
+            // Published again, what has been written meanwhile is read from the files, too.
+            let flush = |index: &Arc<Index>| index.flush().and_then(|()| index.refresh());
+            Ok(indexes.iter().try_for_each(flush)?)
+        };
+        app.pools.manage.run(flush).await?;
+        (point.snapshots, point.checkpoints) = freshness::snapshots(&point.indexes);
+        memory.share(&point.snapshots)?
+    };
+    Ok((Point { _memory: Some(Arc::new(share)), ..point }, targets))
 }
 
 /// The request of a body and the parameters beside it, which go before it.

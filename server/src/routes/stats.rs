@@ -6,17 +6,30 @@ use std::sync::Arc;
 
 use axum::extract::{Path, State};
 use egret_engine::index::{IndexStats, MergeStats, PressureStats};
-use egret_engine::{BudgetStats, Index, WriterStats};
+use egret_engine::{ActivityStats, BudgetStats, Index, Timed, WriterStats};
 use serde_json::{Map, Value, json};
 
 use super::cluster::Color;
 use super::targets;
 use crate::app::App;
+use crate::contexts::Contexts;
 use crate::error::{Error, Result};
 use crate::http::{Call, Reply};
 
 /// The metrics, each a section of the answer.
-const METRICS: &[&str] = &["docs", "store", "indexing", "merge", "segments", "translog"];
+const METRICS: &[&str] = &[
+    "docs",
+    "store",
+    "indexing",
+    "get",
+    "search",
+    "merge",
+    "refresh",
+    "flush",
+    "segments",
+    "translog",
+    "request_cache",
+];
 
 pub(super) async fn all(State(app): State<Arc<App>>, call: Call) -> Result<Reply> {
     show(&app, &call, "_all", "_all")
@@ -65,9 +78,9 @@ fn show(app: &App, call: &Call, expression: &str, metrics: &str) -> Result<Reply
     let indexes = targets::open(app, expression, &call.params)?;
     for index in &indexes {
         let stats = index.stats();
-        add(&mut total, stats);
+        add(&mut total, &stats);
         let own = if with_files { FileSizes::of(index) } else { FileSizes::default() };
-        let shown = sections(&metrics, stats, with_files.then_some(&own));
+        let shown = sections(&metrics, &stats, with_files.then_some(&own));
         files.add(own);
         let mut entry = json!({
             "uuid": index.uuid(),
@@ -81,7 +94,7 @@ fn show(app: &App, call: &Call, expression: &str, metrics: &str) -> Result<Reply
         }
         by_name.insert(index.name().to_owned(), entry);
     }
-    let (count, shown) = (indexes.len(), sections(&metrics, total, with_files.then_some(&files)));
+    let (count, shown) = (indexes.len(), sections(&metrics, &total, with_files.then_some(&files)));
     let mut answer = json!({
         "_shards": {"total": count, "successful": count, "failed": 0},
         "_all": {"primaries": &shown, "total": &shown},
@@ -90,6 +103,15 @@ fn show(app: &App, call: &Call, expression: &str, metrics: &str) -> Result<Reply
         // Of the whole engine, whichever indexes are asked for.
         answer["_all"]["writers"] = writers(app.engine.writers());
         answer["_all"]["indexing_budget"] = budget(app.engine.budget());
+    }
+    if metrics.contains(&"search") {
+        answer["_all"]["open_contexts"] = contexts(&app.contexts);
+    }
+    if let Some(cache) = app.cache.as_ref().filter(|_| metrics.contains(&"request_cache")) {
+        // One for all indexes: what it does is not known of each.
+        let shown = request_cache(&cache.stats());
+        answer["_all"]["primaries"]["request_cache"] = shown.clone();
+        answer["_all"]["total"]["request_cache"] = shown;
     }
     if level != "cluster" {
         answer["indices"] = Value::Object(by_name);
@@ -115,7 +137,7 @@ fn wanted(path: &str, names: &str) -> Result<Vec<&'static str>> {
     Ok(wanted)
 }
 
-fn add(total: &mut IndexStats, one: IndexStats) {
+fn add(total: &mut IndexStats, one: &IndexStats) {
     total.doc_count += one.doc_count;
     total.deleted_count += one.deleted_count;
     total.segment_count += one.segment_count;
@@ -136,6 +158,25 @@ fn add(total: &mut IndexStats, one: IndexStats) {
     total.pressure.waiting += one.pressure.waiting;
     total.pressure.throttled_ms += one.pressure.throttled_ms;
     total.pressure.refused += one.pressure.refused;
+    add_activity(&mut total.activity, one.activity);
+}
+
+fn add_activity(total: &mut ActivityStats, one: ActivityStats) {
+    total.deleted += one.deleted;
+    total.unchanged += one.unchanged;
+    total.rejected += one.rejected;
+    for (total, one) in [
+        (&mut total.indexed, one.indexed),
+        (&mut total.published, one.published),
+        (&mut total.flushed, one.flushed),
+        (&mut total.queried, one.queried),
+        (&mut total.fetched, one.fetched),
+        (&mut total.found, one.found),
+        (&mut total.missing, one.missing),
+    ] {
+        total.count += one.count;
+        total.nanos += one.nanos;
+    }
 }
 
 /// Bytes and numbers of segment files by their endings.
@@ -167,11 +208,15 @@ impl FileSizes {
     }
 }
 
-fn sections(metrics: &[&str], stats: IndexStats, files: Option<&FileSizes>) -> Value {
-    let section = |metric: &str| match metric {
+fn sections(metrics: &[&str], stats: &IndexStats, files: Option<&FileSizes>) -> Value {
+    let section = |metric: &&str| match *metric {
         "docs" => ("docs", json!({"count": stats.doc_count, "deleted": stats.deleted_count})),
         "store" => ("store", json!({"size_in_bytes": stats.size_bytes})),
-        "indexing" => ("indexing", indexing(stats.pressure)),
+        "indexing" => ("indexing", indexing(stats.activity, stats.pressure)),
+        "get" => ("get", get(stats.activity)),
+        "search" => ("search", search(stats.activity)),
+        "refresh" => ("refresh", refresh(stats.activity)),
+        "flush" => ("flush", flush(stats.activity)),
         "merge" => ("merges", merges(stats.merges)),
         "segments" => {
             let mut shown = json!({
@@ -187,20 +232,99 @@ fn sections(metrics: &[&str], stats: IndexStats, files: Option<&FileSizes>) -> V
         }
         _ => {
             let (operations, bytes) = (stats.translog_ops, stats.translog_bytes);
-            ("translog", json!({"operations": operations, "size_in_bytes": bytes}))
+            // A commit trims it: nothing is in it that one has.
+            let shown = json!({
+                "operations": operations,
+                "size_in_bytes": bytes,
+                "uncommitted_operations": operations,
+                "uncommitted_size_in_bytes": bytes,
+            });
+            ("translog", shown)
         }
     };
-    let named = metrics.iter().map(|metric| section(metric));
+    let own = metrics.iter().filter(|metric| **metric != "request_cache");
+    let named = own.map(section);
     named.map(|(name, shown)| (name.to_owned(), shown)).collect()
 }
 
-/// Whether writes wait for merges.
-fn indexing(pressure: PressureStats) -> Value {
+fn millis(timed: Timed) -> u64 {
+    timed.nanos / 1_000_000
+}
+
+/// What was written, and whether writes wait for merges. The time is that of all operations.
+fn indexing(activity: ActivityStats, pressure: PressureStats) -> Value {
     json!({
+        "index_total": activity.indexed.count,
+        "index_time_in_millis": millis(activity.indexed),
+        "index_failed": activity.rejected,
+        "delete_total": activity.deleted,
+        "noop_update_total": activity.unchanged,
         "is_throttled": pressure.is_throttled,
         "throttle_time_in_millis": pressure.throttled_ms,
         "waiting_for_segments": pressure.waiting,
         "rejected_for_segments": pressure.refused,
+    })
+}
+
+/// Reads by id.
+fn get(activity: ActivityStats) -> Value {
+    let (found, missing) = (activity.found, activity.missing);
+    let both = Timed { count: found.count + missing.count, nanos: found.nanos + missing.nanos };
+    json!({
+        "total": both.count,
+        "time_in_millis": millis(both),
+        "exists_total": found.count,
+        "exists_time_in_millis": millis(found),
+        "missing_total": missing.count,
+        "missing_time_in_millis": millis(missing),
+    })
+}
+
+/// What searches have taken that were not answered from the cache.
+fn search(activity: ActivityStats) -> Value {
+    json!({
+        "query_total": activity.queried.count,
+        "query_time_in_millis": millis(activity.queried),
+        "fetch_total": activity.fetched.count,
+        "fetch_time_in_millis": millis(activity.fetched),
+    })
+}
+
+/// Publications, each of which searches see.
+fn refresh(activity: ActivityStats) -> Value {
+    let (total, ms) = (activity.published.count, millis(activity.published));
+    json!({
+        "total": total,
+        "total_time_in_millis": ms,
+        "external_total": total,
+        "external_total_time_in_millis": ms,
+    })
+}
+
+fn flush(activity: ActivityStats) -> Value {
+    json!({
+        "total": activity.flushed.count,
+        "total_time_in_millis": millis(activity.flushed),
+    })
+}
+
+/// The result cache, under the names of Elasticsearch's.
+fn request_cache(cache: &egret_results::Stats) -> Value {
+    json!({
+        "memory_size_in_bytes": cache.bytes,
+        "evictions": cache.evicted,
+        "hit_count": cache.hits + cache.joined,
+        "miss_count": cache.misses,
+    })
+}
+
+/// Scrolls and points in time, and what they keep in memory of segments that were not on disk.
+fn contexts(contexts: &Contexts) -> Value {
+    let (bytes, limit) = contexts.memory.bytes();
+    json!({
+        "current": contexts.count(),
+        "memory_in_bytes": bytes,
+        "memory_limit_in_bytes": limit,
     })
 }
 

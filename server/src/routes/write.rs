@@ -6,10 +6,11 @@ use egret_engine::batch::{Applied, Batch, BatchOutcome, OpResult, Refresh, Write
 use egret_engine::index::Receipt;
 use egret_engine::{ErrorKind, Index};
 use serde::Serialize;
+use serde_json::value::RawValue;
 
 use super::targets::{self, WriteTo};
 use crate::app::App;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::http::Params;
 
 /// Parameters of every write. One node always has its one shard active, and writes never wait for
@@ -44,22 +45,18 @@ pub(super) fn refresh_of_many(params: &Params) -> Result<Refresh> {
     }
 }
 
-/// Writes one operation to an index, which is made where there is none.
-pub(super) async fn one(
-    app: &App,
-    name: &str,
-    op: WriteOp,
-    refresh: Refresh,
-) -> Result<(Arc<Index>, Applied)> {
-    let (engine, name) = (Arc::clone(&app.engine), name.to_owned());
-    let create = !matches!(op, WriteOp::Delete { .. });
-    let resolve = move || {
-        let index = targets::written(&engine, &name, WriteTo { create, ..WriteTo::default() })?;
-        let batch = Batch { ops: vec![op], refresh, ..Batch::default() };
-        let receipt = index.submit(batch)?;
-        Ok((index, receipt))
-    };
-    let (index, receipt) = app.pools.write.run(resolve).await?;
+/// A batch of one operation.
+pub(super) fn alone(op: WriteOp, refresh: Refresh) -> Batch {
+    Batch { ops: vec![op], refresh, ..Batch::default() }
+}
+
+/// Writes a batch of one operation to an index, which is made where there is none.
+pub(super) async fn one(app: &App, name: &str, batch: Batch) -> Result<(Arc<Index>, Applied)> {
+    let create = !matches!(batch.ops.as_slice(), [WriteOp::Delete { .. }]);
+    let to = WriteTo { create, ..WriteTo::default() };
+    let name = targets::behind(&app.engine.catalog(), name, to)?.into_owned();
+    let bytes = batch.ops.iter().map(WriteOp::source_bytes).sum();
+    let (index, receipt) = submit(app, &name, to, batch, bytes).await?;
     let outcome = said(receipt).await;
     let statistics = &app.statistics;
     count(
@@ -74,6 +71,23 @@ pub(super) async fn one(
         Ok(applied) => Ok((index, applied)),
         Err(error) => Err(Error::from(error.with_index(index.name()))),
     }
+}
+
+/// Hands a batch to the index of this name. What waits for that holds so many bytes.
+pub(super) async fn submit(
+    app: &App,
+    name: &str,
+    to: WriteTo,
+    batch: Batch,
+    bytes: usize,
+) -> Result<(Arc<Index>, Receipt)> {
+    let (engine, target) = (Arc::clone(&app.engine), name.to_owned());
+    let submit = move || {
+        let index = targets::written(&engine, &target, to)?;
+        let receipt = index.submit(batch)?;
+        Ok((index, receipt))
+    };
+    app.pools.write.run_for(name, bytes, submit).await
 }
 
 /// Waits for what the writer says. No thread waits with it: what is in the writer's hands is bounded
@@ -122,6 +136,21 @@ pub(super) struct Answer<'a> {
     /// Among the items of a bulk request.
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<u16>,
+    /// After an update that asks for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    get: Option<Updated>,
+}
+
+/// The document as an update has left it.
+#[derive(Debug, Serialize)]
+struct Updated {
+    #[serde(rename = "_seq_no")]
+    seq_no: u64,
+    #[serde(rename = "_primary_term")]
+    primary_term: u64,
+    found: bool,
+    #[serde(rename = "_source")]
+    source: Box<RawValue>,
 }
 
 #[derive(Debug, Serialize)]
@@ -145,7 +174,18 @@ impl<'a> Answer<'a> {
             seq_no: applied.seq_no.0,
             primary_term: applied.term,
             status: None,
+            get: None,
         }
+    }
+
+    /// With as much of the document as was asked for.
+    pub(super) fn with_source(mut self, source: &[u8]) -> Result<Self> {
+        let unreadable =
+            |error| Error::new(Kind::Internal, "a document is no JSON").with_source(error);
+        let source = serde_json::from_slice(source).map_err(unreadable)?;
+        let (seq_no, primary_term) = (self.seq_no, self.primary_term);
+        self.get = Some(Updated { seq_no, primary_term, found: true, source });
+        Ok(self)
     }
 
     /// As an item of a bulk request.

@@ -7,6 +7,7 @@
 //! again is composed again.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::Writer;
 use crate::batch::{Compose, Condition, DocId, WriteOp};
@@ -139,8 +140,22 @@ impl Composing {
 }
 
 impl Writer {
-    /// Applies operations; where they change rows, takes note of what is to be composed.
+    /// Applies operations, and counts what came of them.
     pub(super) fn apply_ops(
+        &mut self,
+        ops: &[WriteOp],
+        read: ReadBefore,
+        circumstances: Circumstances,
+        composing: Option<&mut Composing>,
+    ) -> Result<AppliedBatch> {
+        let began = Instant::now();
+        let applied = self.apply_noting(ops, read, circumstances, composing)?;
+        self.activity().applied(&applied.results, began.elapsed());
+        Ok(applied)
+    }
+
+    /// Applies operations; where they change rows, takes note of what is to be composed.
+    fn apply_noting(
         &mut self,
         ops: &[WriteOp],
         read: ReadBefore,

@@ -71,6 +71,7 @@ pub(in crate::store) struct FinishedFlush {
     /// What the translog no longer needs.
     log_mark: Option<Increment>,
     segments: Vec<Arc<SegmentFiles>>,
+    took: Duration,
     /// The files of deletes that the commit names.
     result: Result<Vec<CommittedFile>>,
 }
@@ -234,9 +235,9 @@ impl Writer {
                 let started = shared.background.run(Lane::Flush, move || {
                     let began = Instant::now();
                     let result = guarded(|| job.run());
-                    let index = &owner.identity.name;
-                    tracing::debug!(%index, took = ?began.elapsed(), "flushed");
-                    owner.tell(Event::Flushed(FinishedFlush { result, ..finished }));
+                    let (index, took) = (&owner.identity.name, began.elapsed());
+                    tracing::debug!(%index, ?took, "flushed");
+                    owner.tell(Event::Flushed(FinishedFlush { took, result, ..finished }));
                 });
                 if let Err(error) = started {
                     self.flushing.running = false;
@@ -303,6 +304,7 @@ impl Writer {
             checkpoint: self.applied,
             log_mark,
             segments: segments.clone(),
+            took: Duration::ZERO,
             result: Ok(Vec::new()),
         };
         let directory = self.store.directory.clone();
@@ -314,6 +316,7 @@ impl Writer {
         self.flushing.running = false;
         match finished.result {
             Ok(deletes) => {
+                shared.identity.activity.flushed.add(finished.took);
                 self.flushing.retry = None;
                 self.flushing.flushed_changes = finished.changes;
                 self.flushing.durable = finished.checkpoint;

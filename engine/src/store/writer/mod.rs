@@ -218,7 +218,8 @@ impl Writer {
         let lsn = batch.row_lsn.or(batch.checkpoint.map(|checkpoint| checkpoint.lsn));
         let lsn = lsn.map(|lsn| lsn.0);
         let first = self.next_seq_no;
-        let circumstances = Circumstances { followed, term: self.term, lsn, first };
+        let tell_patched = batch.tell_patched;
+        let circumstances = Circumstances { followed, term: self.term, lsn, first, tell_patched };
         self.store.tombstones.keep_for(shared.identity.settings.load().gc_deletes);
         let mut composing = Composing::new(&self.store, batch.compose, circumstances);
         let must_fit = batch.must_fit && followed;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Reply, Waiting, Writer, answer};
+use crate::activity::Activity;
 use crate::batch::BatchOutcome;
 use crate::error::Result;
 use crate::index::Positions;
@@ -157,6 +158,8 @@ pub(super) fn parts(
         segments: store.readers()?,
         row_count: store.row_count(),
         rows: store.shown_rows(),
+        in_memory: store.in_memory(),
+        activity: Arc::clone(&identity.activity),
         mapping: Arc::clone(&store.mapping),
         schema: store.schema.clone(),
         tokenizers: store.tokenizers.clone(),
@@ -205,6 +208,7 @@ impl Writer {
         let ended = Instant::now();
         publishing.cost = (publishing.cost * 3 + (ended - began)) / 4;
         publishing.ended = Some(ended);
+        shared.identity.activity.published.add(ended - began);
         let waiting = std::mem::take(&mut publishing.waiting);
         self.show(shared);
         for (outcome, reply) in waiting {
@@ -221,9 +225,15 @@ impl Writer {
         let mut parts = self.publishing.parts.clone();
         parts.segments = self.store.readers()?;
         parts.rows = self.store.shown_rows();
+        parts.in_memory = self.store.in_memory();
         self.swap(shared, parts)?;
         shared.view.lock().segments = shown(&self.store);
         Ok(())
+    }
+
+    /// What is counted of the index.
+    pub(super) fn activity(&self) -> &Activity {
+        &self.publishing.parts.activity
     }
 
     /// The one swap that makes a state what searches see.

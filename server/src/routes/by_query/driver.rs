@@ -258,10 +258,11 @@ impl Work {
     }
 
     async fn write_to(&self, counts: &Counts, index: Arc<Index>, ops: &[WriteOp]) -> Result<()> {
+        let bytes = ops.iter().map(WriteOp::source_bytes).sum();
         let submit = || {
-            let (index, ops) = (Arc::clone(&index), ops.to_vec());
-            let submit = move || Ok(index.submit(Batch { ops, ..Batch::default() })?);
-            self.app.pools.write.run(submit)
+            let (to, ops) = (Arc::clone(&index), ops.to_vec());
+            let submit = move || Ok(to.submit(Batch { ops, ..Batch::default() })?);
+            self.app.pools.write.run_for(index.name(), bytes, submit)
         };
         let receipt = self.patiently(&counts.write_retries, submit).await?;
         let outcome = write::said(receipt).await?;

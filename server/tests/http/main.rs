@@ -2,99 +2,22 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod contexts;
+mod fairness;
+mod stats;
+mod support;
+
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::http::{Request, StatusCode};
+use axum::http::Request;
 use egret_aof::disk::sim::{Fault, SimDisk};
 use egret_server::app::App;
 use egret_server::config::Config;
 use egret_server::routes::router;
-use http_body_util::BodyExt;
 use serde_json::{Value, json};
-use tempfile::TempDir;
-use tower::Service;
 
-struct Server {
-    app: Arc<App>,
-    router: axum::Router,
-    folder: TempDir,
-}
-
-/// An answer: status, headers, text and, where it is some, JSON.
-struct Answer {
-    status: StatusCode,
-    headers: axum::http::HeaderMap,
-    text: String,
-    json: Value,
-}
-
-impl Server {
-    async fn start() -> Self {
-        Self::start_in(tempfile::tempdir().unwrap(), Config::default()).await
-    }
-
-    async fn start_in(folder: TempDir, mut config: Config) -> Self {
-        config.data = folder.path().to_owned();
-        let app = App::start(config).await.unwrap();
-        Self { router: router(Arc::clone(&app)), app, folder }
-    }
-
-    async fn stop(self) -> TempDir {
-        self.app.stop().await.unwrap();
-        self.folder
-    }
-
-    async fn send(&self, request: Request<Body>) -> Answer {
-        let response = self.router.clone().call(request).await.unwrap();
-        let (parts, body) = response.into_parts();
-        let text = body.collect().await.unwrap().to_bytes();
-        let text = String::from_utf8(text.to_vec()).unwrap();
-        let json = serde_json::from_str(&text).unwrap_or(Value::Null);
-        Answer { status: parts.status, headers: parts.headers, text, json }
-    }
-
-    async fn ask(&self, method: &str, path: &str, body: impl Into<String>) -> Answer {
-        let request = Request::builder().method(method).uri(path);
-        let request = request.header("content-type", "application/json");
-        self.send(request.body(Body::from(body.into())).unwrap()).await
-    }
-
-    async fn get(&self, path: &str) -> Answer {
-        self.ask("GET", path, "").await
-    }
-
-    async fn put(&self, path: &str, body: Value) -> Answer {
-        self.ask("PUT", path, body.to_string()).await
-    }
-
-    async fn search(&self, path: &str, body: Value) -> Value {
-        let answer = self.ask("POST", path, body.to_string()).await;
-        assert_eq!(answer.status, 200, "{path} {body}: {}", answer.text);
-        answer.json
-    }
-}
-
-/// Whether `actual` has everything that `expected` has.
-fn contains(actual: &Value, expected: &Value) -> bool {
-    match (actual, expected) {
-        (Value::Object(actual), Value::Object(expected)) => expected
-            .iter()
-            .all(|(key, value)| actual.get(key).is_some_and(|found| contains(found, value))),
-        (Value::Array(actual), Value::Array(expected)) => {
-            actual.len() == expected.len()
-                && actual.iter().zip(expected).all(|(actual, expected)| contains(actual, expected))
-        }
-        (actual, expected) => actual == expected,
-    }
-}
-
-#[track_caller]
-fn check(answer: &Answer, status: u16, expected: &Value) {
-    assert_eq!(answer.status.as_u16(), status, "{}", answer.text);
-    assert!(contains(&answer.json, expected), "{} lacks {expected}", answer.text);
-    assert_eq!(answer.headers["x-elastic-product"], "Elasticsearch");
-}
+use self::support::{Answer, Server, check};
 
 #[tokio::test]
 async fn documents_are_put_read_changed_and_removed() {
@@ -531,4 +454,47 @@ async fn counts_end_early_as_they_are_told() {
     check(&whole, 200, &json!({"count": 5_000}));
     let late = hasty.ask("POST", "/i/_count", slow.to_string()).await;
     check(&late, 504, &json!({"status": 504}));
+}
+
+#[tokio::test]
+async fn an_update_tells_the_document_where_it_is_asked_to() {
+    let server = Server::start().await;
+    server.put("/i/_doc/1", json!({"a": 1, "b": {"c": 2, "d": 3}})).await;
+    let update = async |path: &str, body: Value| {
+        let answer = server.ask("POST", &format!("/i/_update/{path}"), body.to_string()).await;
+        assert!(answer.status.is_success(), "{path} {body}: {}", answer.text);
+        answer.json
+    };
+    let change = json!({"a": 2});
+    let plain = update("1", json!({"doc": {"a": 5}, "_source": false})).await;
+    assert_eq!(plain["get"], Value::Null);
+    let whole = update("1?_source=true", json!({"doc": &change})).await;
+    let document = json!({"a": 2, "b": {"c": 2, "d": 3}});
+    let get = json!({"_seq_no": whole["_seq_no"], "_primary_term": whole["_primary_term"],
+        "found": true, "_source": document});
+    assert_eq!(whole["get"], get);
+    // One that changes nothing tells it, too, as it has been since.
+    let same = update("1", json!({"doc": &change, "_source": true})).await;
+    assert_eq!((&same["result"], &same["get"]), (&json!("noop"), &get));
+    for (path, asked, expected) in [
+        ("1", json!("b.*"), json!({"b": {"c": 2, "d": 3}})),
+        ("1", json!(["a", "b.c"]), json!({"a": 2, "b": {"c": 2}})),
+        ("1", json!({"excludes": "b"}), json!({"a": 2})),
+        ("1?_source=b", json!({"includes": "a"}), json!({"a": 2})),
+    ] {
+        let told = update(path, json!({"doc": &change, "_source": asked})).await;
+        assert_eq!(told["get"]["_source"], expected, "{path} {asked}");
+    }
+    let told = update("1?_source_includes=b&_source_excludes=b.c", json!({"doc": {}})).await;
+    assert_eq!(told["get"]["_source"], json!({"b": {"d": 3}}));
+    let upsert = json!({"doc": {"a": 1}, "doc_as_upsert": true, "_source": true});
+    let made = update("2", upsert).await;
+    assert_eq!((&made["result"], &made["get"]["_source"]), (&json!("created"), &json!({"a": 1})));
+    let script = json!({"script": "ctx._source.a = 1"}).to_string();
+    let refused = server.ask("POST", "/i/_update/1", script).await;
+    check(&refused, 400, &json!({"error": {"type": "x_content_parse_exception"}}));
+    assert!(refused.text.contains("[script]"), "{}", refused.text);
+    let line = "{\"update\":{\"_id\":\"1\"}}\n{\"doc\":{},\"_source\":true}\n";
+    let bulk = server.ask("POST", "/i/_bulk", line).await;
+    assert!(bulk.text.contains("[_source] of [_bulk] is not supported"), "{}", bulk.text);
 }
