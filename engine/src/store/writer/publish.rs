@@ -10,7 +10,7 @@ use crate::index::Positions;
 use crate::position::{Checkpoint, Generation, SeqNo};
 use crate::snapshot::SnapshotParts;
 use crate::store::builder::guarded;
-use crate::store::merge::backlog;
+use crate::store::merge_policy::backlog;
 use crate::store::segment::LiveSegment;
 use crate::store::settings::RefreshInterval;
 use crate::store::shared::{Identity, Shared, ShownSegment};
