@@ -32,8 +32,9 @@ use crate::snapshot::Snapshot;
 
 /// Batches that wait for a writer.
 const QUEUE_BATCHES: usize = 256;
-/// Bytes of batches that wait for a writer; a single larger one is let in alone.
-const QUEUE_BYTES: usize = 64 << 20;
+/// Bytes of batches, and of changes that another index hands on, that wait for a writer; a single larger
+/// one is let in alone.
+pub(super) const QUEUE_BYTES: usize = 64 << 20;
 
 /// Who an index is; nothing but the settings ever changes.
 #[derive(Debug, Clone)]
@@ -173,7 +174,7 @@ pub(crate) struct Queue {
 /// Where batches go that are handed to an index.
 struct Gate {
     door: Door,
-    /// Bytes of batches in the queue.
+    /// Bytes of batches and of changes in the queue.
     bytes: usize,
     /// Batches that have passed and are not in the queue yet.
     passing: usize,
@@ -211,6 +212,25 @@ impl Queue {
                 Door::Open | Door::Shut => self.passable.wait(&mut gate),
             }
         }
+    }
+
+    /// Waits for room for changes that another index hands on, whatever the door is for batches.
+    pub(super) fn reserve_for_changes(&self, bytes: usize) -> Result<()> {
+        let mut gate = self.gate.lock();
+        while gate.bytes > 0 && gate.bytes + bytes > QUEUE_BYTES {
+            if matches!(gate.door, Door::Closed) {
+                return Err(closed());
+            }
+            self.passable.wait(&mut gate);
+        }
+        gate.bytes += bytes;
+        Ok(())
+    }
+
+    /// Bytes of batches and of changes in the queue.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        self.gate.lock().bytes
     }
 
     /// A batch that was reserved for is in the queue, or will not be.

@@ -32,7 +32,8 @@ impl Writer {
                 tell(&reply, result);
             }
             Mirroring::Copy(documents, reply) => self.copy(documents, &reply),
-            Mirroring::Apply(Handed { changes, next_seq_no, reply }) => {
+            Mirroring::Apply(Handed { changes, bytes, next_seq_no, reply }) => {
+                shared.queue.release(bytes);
                 let result = self.take_over(shared, &changes, next_seq_no);
                 match (reply, result) {
                     (Some(reply), result) => tell(&reply, result),

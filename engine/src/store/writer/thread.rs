@@ -261,7 +261,10 @@ impl Writer {
                     super::answer(write.reply, Err(closed()));
                 }
                 Message::Advance(_) => {}
-                Message::Mirroring(asked) => asked.refuse(),
+                Message::Mirroring(asked) => {
+                    shared.queue.release(asked.bytes());
+                    asked.refuse();
+                }
                 Message::PutMapping(_, reply)
                 | Message::Settings(reply)
                 | Message::Refresh(reply)
