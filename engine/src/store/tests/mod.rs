@@ -2,6 +2,7 @@
 
 mod composed;
 mod faults;
+mod flushing;
 mod follower;
 mod growth;
 mod many;

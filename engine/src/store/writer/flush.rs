@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 
 use super::{Failed, Writer, tell};
 use crate::error::{Error, ErrorKind, Result};
-use crate::position::Checkpoint;
+use crate::position::{Checkpoint, SeqNo};
 use crate::store::background::Lane;
 use crate::store::builder::guarded;
 use crate::store::commit::{Commit, CommittedFile};
@@ -20,15 +20,6 @@ use crate::store::shared::{Event, Shared};
 use crate::store::state::deletes_name;
 use crate::store::translog::Translog;
 
-/// A followed index is flushed this long after its first unflushed change: until then PostgreSQL
-/// keeps its log.
-const FOLLOWED_AGE: Duration = Duration::from_secs(5);
-/// Others have a translog to lean on.
-const OTHER_AGE: Duration = Duration::from_secs(30);
-/// Young files of one index in memory that ask for a flush.
-const MEMORY_BYTES: u64 = 64 << 20;
-/// Translog that asks for a flush.
-const TRANSLOG_BYTES: u64 = 256 << 20;
 /// After a failed flush.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(60);
@@ -37,6 +28,8 @@ const LAST_RETRY: Duration = Duration::from_secs(60);
 pub(super) struct Flushing {
     /// The writer's count of changes as of the last commit.
     pub(super) flushed_changes: u64,
+    /// The number of the next operation as of then.
+    flushed_seq_no: SeqNo,
     /// What the last commit holds of the source.
     pub(super) durable: Option<Checkpoint>,
     running: bool,
@@ -67,6 +60,7 @@ struct FlushJob {
 /// What came of a flush.
 pub(in crate::store) struct FinishedFlush {
     changes: u64,
+    next_seq_no: SeqNo,
     checkpoint: Option<Checkpoint>,
     /// What the translog no longer needs.
     log_mark: Option<Increment>,
@@ -76,15 +70,16 @@ pub(in crate::store) struct FinishedFlush {
 }
 
 impl Flushing {
-    /// Everything is in a commit that names these.
+    /// Everything before this operation is in a commit that names these.
     pub(super) fn new(
-        changes: u64,
+        flushed_seq_no: SeqNo,
         durable: Option<Checkpoint>,
         committed: Vec<Arc<SegmentFiles>>,
         deletes: Vec<CommittedFile>,
     ) -> Self {
         Self {
-            flushed_changes: changes,
+            flushed_changes: 0,
+            flushed_seq_no,
             durable,
             running: false,
             since: None,
@@ -163,13 +158,17 @@ impl Writer {
         }
         let since = self.flushing.since?;
         let poisoned = self.log.as_ref().is_some_and(|log| log.poisoned().is_some());
+        let limits = shared.background.limits();
         let log_bytes = self.log.as_ref().map_or(0, Translog::bytes);
-        let full = self.sizes().1 > MEMORY_BYTES || log_bytes > TRANSLOG_BYTES;
+        let operations = self.next_seq_no.0.saturating_sub(self.flushing.flushed_seq_no.0);
+        let full = self.sizes().1 > limits.flush_young_bytes
+            || log_bytes > shared.identity.settings.load().flush_threshold_bytes
+            || operations > limits.flush_operations;
         if full || poisoned || self.leaving || self.flushing.hurried {
             return Some(since);
         }
-        let age = if shared.identity.pipeline.is_some() { FOLLOWED_AGE } else { OTHER_AGE };
-        Some(since + age)
+        let followed = shared.identity.pipeline.is_some();
+        Some(since + if followed { limits.followed_flush_age } else { limits.flush_age })
     }
 
     /// Flushes, and answers when what has been applied until now is durable.
@@ -182,6 +181,8 @@ impl Writer {
             self.flushing.next_waiting.push(reply);
         } else if self.changes == self.flushing.flushed_changes
             && self.applied == self.flushing.durable
+            // What merges have made, published or not, is to be durable, too.
+            && self.flushing.since.is_none()
             && !self.publishing.has_layout()
             && self.log.as_ref().is_none_or(|log| log.poisoned().is_none())
         {
@@ -300,6 +301,7 @@ impl Writer {
             self.store.segments.iter().map(|segment| Arc::clone(&segment.files)).collect();
         let finished = FinishedFlush {
             changes: self.changes,
+            next_seq_no: self.next_seq_no,
             checkpoint: self.applied,
             log_mark,
             segments: segments.clone(),
@@ -316,6 +318,7 @@ impl Writer {
             Ok(deletes) => {
                 self.flushing.retry = None;
                 self.flushing.flushed_changes = finished.changes;
+                self.flushing.flushed_seq_no = finished.next_seq_no;
                 self.flushing.durable = finished.checkpoint;
                 self.forget_older_files(finished.segments, deletes);
                 self.trim_log(shared, finished.log_mark);

@@ -116,7 +116,8 @@ fn open_with(
     let parts = parts(identity, &mut store, generation, commit.checkpoint, next_seq_no)?;
     let snapshot = Snapshot::new(parts.clone())?;
     let changes = u64::from(replayed);
-    let mut flushing = Flushing::new(0, commit.checkpoint, committed, deletes_of(&commit));
+    let (durable, deletes) = (commit.checkpoint, deletes_of(&commit));
+    let mut flushing = Flushing::new(commit.next_seq_no, durable, committed, deletes);
     if replayed {
         flushing.note_change();
     }
