@@ -20,7 +20,10 @@ pub enum RefreshInterval {
     Adaptive,
     /// At once when idle, but not more often than this.
     AtMostEvery(Duration),
-    /// Only when asked for.
+    /// Only when asked for: by a refresh, or a write that waits for one. A flush makes what was
+    /// written durable and reads by id see it, but searches do not. After a restart, or once a writer
+    /// had to go back to what is durable, they see everything; and so they do after merges that were
+    /// asked for, from the beginning of a rebuild, and once a copy has taken the index's place.
     Off,
 }
 

@@ -49,11 +49,15 @@ pub(crate) struct Identity {
 /// What an index's handle and its writer share.
 pub(crate) struct Shared {
     pub(crate) identity: Identity,
+    /// What searches see.
     pub(crate) snapshot: ArcSwap<Snapshot>,
+    /// What reads by id see where [`Self::recent`] knows nothing: later than `snapshot` where what is
+    /// written is held back from searches.
+    pub(crate) newest: ArcSwap<Snapshot>,
     pub(crate) positions: watch::Sender<Positions>,
     /// Guards what the writer shows besides; held for copies only.
     pub(crate) view: Mutex<View>,
-    /// Documents written since the last publication. Guards them; held for look-ups.
+    /// Documents written since the newest snapshot. Guards them; held for look-ups.
     pub(crate) recent: Mutex<Recent>,
     pub(crate) queue: Queue,
     pub(crate) merges: MergeCounts,
@@ -72,9 +76,11 @@ impl Shared {
         background: Arc<Background>,
     ) -> Arc<Self> {
         let Recovered { mut writer, snapshot, view, positions } = recovered;
+        let snapshot = Arc::new(snapshot);
         let shared = Arc::new(Self {
             identity,
-            snapshot: ArcSwap::from_pointee(snapshot),
+            snapshot: ArcSwap::new(Arc::clone(&snapshot)),
+            newest: ArcSwap::new(snapshot),
             positions: watch::Sender::new(positions),
             view: Mutex::new(view),
             recent: Mutex::default(),
@@ -92,7 +98,13 @@ impl Shared {
         shared
     }
 
-    /// After a publication: the snapshot knows everything.
+    /// Shows a state to searches and reads by id; it holds everything that either has seen.
+    pub(super) fn show(&self, snapshot: Arc<Snapshot>) {
+        self.snapshot.store(Arc::clone(&snapshot));
+        self.newest.store(snapshot);
+    }
+
+    /// The newest snapshot knows everything.
     pub(super) fn forget_recent(&self) {
         let published = std::mem::take(&mut *self.recent.lock());
         // Not under the lock: it may be much.

@@ -5,6 +5,7 @@ mod faults;
 mod flushing;
 mod follower;
 mod growth;
+mod held_back;
 mod many;
 mod merging;
 mod model;

@@ -1,4 +1,5 @@
-//! Flush: makes the published state durable in `commit.json`, in the background.
+//! Flush: makes the published state durable in `commit.json`, in the background, together with what is
+//! held back from searches under `refresh_interval: -1`.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -217,13 +218,13 @@ impl Writer {
         }
     }
 
-    /// Publishes, captures the published state and hands it to the background.
+    /// Publishes, unless that is held back, captures the state and hands it to the background.
     pub(super) fn start_flush(&mut self, shared: &Arc<Shared>) {
         if self.flushing.running || self.failed.is_some() {
             return;
         }
-        // The committed state is a published one: after a restart it has its name back.
-        if self.publish_or_recover(shared).is_err() || self.failed.is_some() {
+        // A committed state that is published has its name back after a restart.
+        if self.finish_or_recover(shared).is_err() || self.failed.is_some() {
             self.fail_flush_waiters();
             return;
         }
@@ -283,11 +284,13 @@ impl Writer {
             self.delete_stamps.insert(segment.id, (stamp, alive));
         }
         self.delete_stamps.retain(|segment, _| stamps.contains_key(segment));
+        let published = shared.snapshot.load().generation();
+        let generation = self.publishing.held_back().unwrap_or(published);
         let log_mark = self.log.as_mut().and_then(|log| log.roll(&self.store.tombstones));
         let commit = Commit {
             index_uuid: shared.identity.uuid.clone(),
             term: self.term,
-            generation: shared.snapshot.load().generation(),
+            generation,
             next_seq_no: self.next_seq_no,
             next_delete_stamp: self.next_delete_stamp,
             checkpoint: self.applied,
@@ -385,10 +388,16 @@ impl Writer {
 
     /// Reads from now on what has gone to disk from there.
     fn let_go_of_memory(&mut self, shared: &Arc<Shared>) {
+        let mut outlived = false;
         for segment in &mut self.store.segments {
             if segment.is_outlived() {
                 segment.mark_stale();
+                outlived = true;
             }
+        }
+        if outlived && self.is_held_back(shared) {
+            // A failure has been told, and the writer has begun anew.
+            return drop(self.finish_or_recover(shared));
         }
         if self.publishing.is_pending() || self.publishing.has_layout() {
             return;

@@ -161,7 +161,7 @@ impl Writer {
         self.changes += 1;
         self.changed_at = Some(Instant::now());
         self.flushing.note_change();
-        self.publishing.note_change();
+        self.publishing.note_written();
         self.share.set(self.store.building_bytes());
         self.share.budget().relieve();
         match self.log.as_ref().and_then(Translog::poisoned) {

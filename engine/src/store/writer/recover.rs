@@ -261,7 +261,7 @@ impl Writer {
         *self = *writer;
         (self.epoch, self.leaving) = (epoch, leaving);
         self.belongs_to(shared);
-        shared.snapshot.store(Arc::new(snapshot));
+        shared.show(Arc::new(snapshot));
         shared.forget_recent();
         *shared.view.lock() = view;
         self.show(shared);
