@@ -236,7 +236,8 @@ impl Index {
         self.named(self.serving().ask(Message::Refresh))
     }
 
-    /// Makes durable what was applied before this call; publishes it too. Blocking.
+    /// Makes durable what was applied before this call; publishes it too, unless only a refresh does
+    /// ([`RefreshInterval::Off`](crate::store::settings::RefreshInterval::Off)). Blocking.
     pub fn flush(&self) -> Result<()> {
         self.named(self.serving().ask(Message::Flush))
     }
@@ -244,6 +245,11 @@ impl Index {
     /// As [`Self::flush`], of this folder whether or not it serves the index.
     pub(crate) fn flush_folder(&self) -> Result<()> {
         self.named(self.shared.ask(Message::Flush))
+    }
+
+    /// As [`Self::refresh`], of this folder: it is about to serve the index.
+    pub(crate) fn refresh_folder(&self) -> Result<()> {
+        self.named(self.shared.ask(Message::Refresh))
     }
 
     /// Merges the segments that there are now, as is asked; publishes the outcome. Returns when that
@@ -265,7 +271,7 @@ impl Index {
             match recent {
                 Known::There(document) => Ok(Some(document)),
                 Known::Deleted => Ok(None),
-                Known::Nothing => self.snapshot().document(id),
+                Known::Nothing => self.shared.newest.load().document(id),
             }
         })
     }

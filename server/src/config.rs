@@ -330,6 +330,7 @@ impl EngineConfig {
             segments_before_refusal: self.segments_before_refusal,
             max_open_writers: self.max_open_writers,
             max_write_wait: Duration::from_millis(self.max_write_wait_ms),
+            ..Limits::default()
         }
     }
 }

@@ -213,8 +213,10 @@ impl Engine {
         // Most of it, before writes have to wait.
         new.flush_folder()?;
         main.shared().queue.shut();
-        let written =
-            detach(main).and_then(|()| new.flush_folder()).and_then(|()| main.flush_folder());
+        let written = detach(main)
+            .and_then(|()| new.refresh_folder())
+            .and_then(|()| new.flush_folder())
+            .and_then(|()| main.flush_folder());
         let written = written.map_err(|error| format::Failure { error, in_doubt: false });
         if let Err(failure) = written.and_then(|()| self.write(&changing, &next)) {
             return Err(self.keep_as_it_was(main, failure));
@@ -286,7 +288,8 @@ impl Engine {
         entry.uuid = uuid;
         let settings = identity(name, entry)?.settings.load_full();
         current.shared().queue.shut();
-        if let Err(error) = detach(&current).and_then(|()| old.flush_folder()) {
+        let written = detach(&current).and_then(|()| old.refresh_folder());
+        if let Err(error) = written.and_then(|()| old.flush_folder()) {
             current.shared().queue.open();
             return Err(named(error));
         }

@@ -77,8 +77,7 @@ impl Engine {
 
     /// Gives the replacement the name. Whoever holds the old index or a snapshot of it reads on; its
     /// folder is kept until then (milliseconds since 1970), or its files are removed at once. What the
-    /// replacement holds and is not flushed may be lost in a crash, and what it has not published is
-    /// not seen yet. Blocking.
+    /// replacement holds is published first; what is not flushed may be lost in a crash. Blocking.
     pub fn swap_in_replacement(
         &self,
         name: &str,
@@ -92,6 +91,7 @@ impl Engine {
             let message = format!("index [{name}] has no replacement");
             return Err(Error::new(ErrorKind::InvalidArgument, message).with_index(name));
         };
+        new.refresh_folder()?;
         let old = entry.uuid.clone();
         // One that is damaged is nothing to go back to.
         let before = self.index(name).ok().filter(|before| before.uuid() == old);

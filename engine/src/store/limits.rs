@@ -17,6 +17,15 @@ pub struct Limits {
     pub segments_before_refusal: usize,
     /// Writers that have a thread at once.
     pub max_open_writers: usize,
+    /// An index is flushed so long after its first change that is not,
+    pub flush_age: Duration,
+    /// one that follows a pipeline after this: until then PostgreSQL keeps its log.
+    pub followed_flush_age: Duration,
+    /// It is flushed earlier with more operations than this that are not: they are what a start after a
+    /// crash has to replay. For bytes there is `index.translog.flush_threshold_size`.
+    pub flush_operations: u64,
+    /// And with more bytes of finished segments than this in memory alone.
+    pub flush_young_bytes: u64,
     /// How long a write waits at most, for merges, for memory, or for its writer to have a thread.
     pub max_write_wait: Duration,
 }
@@ -30,6 +39,10 @@ impl Default for Limits {
             segments_before_wait: 100,
             segments_before_refusal: 300,
             max_open_writers: 32,
+            flush_age: Duration::from_secs(30),
+            followed_flush_age: Duration::from_secs(5),
+            flush_operations: 1_000_000,
+            flush_young_bytes: 64 << 20,
             max_write_wait: Duration::from_secs(30),
         }
     }

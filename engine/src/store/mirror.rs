@@ -48,11 +48,21 @@ pub(crate) enum Mirroring {
 /// Changes, and the number after them.
 pub(crate) struct Handed {
     pub(super) changes: Vec<Change>,
+    /// What the queue counts for them.
+    pub(super) bytes: usize,
     pub(super) next_seq_no: SeqNo,
     pub(super) reply: Option<Sender<Result<()>>>,
 }
 
 impl Mirroring {
+    /// What the queue counts for it.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Apply(handed) => handed.bytes,
+            Self::Attach { .. } | Self::Detach(_) | Self::Copy(..) => 0,
+        }
+    }
+
     /// Nobody will do it.
     pub(super) fn refuse(self) {
         let reply = match self {
@@ -68,15 +78,22 @@ impl Mirroring {
 }
 
 impl Mirror {
-    /// Hands changes on, in order. Waits while the other one's queue is full.
+    /// Hands changes on, in order. Waits while the other one's queue is full, by messages or by bytes: an
+    /// index is written no faster than its other folder can follow.
     pub(super) fn send(
         &self,
         changes: Vec<Change>,
         next_seq_no: SeqNo,
         reply: Option<Sender<Result<()>>>,
     ) -> Result<()> {
-        let handed = Handed { changes, next_seq_no, reply };
-        self.shared.send(Message::Mirroring(Mirroring::Apply(handed)))
+        let bytes = changes.iter().map(bytes_of).sum();
+        self.shared.queue.reserve_for_changes(bytes)?;
+        let handed = Handed { changes, bytes, next_seq_no, reply };
+        let sent = self.shared.send(Message::Mirroring(Mirroring::Apply(handed)));
+        if sent.is_err() {
+            self.shared.queue.release(bytes);
+        }
+        sent
     }
 
     /// As `send`; returns once the other one has them, where that is wanted.
@@ -88,4 +105,14 @@ impl Mirror {
         self.send(changes, next_seq_no, Some(reply))?;
         answer.recv().map_err(|_| closed())?
     }
+}
+
+/// About what a change holds in memory.
+fn bytes_of(change: &Change) -> usize {
+    let held = match change {
+        Change::Put { id, source, .. } => id.len() + source.len(),
+        Change::Delete { id, .. } | Change::Tombstone { id, .. } => id.len(),
+        Change::Clear => 0,
+    };
+    size_of::<Change>() + held
 }

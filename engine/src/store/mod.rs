@@ -24,6 +24,7 @@ mod inverted;
 pub mod limits;
 mod merge;
 pub(crate) mod merge_counts;
+mod merge_policy;
 pub(crate) mod mirror;
 mod parallel;
 mod plan;

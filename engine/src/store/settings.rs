@@ -10,6 +10,9 @@ use crate::error::{Error, ErrorKind, Result};
 /// How long the versions of deleted documents are remembered unless the index says otherwise.
 const GC_DELETES: Duration = Duration::from_secs(60);
 
+/// Bytes of an index's translog that ask for a flush unless the index says otherwise.
+const FLUSH_THRESHOLD_BYTES: u64 = 256 << 20;
+
 /// When what is written becomes searchable without being asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RefreshInterval {
@@ -17,7 +20,10 @@ pub enum RefreshInterval {
     Adaptive,
     /// At once when idle, but not more often than this.
     AtMostEvery(Duration),
-    /// Only when asked for.
+    /// Only when asked for: by a refresh, or a write that waits for one. A flush makes what was
+    /// written durable and reads by id see it, but searches do not. After a restart, or once a writer
+    /// had to go back to what is durable, they see everything; and so they do after merges that were
+    /// asked for, from the beginning of a rebuild, and once a copy has taken the index's place.
     Off,
 }
 
@@ -37,6 +43,8 @@ pub struct IndexSettings {
     pub refresh_interval: RefreshInterval,
     /// `index.translog.durability`.
     pub durability: Durability,
+    /// `index.translog.flush_threshold_size`: an index with a larger translog is flushed.
+    pub flush_threshold_bytes: u64,
     /// `index.max_result_window`; `None`: what the server has for all.
     pub max_result_window: Option<u64>,
     /// `index.gc_deletes`: how long the versions of deleted documents are remembered.
@@ -77,6 +85,7 @@ impl Default for IndexSettings {
         Self {
             refresh_interval: RefreshInterval::Adaptive,
             durability: Durability::Request,
+            flush_threshold_bytes: FLUSH_THRESHOLD_BYTES,
             max_result_window: None,
             gc_deletes: GC_DELETES,
             hidden: false,
@@ -155,6 +164,10 @@ impl IndexSettings {
                 };
                 Ok(())
             }
+            "translog.flush_threshold_size" => {
+                self.flush_threshold_bytes = byte_size(name, &text)?;
+                Ok(())
+            }
             "hidden" => set_flag(&mut self.hidden, name, &text),
             "blocks.read_only" => set_flag(&mut self.blocks.read_only, name, &text),
             "blocks.read_only_allow_delete" => {
@@ -183,7 +196,7 @@ impl IndexSettings {
 
     /// What settings are that nobody gives, by their names without `index.`, but for those that the
     /// server has for all. How often an index refreshes by itself then depends on what it costs.
-    pub fn defaults() -> [(&'static str, String); 11] {
+    pub fn defaults() -> [(&'static str, String); 12] {
         let no = || "false".to_owned();
         [
             ("blocks.metadata", no()),
@@ -197,6 +210,7 @@ impl IndexSettings {
             ("number_of_shards", "1".to_owned()),
             ("refresh_interval", "1s".to_owned()),
             ("translog.durability", "REQUEST".to_owned()),
+            ("translog.flush_threshold_size", "256mb".to_owned()),
         ]
     }
 
@@ -297,6 +311,24 @@ fn refresh_interval(name: &str, text: &str) -> Result<RefreshInterval> {
     duration(name, text).map(RefreshInterval::AtMostEvery)
 }
 
+/// Bytes from a number with its unit, as Elasticsearch writes sizes: powers of 1024.
+fn byte_size(name: &str, text: &str) -> Result<u64> {
+    const EXPECTED: &str = "a size above 0 with its unit is expected, as in [512mb]";
+    let lower = text.to_ascii_lowercase();
+    let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let power = match lower.get(digits.len()..).unwrap_or_default() {
+        "b" => 0,
+        "k" | "kb" => 1,
+        "m" | "mb" => 2,
+        "g" | "gb" => 3,
+        "t" | "tb" => 4,
+        "p" | "pb" => 5,
+        _ => return Err(wrong(name, text, EXPECTED)),
+    };
+    let bytes = digits.parse::<u64>().ok().and_then(|count| count.checked_mul(1024_u64.pow(power)));
+    bytes.filter(|&bytes| bytes > 0).ok_or_else(|| wrong(name, text, EXPECTED))
+}
+
 fn duration(name: &str, text: &str) -> Result<Duration> {
     if text == "0" {
         return Ok(Duration::ZERO);
@@ -357,6 +389,15 @@ mod tests {
         let interval = read(json!({"index.refresh_interval": "200ms"})).refresh_interval;
         assert_eq!(interval, RefreshInterval::AtMostEvery(Duration::from_millis(200)));
         assert_eq!(read(json!({"refresh_interval": -1})).refresh_interval, RefreshInterval::Off);
+        let size = |size: Value| {
+            read(json!({"translog": {"flush_threshold_size": size}})).flush_threshold_bytes
+        };
+        assert_eq!(size(json!(null)), 256 << 20);
+        assert_eq!(
+            [size(json!("1b")), size(json!("5KB")), size(json!("512mb"))],
+            [1, 5 << 10, 512 << 20]
+        );
+        assert_eq!([size(json!("2g")), size(json!("1tb"))], [2 << 30, 1 << 40]);
     }
 
     #[test]
@@ -423,6 +464,12 @@ mod tests {
         refused(json!({"refresh_interval": "1"}), "[1] for setting [index.refresh_interval]");
         refused(json!({"translog.durability": "maybe"}), "[maybe]");
         refused(json!({"number_of_replicas": [1]}), "a single value");
+        for size in ["", "5", "0b", "-1", "1.5gb", "mb", "1 mb", "1eb", "99999999pb"] {
+            refused(
+                json!({"translog.flush_threshold_size": size}),
+                "for setting [index.translog.flush_threshold_size]: a size above 0",
+            );
+        }
         refused(json!([1]), "must be an object");
     }
 }

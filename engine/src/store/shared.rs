@@ -33,8 +33,9 @@ use crate::snapshot::Snapshot;
 
 /// Batches that wait for a writer.
 const QUEUE_BATCHES: usize = 256;
-/// Bytes of batches that wait for a writer; a single larger one is let in alone.
-const QUEUE_BYTES: usize = 64 << 20;
+/// Bytes of batches, and of changes that another index hands on, that wait for a writer; a single larger
+/// one is let in alone.
+pub(super) const QUEUE_BYTES: usize = 64 << 20;
 
 /// Who an index is; nothing but the settings ever changes, and what is counted of it.
 #[derive(Debug, Clone)]
@@ -50,11 +51,15 @@ pub(crate) struct Identity {
 /// What an index's handle and its writer share.
 pub(crate) struct Shared {
     pub(crate) identity: Identity,
+    /// What searches see.
     pub(crate) snapshot: ArcSwap<Snapshot>,
+    /// What reads by id see where [`Self::recent`] knows nothing: later than `snapshot` where what is
+    /// written is held back from searches.
+    pub(crate) newest: ArcSwap<Snapshot>,
     pub(crate) positions: watch::Sender<Positions>,
     /// Guards what the writer shows besides; held for copies only.
     pub(crate) view: Mutex<View>,
-    /// Documents written since the last publication. Guards them; held for look-ups.
+    /// Documents written since the newest snapshot. Guards them; held for look-ups.
     pub(crate) recent: Mutex<Recent>,
     pub(crate) queue: Queue,
     pub(crate) merges: MergeCounts,
@@ -73,9 +78,11 @@ impl Shared {
         background: Arc<Background>,
     ) -> Arc<Self> {
         let Recovered { mut writer, snapshot, view, positions } = recovered;
+        let snapshot = Arc::new(snapshot);
         let shared = Arc::new(Self {
             identity,
-            snapshot: ArcSwap::from_pointee(snapshot),
+            snapshot: ArcSwap::new(Arc::clone(&snapshot)),
+            newest: ArcSwap::new(snapshot),
             positions: watch::Sender::new(positions),
             view: Mutex::new(view),
             recent: Mutex::default(),
@@ -93,7 +100,13 @@ impl Shared {
         shared
     }
 
-    /// After a publication: the snapshot knows everything.
+    /// Shows a state to searches and reads by id; it holds everything that either has seen.
+    pub(super) fn show(&self, snapshot: Arc<Snapshot>) {
+        self.snapshot.store(Arc::clone(&snapshot));
+        self.newest.store(snapshot);
+    }
+
+    /// The newest snapshot knows everything.
     pub(super) fn forget_recent(&self) {
         let published = std::mem::take(&mut *self.recent.lock());
         // Not under the lock: it may be much.
@@ -175,7 +188,7 @@ pub(crate) struct Queue {
 /// Where batches go that are handed to an index.
 struct Gate {
     door: Door,
-    /// Bytes of batches in the queue.
+    /// Bytes of batches and of changes in the queue.
     bytes: usize,
     /// Batches that have passed and are not in the queue yet.
     passing: usize,
@@ -213,6 +226,25 @@ impl Queue {
                 Door::Open | Door::Shut => self.passable.wait(&mut gate),
             }
         }
+    }
+
+    /// Waits for room for changes that another index hands on, whatever the door is for batches.
+    pub(super) fn reserve_for_changes(&self, bytes: usize) -> Result<()> {
+        let mut gate = self.gate.lock();
+        while gate.bytes > 0 && gate.bytes + bytes > QUEUE_BYTES {
+            if matches!(gate.door, Door::Closed) {
+                return Err(closed());
+            }
+            self.passable.wait(&mut gate);
+        }
+        gate.bytes += bytes;
+        Ok(())
+    }
+
+    /// Bytes of batches and of changes in the queue.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        self.gate.lock().bytes
     }
 
     /// A batch that was reserved for is in the queue, or will not be.

@@ -2,8 +2,10 @@
 
 mod composed;
 mod faults;
+mod flushing;
 mod follower;
 mod growth;
+mod held_back;
 mod many;
 mod merging;
 mod model;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use egret_aof::disk::Disk;
 use egret_aof::disk::sim::Fault;
@@ -14,6 +14,7 @@ use super::*;
 use crate::catalog::keep_until_ms;
 use crate::index::ForceMerge;
 use crate::query::ast::{Query, Scalar};
+use crate::store::shared::QUEUE_BYTES;
 
 /// What a rebuild changes in these tests.
 fn changes() -> Value {
@@ -442,4 +443,43 @@ fn rebuild_with(at: u64) -> bool {
 fn a_sync_that_fails_in_a_rebuild_loses_nothing() {
     let operations = (0..10_000).take_while(|&at| !rebuild_with(at)).count();
     assert!(operations > 10, "only {operations} operations");
+}
+
+/// A folder that is filled slower than its index is written holds it up: what waits is bounded by bytes.
+#[test]
+fn what_waits_for_the_other_folder_is_bounded() {
+    const WRITES: usize = 100;
+    let engine = shared(&SimDisk::new());
+    let index = create(&engine, "i");
+    index.put_mapping(&json!({"dynamic": false})).unwrap();
+    let mut rebuild = engine.begin_rebuild("i", &json!({})).unwrap();
+    let new = engine.replacement("i").unwrap();
+    let queue = &new.shared().queue;
+    let text = "x".repeat(1 << 20);
+    let written = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        // What its writer shows is held, and so it waits with its first publication.
+        let held = new.shared().view.lock();
+        scope.spawn(|| {
+            for n in 0..WRITES {
+                write_one(&index, upsert(&n.to_string(), &json!({"text": text}))).unwrap();
+                written.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        eventually("the queue is full, or takes everything", || {
+            let full = queue.bytes() + text.len() > QUEUE_BYTES;
+            full || written.load(Ordering::Relaxed) == WRITES
+        });
+        // It would take no time to write the rest.
+        let until = Instant::now() + Duration::from_secs(1);
+        while Instant::now() < until {
+            assert!(queue.bytes() <= QUEUE_BYTES, "{} bytes", queue.bytes());
+            std::thread::yield_now();
+        }
+        assert!(written.load(Ordering::Relaxed) < WRITES);
+        drop(held);
+    });
+    while rebuild.step().unwrap().is_some() {}
+    let serving = rebuild.finish(None).unwrap();
+    assert_eq!((serving.snapshot().doc_count(), queue.bytes()), (WRITES as u64, 0));
 }

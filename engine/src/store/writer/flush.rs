@@ -1,4 +1,5 @@
-//! Flush: makes the published state durable in `commit.json`, in the background.
+//! Flush: makes the published state durable in `commit.json`, in the background, together with what is
+//! held back from searches under `refresh_interval: -1`.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use rustc_hash::FxHashMap;
 
 use super::{Failed, Writer, tell};
 use crate::error::{Error, ErrorKind, Result};
-use crate::position::Checkpoint;
+use crate::position::{Checkpoint, SeqNo};
 use crate::store::background::Lane;
 use crate::store::builder::guarded;
 use crate::store::commit::{Commit, CommittedFile};
@@ -20,15 +21,6 @@ use crate::store::shared::{Event, Shared};
 use crate::store::state::deletes_name;
 use crate::store::translog::Translog;
 
-/// A followed index is flushed this long after its first unflushed change: until then PostgreSQL
-/// keeps its log.
-const FOLLOWED_AGE: Duration = Duration::from_secs(5);
-/// Others have a translog to lean on.
-const OTHER_AGE: Duration = Duration::from_secs(30);
-/// Young files of one index in memory that ask for a flush.
-const MEMORY_BYTES: u64 = 64 << 20;
-/// Translog that asks for a flush.
-const TRANSLOG_BYTES: u64 = 256 << 20;
 /// After a failed flush.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(60);
@@ -37,6 +29,8 @@ const LAST_RETRY: Duration = Duration::from_secs(60);
 pub(super) struct Flushing {
     /// The writer's count of changes as of the last commit.
     pub(super) flushed_changes: u64,
+    /// The number of the next operation as of then.
+    flushed_seq_no: SeqNo,
     /// What the last commit holds of the source.
     pub(super) durable: Option<Checkpoint>,
     running: bool,
@@ -67,6 +61,7 @@ struct FlushJob {
 /// What came of a flush.
 pub(in crate::store) struct FinishedFlush {
     changes: u64,
+    next_seq_no: SeqNo,
     checkpoint: Option<Checkpoint>,
     /// What the translog no longer needs.
     log_mark: Option<Increment>,
@@ -77,15 +72,16 @@ pub(in crate::store) struct FinishedFlush {
 }
 
 impl Flushing {
-    /// Everything is in a commit that names these.
+    /// Everything before this operation is in a commit that names these.
     pub(super) fn new(
-        changes: u64,
+        flushed_seq_no: SeqNo,
         durable: Option<Checkpoint>,
         committed: Vec<Arc<SegmentFiles>>,
         deletes: Vec<CommittedFile>,
     ) -> Self {
         Self {
-            flushed_changes: changes,
+            flushed_changes: 0,
+            flushed_seq_no,
             durable,
             running: false,
             since: None,
@@ -164,13 +160,17 @@ impl Writer {
         }
         let since = self.flushing.since?;
         let poisoned = self.log.as_ref().is_some_and(|log| log.poisoned().is_some());
+        let limits = shared.background.limits();
         let log_bytes = self.log.as_ref().map_or(0, Translog::bytes);
-        let full = self.sizes().1 > MEMORY_BYTES || log_bytes > TRANSLOG_BYTES;
+        let operations = self.next_seq_no.0.saturating_sub(self.flushing.flushed_seq_no.0);
+        let full = self.sizes().1 > limits.flush_young_bytes
+            || log_bytes > shared.identity.settings.load().flush_threshold_bytes
+            || operations > limits.flush_operations;
         if full || poisoned || self.leaving || self.flushing.hurried {
             return Some(since);
         }
-        let age = if shared.identity.pipeline.is_some() { FOLLOWED_AGE } else { OTHER_AGE };
-        Some(since + age)
+        let followed = shared.identity.pipeline.is_some();
+        Some(since + if followed { limits.followed_flush_age } else { limits.flush_age })
     }
 
     /// Flushes, and answers when what has been applied until now is durable.
@@ -183,6 +183,8 @@ impl Writer {
             self.flushing.next_waiting.push(reply);
         } else if self.changes == self.flushing.flushed_changes
             && self.applied == self.flushing.durable
+            // What merges have made, published or not, is to be durable, too.
+            && self.flushing.since.is_none()
             && !self.publishing.has_layout()
             && self.log.as_ref().is_none_or(|log| log.poisoned().is_none())
         {
@@ -217,13 +219,13 @@ impl Writer {
         }
     }
 
-    /// Publishes, captures the published state and hands it to the background.
+    /// Publishes, unless that is held back, captures the state and hands it to the background.
     pub(super) fn start_flush(&mut self, shared: &Arc<Shared>) {
         if self.flushing.running || self.failed.is_some() {
             return;
         }
-        // The committed state is a published one: after a restart it has its name back.
-        if self.publish_or_recover(shared).is_err() || self.failed.is_some() {
+        // A committed state that is published has its name back after a restart.
+        if self.finish_or_recover(shared).is_err() || self.failed.is_some() {
             self.fail_flush_waiters();
             return;
         }
@@ -283,11 +285,13 @@ impl Writer {
             self.delete_stamps.insert(segment.id, (stamp, alive));
         }
         self.delete_stamps.retain(|segment, _| stamps.contains_key(segment));
+        let published = shared.snapshot.load().generation();
+        let generation = self.publishing.held_back().unwrap_or(published);
         let log_mark = self.log.as_mut().and_then(|log| log.roll(&self.store.tombstones));
         let commit = Commit {
             index_uuid: shared.identity.uuid.clone(),
             term: self.term,
-            generation: shared.snapshot.load().generation(),
+            generation,
             next_seq_no: self.next_seq_no,
             next_delete_stamp: self.next_delete_stamp,
             checkpoint: self.applied,
@@ -301,6 +305,7 @@ impl Writer {
             self.store.segments.iter().map(|segment| Arc::clone(&segment.files)).collect();
         let finished = FinishedFlush {
             changes: self.changes,
+            next_seq_no: self.next_seq_no,
             checkpoint: self.applied,
             log_mark,
             segments: segments.clone(),
@@ -319,6 +324,7 @@ impl Writer {
                 shared.identity.activity.flushed.add(finished.took);
                 self.flushing.retry = None;
                 self.flushing.flushed_changes = finished.changes;
+                self.flushing.flushed_seq_no = finished.next_seq_no;
                 self.flushing.durable = finished.checkpoint;
                 self.forget_older_files(finished.segments, deletes);
                 self.trim_log(shared, finished.log_mark);
@@ -385,10 +391,16 @@ impl Writer {
 
     /// Reads from now on what has gone to disk from there.
     fn let_go_of_memory(&mut self, shared: &Arc<Shared>) {
+        let mut outlived = false;
         for segment in &mut self.store.segments {
             if segment.is_outlived() {
                 segment.mark_stale();
+                outlived = true;
             }
+        }
+        if outlived && self.is_held_back(shared) {
+            // A failure has been told, and the writer has begun anew.
+            return drop(self.finish_or_recover(shared));
         }
         if self.publishing.is_pending() || self.publishing.has_layout() {
             return;

@@ -11,7 +11,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::store::background::Lane;
 use crate::store::builder::guarded;
 use crate::store::forced::{ForceMerge, Forced, Step};
-use crate::store::merge::{self, MergeTask};
+use crate::store::merge::MergeTask;
+use crate::store::merge_policy::backlog;
 use crate::store::shared::{Event, Shared};
 use crate::store::state::FinishedMerge;
 use crate::store::throttle::Pace;
@@ -68,7 +69,7 @@ impl Writer {
         if usual && !self.store.is_merging() && self.merges_due.is_none() {
             self.end_forced(shared, Ok(()));
         }
-        shared.pressure.set(merge::backlog(&self.store.segments));
+        shared.pressure.set(backlog(&self.store.segments));
     }
 
     /// When the merges are due that wait for idleness.

@@ -32,7 +32,8 @@ impl Writer {
                 tell(&reply, result);
             }
             Mirroring::Copy(documents, reply) => self.copy(documents, &reply),
-            Mirroring::Apply(Handed { changes, next_seq_no, reply }) => {
+            Mirroring::Apply(Handed { changes, bytes, next_seq_no, reply }) => {
+                shared.queue.release(bytes);
                 let result = self.take_over(shared, &changes, next_seq_no);
                 match (reply, result) {
                     (Some(reply), result) => tell(&reply, result),
@@ -160,7 +161,7 @@ impl Writer {
         self.changes += 1;
         self.changed_at = Some(Instant::now());
         self.flushing.note_change();
-        self.publishing.note_change();
+        self.publishing.note_written();
         self.share.set(self.store.building_bytes());
         self.share.budget().relieve();
         match self.log.as_ref().and_then(Translog::poisoned) {

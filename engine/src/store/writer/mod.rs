@@ -269,7 +269,7 @@ impl Writer {
             self.flushing.note_change();
         }
         if changed {
-            self.publishing.note_change();
+            self.publishing.note_written();
             self.changed_at = Some(Instant::now());
         }
         Ok(applied)
@@ -314,7 +314,13 @@ impl Writer {
         if poisoned.is_some() {
             self.start_flush(shared);
         }
-        if shared.recent.lock().bytes() > RECENT_BYTES {
+        if shared.recent.lock().bytes() <= RECENT_BYTES {
+            return;
+        }
+        if self.is_held_back(shared) {
+            // A failure has been told, and the writer has begun anew.
+            drop(self.finish_or_recover(shared));
+        } else {
             self.publishing.hurry();
         }
     }
@@ -356,7 +362,7 @@ impl Writer {
         }
         self.changes += 1;
         self.flushing.note_change();
-        self.publishing.note_change();
+        self.publishing.note_mapping();
         Ok(true)
     }
 
@@ -369,8 +375,9 @@ impl Writer {
     }
 }
 
-/// Sources of unpublished documents that are kept for reads by id; past it, a publication is due.
-const RECENT_BYTES: usize = 64 << 20;
+/// Sources of documents that are in no finished segment and are kept for reads by id; past it, segments
+/// are finished.
+const RECENT_BYTES: usize = if cfg!(test) { 1 << 20 } else { 64 << 20 };
 
 /// Answers; whoever asked may have gone.
 fn answer(reply: Reply, outcome: Result<BatchOutcome>) {

@@ -1,4 +1,8 @@
 //! Publication: when it is due, and what it does.
+//!
+//! Under `refresh_interval: -1` what is written is held back from searches until somebody asks for it.
+//! A flush, or much that only memory has, then finishes segments that reads by id see and searches do
+//! not. Such a state has a generation of its own: it is what is searched after a restart.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,7 +15,7 @@ use crate::index::Positions;
 use crate::position::{Checkpoint, Generation, SeqNo};
 use crate::snapshot::SnapshotParts;
 use crate::store::builder::guarded;
-use crate::store::merge::backlog;
+use crate::store::merge_policy::backlog;
 use crate::store::segment::LiveSegment;
 use crate::store::settings::RefreshInterval;
 use crate::store::shared::{Identity, Shared, ShownSegment};
@@ -37,8 +41,12 @@ const AFTER_MERGES: Duration = Duration::from_secs(2);
 pub(super) struct Publishing {
     /// The number of the last publication in this term.
     pub(super) number: u64,
-    /// Whether documents or the mapping have changed since.
+    /// Whether documents or the mapping have changed since,
     changed: bool,
+    /// and whether that were documents.
+    written: bool,
+    /// The name of the state that was last finished and held back since.
+    held_back: Option<Generation>,
     /// When the last merge has ended since, if any.
     layout: Option<Instant>,
     urgency: Urgency,
@@ -68,6 +76,8 @@ impl Publishing {
             parts,
             number: 0,
             changed: false,
+            written: false,
+            held_back: None,
             layout: None,
             urgency: Urgency::None,
             ended: None,
@@ -76,7 +86,13 @@ impl Publishing {
         }
     }
 
-    pub(super) fn note_change(&mut self) {
+    /// Documents have changed.
+    pub(super) fn note_written(&mut self) {
+        (self.changed, self.written) = (true, true);
+    }
+
+    /// The mapping has changed.
+    pub(super) fn note_mapping(&mut self) {
         self.changed = true;
     }
 
@@ -87,7 +103,8 @@ impl Publishing {
 
     /// There is nothing to be published any more.
     pub(super) fn give_up(&mut self) {
-        (self.changed, self.layout, self.urgency) = (false, None, Urgency::None);
+        (self.changed, self.written) = (false, false);
+        (self.layout, self.urgency) = (None, Urgency::None);
     }
 
     pub(super) fn hurry(&mut self) {
@@ -97,6 +114,16 @@ impl Publishing {
     /// Whether anything written is not published.
     pub(super) fn is_pending(&self) -> bool {
         self.changed
+    }
+
+    /// Whether documents are not to be searched before somebody asks for it.
+    fn is_held_back(&self, interval: RefreshInterval) -> bool {
+        self.written && interval == RefreshInterval::Off && self.urgency == Urgency::None
+    }
+
+    /// The name of the last state that was finished, if it was held back.
+    pub(super) fn held_back(&self) -> Option<Generation> {
+        self.held_back
     }
 
     pub(super) fn has_layout(&self) -> bool {
@@ -197,13 +224,11 @@ impl Writer {
         let parts = parts(&shared.identity, store, next, self.applied, self.next_seq_no)?;
         self.swap(shared, parts)?;
         shared.view.lock().segments = shown(&self.store);
-        // Before the writes are answered: whoever writes next is to know.
-        shared.pressure.set(backlog(&self.store.segments));
-        self.share.set(0);
-        shared.forget_recent();
+        self.finished(shared);
         let publishing = &mut self.publishing;
         publishing.number = next.number;
-        (publishing.changed, publishing.layout) = (false, None);
+        (publishing.changed, publishing.written) = (false, false);
+        (publishing.layout, publishing.held_back) = (None, None);
         publishing.urgency = Urgency::None;
         let ended = Instant::now();
         publishing.cost = (publishing.cost * 3 + (ended - began)) / 4;
@@ -216,6 +241,48 @@ impl Writer {
         }
         let (index, number) = (&shared.identity.name, next.number);
         tracing::debug!(%index, number, took = ?began.elapsed(), "published");
+        self.start_merges(shared);
+        Ok(())
+    }
+
+    /// Everything written is in finished segments that reads by id see.
+    fn finished(&mut self, shared: &Shared) {
+        // Before the writes are answered: whoever writes next is to know.
+        shared.pressure.set(backlog(&self.store.segments));
+        self.share.set(0);
+        shared.forget_recent();
+    }
+
+    /// Whether what is written is not to be searched before somebody asks for it.
+    pub(super) fn is_held_back(&self, shared: &Shared) -> bool {
+        self.publishing.is_held_back(shared.identity.settings.load().refresh_interval)
+    }
+
+    /// Publishes what may be, or finishes what is held back; a failure goes back to the last commit.
+    pub(super) fn finish_or_recover(&mut self, shared: &Arc<Shared>) -> Result<()> {
+        if !self.is_held_back(shared) {
+            return self.publish_or_recover(shared);
+        }
+        let result = guarded(|| self.hold_back(shared));
+        if let Err(error) = &result {
+            self.fail(shared, &format!("finishing a segment failed: {error}"));
+        }
+        result
+    }
+
+    /// As a publication, but for reads by id alone, and those of a followed index are of what is
+    /// published.
+    fn hold_back(&mut self, shared: &Arc<Shared>) -> Result<()> {
+        let next = Generation { term: self.term, number: self.publishing.number + 1 };
+        let store = &mut self.store;
+        let parts = parts(&shared.identity, store, next, self.applied, self.next_seq_no)?;
+        if self.log.is_some() {
+            let newest = shared.newest.load().succeeded_by(parts)?;
+            shared.newest.store(Arc::new(newest));
+        }
+        self.finished(shared);
+        (self.publishing.number, self.publishing.held_back) = (next.number, Some(next));
+        self.show(shared);
         self.start_merges(shared);
         Ok(())
     }
@@ -239,7 +306,7 @@ impl Writer {
     /// The one swap that makes a state what searches see.
     fn swap(&mut self, shared: &Shared, parts: SnapshotParts) -> Result<()> {
         let snapshot = shared.snapshot.load().succeeded_by(parts.clone())?;
-        shared.snapshot.store(Arc::new(snapshot));
+        shared.show(Arc::new(snapshot));
         self.publishing.parts = parts;
         Ok(())
     }

@@ -116,7 +116,8 @@ fn open_with(
     let parts = parts(identity, &mut store, generation, commit.checkpoint, next_seq_no)?;
     let snapshot = Snapshot::new(parts.clone())?;
     let changes = u64::from(replayed);
-    let mut flushing = Flushing::new(0, commit.checkpoint, committed, deletes_of(&commit));
+    let (durable, deletes) = (commit.checkpoint, deletes_of(&commit));
+    let mut flushing = Flushing::new(commit.next_seq_no, durable, committed, deletes);
     if replayed {
         flushing.note_change();
     }
@@ -260,7 +261,7 @@ impl Writer {
         *self = *writer;
         (self.epoch, self.leaving) = (epoch, leaving);
         self.belongs_to(shared);
-        shared.snapshot.store(Arc::new(snapshot));
+        shared.show(Arc::new(snapshot));
         shared.forget_recent();
         *shared.view.lock() = view;
         self.show(shared);

@@ -134,6 +134,11 @@ impl Shared {
         }
     }
 
+    #[cfg(test)]
+    pub(in crate::store) fn is_parked(&self) -> bool {
+        matches!(*self.slot.lock(), Slot::Parked(_))
+    }
+
     /// Sees that the writer has a thread.
     fn wake(self: &Arc<Self>) -> Result<()> {
         let mut slot = self.slot.lock();
@@ -221,7 +226,7 @@ impl Writer {
                 Err(error) => self.fail(shared, &error.to_string()),
             }
             let idle = self.leaving || idle_since.elapsed() >= IDLE_BEFORE_PARKING;
-            if !self.is_at_rest() || !idle {
+            if !self.is_at_rest(shared) || !idle {
                 continue;
             }
             let mut slot = shared.slot.lock();
@@ -261,7 +266,10 @@ impl Writer {
                     super::answer(write.reply, Err(closed()));
                 }
                 Message::Advance(_) => {}
-                Message::Mirroring(asked) => asked.refuse(),
+                Message::Mirroring(asked) => {
+                    shared.queue.release(asked.bytes());
+                    asked.refuse();
+                }
                 Message::PutMapping(_, reply)
                 | Message::Settings(reply)
                 | Message::Refresh(reply)
@@ -274,25 +282,27 @@ impl Writer {
     }
 
     fn deadline(&self, shared: &Shared, parking: Instant) -> Instant {
-        let quiet = shared.queue.is_empty() && !self.store.is_pouring();
-        let interval = shared.identity.settings.load().refresh_interval;
-        let publish =
-            self.publishing.due(interval, quiet, self.store.building_docs(), Instant::now());
+        let publish = self.publication_due(shared, Instant::now());
         let flush = self.flush_due(shared);
         let sync = self.log.as_ref().and_then(Translog::sync_due);
         let merges = self.merges_due.into_iter().chain(self.tidying_due());
         let due = publish.into_iter().chain(flush).chain(sync).chain(merges);
         let due = due.chain(self.comeback_due()).min();
-        if self.is_at_rest() {
+        if self.is_at_rest(shared) {
             due.map_or(parking, |due| due.min(parking))
         } else {
             due.unwrap_or_else(|| Instant::now() + IDLE_BEFORE_PARKING)
         }
     }
 
-    fn is_at_rest(&self) -> bool {
-        !self.publishing.is_pending()
-            && !self.publishing.has_layout()
+    fn publication_due(&self, shared: &Shared, now: Instant) -> Option<Instant> {
+        let quiet = shared.queue.is_empty() && !self.store.is_pouring();
+        let interval = shared.identity.settings.load().refresh_interval;
+        self.publishing.due(interval, quiet, self.store.building_docs(), now)
+    }
+
+    fn is_at_rest(&self, shared: &Shared) -> bool {
+        self.publication_due(shared, Instant::now()).is_none()
             && (self.leaving || self.merges_due.is_none())
             && self.forced.is_empty()
             && !self.flushing.is_running()
@@ -305,10 +315,7 @@ impl Writer {
 
     fn do_what_is_due(&mut self, shared: &Arc<Shared>) {
         let now = Instant::now();
-        let quiet = shared.queue.is_empty() && !self.store.is_pouring();
-        let interval = shared.identity.settings.load().refresh_interval;
-        let publish = self.publishing.due(interval, quiet, self.store.building_docs(), now);
-        if publish.is_some_and(|due| due <= now) {
+        if self.publication_due(shared, now).is_some_and(|due| due <= now) {
             // A failure has been told to whoever waits, and the writer has begun anew.
             drop(self.publish_or_recover(shared));
         }
