@@ -38,6 +38,7 @@ use serde_json::{Map, Value};
 pub use self::listing::LetterFilter;
 use crate::document::MAX_RAW_BYTES;
 use crate::error::{Error, ErrorKind, Result};
+use crate::selection::index_name;
 
 /// The longest reason that a letter keeps, in bytes; a longer one is cut.
 const MAX_REASON_BYTES: usize = 4 << 10;
@@ -50,6 +51,7 @@ const FILE: &str = "dead_letters.jsonl";
 #[serde(deny_unknown_fields)]
 pub(crate) struct Letter {
     /// The index that lacks the row.
+    #[serde(default)]
     pub(crate) index: String,
     /// The table, as `schema.table`.
     pub(crate) table: String,
@@ -71,12 +73,14 @@ pub(crate) struct Letter {
 enum Line {
     Letter(Letter),
     Closed {
+        #[serde(default)]
         index: String,
         table: String,
         id: String,
         lsn: Lsn,
     },
     Cleared {
+        #[serde(default)]
         index: String,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         table: Option<String>,
@@ -410,6 +414,18 @@ pub(crate) fn check(check: &mut Check<'_>, folder: &Path) {
     });
 }
 
+/// Lines of an earlier version name no index: they are of the one that their table has by itself.
+fn of_an_index(mut line: Line) -> Line {
+    if let Line::Letter(Letter { index, table, .. })
+    | Line::Closed { index, table, .. }
+    | Line::Cleared { index, table: Some(table), .. } = &mut line
+        && index.is_empty()
+    {
+        *index = index_name("public", table.strip_prefix("public.").unwrap_or(table));
+    }
+    line
+}
+
 /// The lines of a file, without those that a power cut has damaged and those after them.
 fn lines(content: &[u8], path: &Path) -> Result<Vec<Line>> {
     let Some(end) = content.iter().rposition(|&byte| byte == b'\n') else { return Ok(Vec::new()) };
@@ -422,7 +438,7 @@ fn lines(content: &[u8], path: &Path) -> Result<Vec<Line>> {
                 let message = format!("[{}] line {number} is damaged: {error}", path.display());
                 return Err(Error::new(ErrorKind::Refused, message));
             }
-            (Ok(line), None) => lines.push(line),
+            (Ok(line), None) => lines.push(of_an_index(line)),
             (Err(error), None) => torn = Some((number + 1, error)),
             (_, Some(_)) => {}
         }

@@ -166,3 +166,18 @@ fn a_failed_sync_is_not_tried_again() {
     let disk: Arc<dyn Disk> = Arc::new(sim.power_cut(1));
     assert_eq!(DeadLetters::open(&disk, Path::new("/data"), 10).unwrap().count(), 2);
 }
+
+#[test]
+fn letters_of_an_earlier_version_are_of_the_index_that_their_table_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let lines = r#"{"letter":{"table":"public.T","id":"7","lsn":"0/5","reason":"bad","values":{}}}
+{"letter":{"table":"shop.u","id":"8","lsn":"0/5","reason":"bad","values":{}}}
+{"letter":{"table":"public.T","id":"9","lsn":"0/5","reason":"bad","values":{}}}
+{"closed":{"table":"public.T","id":"9","lsn":"0/6"}}
+"#;
+    std::fs::write(folder.path().join(FILE), lines).unwrap();
+    let letters = DeadLetters::open(&disk(), folder.path(), 10).unwrap();
+    let keys = letters.keys(&LetterFilter::default());
+    let keys: Vec<_> = keys.iter().map(|key| (&*key.index, &*key.table, &*key.id)).collect();
+    assert_eq!(keys, [("shop.u", "shop.u", "8"), ("t", "public.T", "7")]);
+}
