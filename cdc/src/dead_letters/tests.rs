@@ -1,3 +1,5 @@
+//! What is listed survives, and nothing else is.
+
 use egret_aof::disk::FileDisk;
 use egret_aof::disk::sim::{Fault, SimDisk};
 
