@@ -28,6 +28,7 @@ mod sloppy;
 mod term_level;
 mod term_selection;
 mod texts;
+mod union;
 mod value;
 
 #[cfg(test)]

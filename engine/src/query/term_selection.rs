@@ -1,22 +1,20 @@
 //! Documents that have any of many terms of one field, all scored alike: lists of values, prefixes,
 //! patterns, intervals.
 //!
-//! Terms are looked up in each segment's dictionary as the query runs, so there is no cap: one term
-//! is read as it is, several fill a bitset.
+//! Terms are looked up in each segment's dictionary as the query runs, so there is no cap.
 
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
 use tantivy::index::InvertedIndexReader;
 use tantivy::postings::TermInfo;
-use tantivy::query::{
-    BitSetDocSet, ConstScorer, EmptyScorer, EnableScoring, Explanation, Query, Scorer, Weight,
-};
-use tantivy::schema::{Field, IndexRecordOption};
-use tantivy::{BitSet, DocId, Score, SegmentReader, TantivyError};
+use tantivy::query::{EnableScoring, Explanation, Query, Scorer, Weight};
+use tantivy::schema::Field;
+use tantivy::{DocId, Score, SegmentReader, TantivyError};
 
 use super::matcher::Matcher;
 use super::texts::{Interval, Texts, beginning_with, end_of_prefix};
+use super::union::Union;
 use crate::control::Ticks;
 
 /// Which terms.
@@ -51,20 +49,7 @@ impl Weight for TermSelection {
 
     fn count(&self, reader: &SegmentReader) -> tantivy::Result<u32> {
         let index = reader.inverted_index(self.field)?;
-        let mut docs = match self.union(&index, reader)?.state {
-            State::Empty => return Ok(0),
-            State::One(info) if reader.alive_bitset().is_none() => return Ok(info.doc_freq),
-            State::One(info) => {
-                let mut docs = BitSet::with_max_value(reader.max_doc());
-                fill(&index, &info, &mut docs)?;
-                docs
-            }
-            State::Many(docs) => docs,
-        };
-        if let Some(alive) = reader.alive_bitset() {
-            docs.intersect_update(alive.bitset());
-        }
-        Ok(u32::try_from(docs.len()).unwrap_or(u32::MAX))
+        self.union(&index, reader)?.count(reader)
     }
 
     fn explain(&self, reader: &SegmentReader, doc: DocId) -> tantivy::Result<Explanation> {
@@ -82,8 +67,7 @@ impl TermSelection {
         index: &'a InvertedIndexReader,
         reader: &SegmentReader,
     ) -> tantivy::Result<Union<'a>> {
-        let max_doc = reader.max_doc();
-        let mut union = Union { index, max_doc, state: State::Empty };
+        let mut union = Union::new(index, reader);
         match &self.selection {
             Selection::List(terms) => {
                 let mut ticks = Ticks::default();
@@ -95,18 +79,16 @@ impl TermSelection {
             }
             Selection::Within(lower, upper) => {
                 let interval = (as_slice(lower), as_slice(upper));
-                union.add_within(&Texts::open(reader, self.field)?, interval)?;
+                return within(union, &Texts::open(reader, self.field)?, interval, reader);
             }
             Selection::Matching(matcher) => {
                 let texts = Texts::open(reader, self.field)?;
                 if let Matcher::Prefix { prefix, case_insensitive: false } = &**matcher {
                     let end = end_of_prefix(prefix.as_bytes());
-                    union.add_within(&texts, beginning_with(prefix, end.as_deref()))?;
-                } else {
-                    let mut add =
-                        |_: &str, info: &TermInfo| union.add(info).map(ControlFlow::Continue);
-                    texts.for_each_match(matcher, &mut add)?;
+                    return within(union, &texts, beginning_with(prefix, end.as_deref()), reader);
                 }
+                let mut add = |_: &str, info: &TermInfo| union.add(info).map(ControlFlow::Continue);
+                texts.for_each_match(matcher, &mut add)?;
             }
         }
         Ok(union)
@@ -117,65 +99,16 @@ fn as_slice(bound: &Bound<Vec<u8>>) -> Bound<&[u8]> {
     bound.as_ref().map(Vec::as_slice)
 }
 
-struct Union<'a> {
-    index: &'a InvertedIndexReader,
-    max_doc: DocId,
-    state: State,
-}
-
-enum State {
-    Empty,
-    One(TermInfo),
-    Many(BitSet),
-}
-
-impl Union<'_> {
-    /// Adds the texts of an interval.
-    fn add_within(&mut self, texts: &Texts, interval: Interval<'_>) -> tantivy::Result<()> {
-        if let Some(docs) = texts.documents_within(interval, self.max_doc)? {
-            self.state = State::Many(docs);
-            return Ok(());
-        }
-        texts.for_each_within(interval, &mut |info| self.add(info))
+/// The union of the texts of an interval.
+fn within<'a>(
+    mut union: Union<'a>,
+    texts: &Texts,
+    interval: Interval<'_>,
+    reader: &SegmentReader,
+) -> tantivy::Result<Union<'a>> {
+    if let Some(docs) = texts.documents_within(interval, reader.max_doc())? {
+        return Ok(union.of(docs));
     }
-
-    fn add(&mut self, info: &TermInfo) -> tantivy::Result<()> {
-        match &mut self.state {
-            State::Empty => self.state = State::One(info.clone()),
-            State::One(first) => {
-                let mut docs = BitSet::with_max_value(self.max_doc);
-                fill(self.index, first, &mut docs)?;
-                fill(self.index, info, &mut docs)?;
-                self.state = State::Many(docs);
-            }
-            State::Many(docs) => fill(self.index, info, docs)?,
-        }
-        Ok(())
-    }
-
-    fn into_scorer(self, boost: Score) -> tantivy::Result<Box<dyn Scorer>> {
-        Ok(match self.state {
-            State::Empty => Box::new(EmptyScorer),
-            State::One(info) => {
-                let postings =
-                    self.index.read_postings_from_terminfo(&info, IndexRecordOption::Basic)?;
-                Box::new(ConstScorer::new(postings, boost))
-            }
-            State::Many(docs) => Box::new(ConstScorer::new(BitSetDocSet::from(docs), boost)),
-        })
-    }
-}
-
-fn fill(index: &InvertedIndexReader, info: &TermInfo, docs: &mut BitSet) -> tantivy::Result<()> {
-    let mut postings = index.read_block_postings_from_terminfo(info, IndexRecordOption::Basic)?;
-    loop {
-        let block = postings.docs();
-        if block.is_empty() {
-            return Ok(());
-        }
-        for &doc in block {
-            docs.insert(doc);
-        }
-        postings.advance();
-    }
+    texts.for_each_within(interval, &mut |info| union.add(info))?;
+    Ok(union)
 }
