@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use egret_aof::disk::Disk;
+use egret_aof::failpoint;
 use egret_engine::{Checkpoint, Lsn};
 use rustc_hash::FxHashSet;
 use tokio::sync::watch;
@@ -166,7 +167,9 @@ impl Acknowledgements {
         let file = Position::new(&self.slot, Checkpoint { lsn, ..position }, streamed, holds);
         self.storing = Some(tokio::task::spawn_blocking(move || {
             letters.sync()?;
+            failpoint::reach("letters-durable");
             file.store(&*disk, &folder)?;
+            failpoint::reach("position-durable");
             Ok(file)
         }));
     }

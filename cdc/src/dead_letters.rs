@@ -30,6 +30,7 @@ use std::sync::Arc;
 
 use egret_aof::check::Check;
 use egret_aof::disk::{Disk, DiskFile, create_folder_durably, replace_file};
+use egret_aof::failpoint;
 use egret_engine::Lsn;
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
@@ -318,7 +319,9 @@ impl DeadLetters {
         }
         append(&mut content, line)?;
         self.dirty = true;
-        self.using(|file| file.write_all(&content))
+        self.using(|file| file.write_all(&content))?;
+        failpoint::reach("letter-written");
+        Ok(())
     }
 
     /// A file of which a write or a sync has failed is never synced again: its pages may be gone.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use egret_aof::failpoint;
 use egret_aof::spool;
 use parking_lot::Mutex;
 use pgwire_replication::ReplicationClient;
@@ -228,9 +229,11 @@ impl Pipeline {
             Error::new(ErrorKind::Protocol, format!("making slot [{name}] gave no position"))
         })?;
         let lsn = slot::lsn(&lsn)?;
+        failpoint::reach("slot-made");
         let holds = Holds::nothing();
         let file = Position::new(&name, beginning(server, lsn), lsn, holds);
         file.store(&*self.disk, &self.folder)?;
+        failpoint::reach("slot-noted");
         let session = self.source.replication(session_of(Some(&file), &name)).await?;
         Ok((file, session))
     }

@@ -13,6 +13,7 @@ mod tables;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use egret_aof::failpoint;
 use egret_engine::{Checkpoint, Lsn};
 use futures_util::FutureExt;
 use pgwire_replication::ReplicationEvent;
@@ -298,6 +299,7 @@ impl<'a> Follower<'a> {
             Ended::Stored(lsn) => {
                 self.stream.client.update_applied_lsn(pgwire_replication::Lsn(lsn.0));
                 self.pipeline.board.confirmed.store(lsn.0, Ordering::Relaxed);
+                failpoint::reach("position-confirmed");
             }
         }
         self.acknowledge()

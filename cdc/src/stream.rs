@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
+use egret_aof::failpoint;
 use egret_engine::batch::{Batch, OpSpool, Spooled};
 use egret_engine::{Checkpoint, Lsn};
 use pgwire_replication::{ReplicationClient, ReplicationEvent};
@@ -328,6 +329,7 @@ impl Stream {
             .transaction
             .take()
             .ok_or_else(|| Error::new(ErrorKind::Protocol, "a commit outside of a transaction"))?;
+        failpoint::reach("transaction-gathered");
         let begin = transaction.final_lsn;
         let checkpoint = Checkpoint { lsn: end, ..self.position };
         let changes = transaction.into_changes()?;
@@ -382,6 +384,7 @@ impl Stream {
             feed.submitted = Some(end);
             feed.counters.streamed.fetch_add(changes.rows, Ordering::Relaxed);
             self.outstanding.submit(&*feed.sink, handover).await?;
+            failpoint::reach("transaction-handed-over");
         }
         self.position.lsn = self.position.lsn.max(end);
         self.outstanding.list_passed(end).await?;

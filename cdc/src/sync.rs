@@ -19,6 +19,7 @@ mod resume;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use egret_aof::failpoint;
 use egret_engine::{Checkpoint, Lsn};
 use pgwire_replication::ReplicationClient;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -226,6 +227,7 @@ impl Sync {
 
     async fn begin_return(&self, name: String, sink: &dyn Sink, from: ReturnedFrom) -> Result<()> {
         let (indexes, uuid) = (Arc::clone(&self.indexes), sink.uuid().to_owned());
+        failpoint::reach("return-begun");
         let begin = move || indexes.begin_return(&name, &uuid, from);
         tokio::task::spawn_blocking(begin).await.map_err(given_up)?
     }

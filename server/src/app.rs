@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use egret_aof::disk::{Disk, FileDisk};
+use egret_aof::failpoint;
 use egret_cdc::PipelineHandle;
 use egret_engine::store::replay::ReplayProgress;
 use egret_engine::{Breaker, Engine, EngineOptions};
@@ -184,6 +185,7 @@ fn open(
 /// Runs `egret serve` until it is told to stop.
 pub fn serve(config: Config) -> Result<()> {
     raise_open_files();
+    arm_failpoints()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| {
         Error::new(Kind::Internal, format!("cannot start threads: {error}")).with_source(error)
@@ -200,6 +202,20 @@ fn raise_open_files() {
         let current = limit.current;
         tracing::warn!(%error, ?current, "the limit of open files stays as it is");
     }
+}
+
+/// For tests: where the environment says that this process is to be killed.
+fn arm_failpoints() -> Result<()> {
+    let plan = std::env::var(failpoint::VARIABLE).unwrap_or_default();
+    if plan.is_empty() {
+        return Ok(());
+    }
+    let armed = plan.parse().map_err(|error: String| {
+        Error::new(Kind::Configuration, format!("{}: {error}", failpoint::VARIABLE))
+    })?;
+    tracing::warn!(plan, "failpoints are armed: this process will be killed or held up");
+    failpoint::arm(armed);
+    Ok(())
 }
 
 async fn serve_until_stopped(config: Config) -> Result<()> {

@@ -106,19 +106,29 @@ impl Answer {
 impl Egret {
     /// Starts the program on a new folder.
     pub fn start(options: EgretOptions) -> Self {
-        let folder = tempfile::Builder::new().prefix("egret-data-").tempdir().unwrap();
-        Self::start_on(folder, options)
+        let mut egret = Self::prepared(options);
+        egret.resume();
+        egret
     }
 
     /// Starts the program on a folder whose subfolder `data` may already hold data.
     pub fn start_on(folder: TempDir, options: EgretOptions) -> Self {
+        let mut egret = Self::not_started(folder, options);
+        egret.resume();
+        egret
+    }
+
+    /// A new folder for a program that is started later.
+    pub fn prepared(options: EgretOptions) -> Self {
+        let folder = tempfile::Builder::new().prefix("egret-data-").tempdir().unwrap();
+        Self::not_started(folder, options)
+    }
+
+    fn not_started(folder: TempDir, options: EgretOptions) -> Self {
         let log = Arc::new(Mutex::new(String::new()));
         // Servers under test are on this machine: no proxy of the environment is asked.
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        let mut egret =
-            Self { process: None, options, address: String::new(), log, client, folder };
-        egret.resume();
-        egret
+        Self { process: None, options, address: String::new(), log, client, folder }
     }
 
     /// Starts the program again after it ended. Its address changes.
@@ -174,6 +184,13 @@ impl Egret {
         let mut process = self.process.take().expect("egret is not running");
         let ended = process.end(Signal::TERM, PROGRAM_DEADLINE);
         ended.unwrap_or_else(|| panic!("egret ignores SIGTERM:\n{}", self.log()))
+    }
+
+    /// Waits until it has ended by itself, and returns its exit status.
+    pub fn wait_for_end(&mut self) -> ExitStatus {
+        let mut process = self.process.take().expect("egret is not running");
+        let ended = process.wait(PROGRAM_DEADLINE);
+        ended.unwrap_or_else(|| panic!("egret does not end:\n{}", self.log()))
     }
 
     /// The process id.

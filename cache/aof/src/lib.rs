@@ -5,6 +5,8 @@
 //!
 //! This crate knows how bytes survive a crash. It never knows what they mean.
 //!
+//! [`failpoint`] names places where a test has the process killed.
+//!
 //! [`check`] gathers what the rooms find when they verify their files.
 //!
 //! Begin with [`log`] for the format and the promises, and with [`disk::sim`] for the test double
@@ -13,6 +15,7 @@
 pub mod check;
 pub mod disk;
 mod error;
+pub mod failpoint;
 pub mod log;
 pub mod spool;
 

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
+use egret_aof::failpoint;
 use egret_engine::batch::{Batch, BatchOutcome, Compose, Condition, WriteOp};
 use egret_engine::{Checkpoint, Lsn};
 use futures_util::{StreamExt, pin_mut};
@@ -128,6 +129,7 @@ pub(crate) async fn copy(
         }
         fate.progress = Some(progress);
     }
+    failpoint::reach("copy-begun");
     let stop = CancellationToken::new();
     let _stop_when_dropped = stop.clone().drop_guard();
     let workers = config.copy_workers.min(ranges.len()).max(1);
@@ -145,6 +147,7 @@ pub(crate) async fn copy(
     };
     run_workers(&copying, workers, threads).await?;
     copying.letters.sync()?;
+    failpoint::reach("copy-read");
     let fates = std::mem::take(&mut *copying.fates.lock());
     let mut results = Vec::with_capacity(fates.len());
     for (place, (job, fate)) in copying.jobs.iter().zip(fates).enumerate() {
@@ -202,10 +205,12 @@ impl Copying {
         drop(fates);
         // Its answer is that of the batches before it: an index that fails has failed those to come.
         submitted?;
+        failpoint::reach("copy-range-noted");
         if !flushing.swap(true, Ordering::AcqRel) {
             let sink = Arc::clone(&job.sink);
             tokio::task::spawn_blocking(move || {
                 let flushed = sink.flush();
+                failpoint::reach("copy-range-durable");
                 flushing.store(false, Ordering::Release);
                 // The copy's end flushes again, and says what is wrong.
                 flushed.inspect_err(|error| tracing::debug!(%error, "a copy is not durable yet"))
@@ -423,6 +428,7 @@ impl Gathered {
             must_fit: false,
         };
         outstanding.submit(&*job.sink, handover).await?;
+        failpoint::reach("copy-batch-handed-over");
         job.counters.copied.fetch_add(rows, Ordering::Relaxed);
         Ok(())
     }
@@ -472,8 +478,10 @@ async fn finish(
     let outcome = submit_and_wait(job, batch).await?;
     letters.list_composed(&job.titles, checkpoint.lsn, outcome.composed, &job.counters)?;
     let sink = Arc::clone(&job.sink);
+    failpoint::reach("copy-whole");
     let flushed = tokio::task::spawn_blocking(move || sink.flush()).await;
     flushed.map_err(|_| stopped())??;
+    failpoint::reach("copy-durable");
     Ok(rewritten.map(|before| Truncation { before, progress }))
 }
 

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use egret_aof::failpoint;
 use egret_engine::Lsn;
 use egret_engine::batch::{Batch, BatchOutcome, Condition, WriteOp};
 use egret_engine::composition::{parse_row_id, row_id};
@@ -385,6 +386,7 @@ impl Writing {
         let settle = move || {
             let settled = answer.and_then(|outcome| {
                 sink.flush().map_err(|error| error.to_string())?;
+                failpoint::reach("retried-rows-durable");
                 letters
                     .work(|letters| self.settle(outcome, letters))
                     .map_err(|error| error.to_string())

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use egret_aof::failpoint;
 use egret_engine::Lsn;
 use tokio::sync::oneshot;
 
@@ -250,11 +251,13 @@ impl Follower<'_> {
         let (name, uuid) = (member.name.clone(), synced.feed.sink.uuid().to_owned());
         let indexes = Arc::clone(&self.pipeline.indexes);
         // From here on a restart goes on with it.
+        failpoint::reach("return-ready");
         let taking = tokio::task::spawn_blocking(move || indexes.take_back(&name, &uuid));
         if let Err(error) = taking.await.map_err(given_up)? {
             self.return_failed(number, error);
             return Ok(());
         }
+        failpoint::reach("return-taken");
         let Some((_, member)) = self.returning(number) else { return Ok(()) };
         let Some(back) = member.back.take() else { return Ok(()) };
         let differs = declared(&member.table) != declared(&back.table);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use egret_aof::failpoint;
 use egret_engine::catalog::keep_until_ms;
 use rustc_hash::FxHashSet;
 use tokio::time::Instant;
@@ -227,5 +228,8 @@ fn swap_in(
     keep_until_ms: Option<i64>,
 ) -> Result<()> {
     sink.refresh()?;
-    indexes.swap_in(name, keep_until_ms)
+    failpoint::reach("replacement-shown");
+    indexes.swap_in(name, keep_until_ms)?;
+    failpoint::reach("replacement-swapped-in");
+    Ok(())
 }

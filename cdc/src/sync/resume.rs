@@ -9,6 +9,7 @@
 
 use std::sync::Arc;
 
+use egret_aof::failpoint;
 use egret_engine::{Checkpoint, Lsn};
 use pgwire_replication::ReplicationEvent;
 
@@ -47,6 +48,7 @@ impl Sync {
         let missing = stream.outstanding.take_missing();
         let closed = stream.close().await;
         followed.and(closed)?;
+        failpoint::reach("copy-brought-up");
         let mut failed: Vec<Option<Error>> = jobs.iter().map(|_| None).collect();
         for (at, _, error) in failures {
             if let Some(place) = failed.get_mut(at) {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use egret_aof::failpoint;
 use parking_lot::MutexGuard;
 use serde_json::Value;
 
@@ -37,7 +38,10 @@ impl Engine {
         _: &Changing<'_>,
         next: &Catalog,
     ) -> std::result::Result<(), format::Failure> {
-        format::replace(&*self.disk, &self.folder, &self.catalog(), next)
+        failpoint::reach("catalog-changing");
+        let replaced = format::replace(&*self.disk, &self.folder, &self.catalog(), next);
+        failpoint::reach("catalog-changed");
+        replaced
     }
 
     /// Makes a change that concerns no running index.

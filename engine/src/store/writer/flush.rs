@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
+use egret_aof::failpoint;
 use egret_aof::log::Increment;
 use rustc_hash::FxHashMap;
 
@@ -126,6 +127,7 @@ impl FlushJob {
         for segment in &self.segments {
             segment.persist()?;
         }
+        failpoint::reach("flush-segments-written");
         let mut deletes = self.kept_deletes;
         for (name, bytes) in &self.new_deletes {
             write_synced(disk, &folder.join(name), bytes)?;
@@ -144,7 +146,9 @@ impl FlushJob {
             segment.set_committed(true);
         }
         self.commit.files = files;
+        failpoint::reach("flush-files-durable");
         self.commit.write(disk, folder)?;
+        failpoint::reach("flush-committed");
         Ok(deletes)
     }
 }

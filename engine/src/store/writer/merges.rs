@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
+use egret_aof::failpoint;
 use tantivy::index::SegmentId;
 
 use super::{Failed, Writer, tell};
@@ -108,6 +109,7 @@ impl Writer {
         let asked = self.forced.front().is_some_and(|forced| forced.concerns(&finished.inputs));
         let inputs = finished.inputs.clone();
         let output = finished.result.as_ref().ok().map(|merged| merged.id);
+        failpoint::reach("merge-written");
         match guarded(|| self.store.finish_merge(finished)) {
             Ok(()) => {
                 if let Some(output) = output {
