@@ -22,6 +22,12 @@ pub(crate) fn mapping(kind: &Kind) -> Value {
             "fields": {"keyword": {"type": "keyword", "ignore_above": TEXT_KEYWORD_CHARACTERS}},
         }),
         Kind::Keyword => json!({"type": "keyword", "ignore_above": KEYWORD_CHARACTERS}),
+        // An index of addresses has no place for a netmask.
+        Kind::Address => json!({
+            "type": "ip",
+            "ignore_malformed": true,
+            "fields": {"keyword": {"type": "keyword"}},
+        }),
         Kind::Date | Kind::Timestamp | Kind::TimestampTz => json!({"type": "date"}),
         Kind::Bytea => json!({"type": "keyword", "index": false, "doc_values": false}),
         Kind::Json | Kind::JsonWithRepeats | Kind::Hstore => json!({"type": "object"}),

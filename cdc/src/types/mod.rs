@@ -17,7 +17,8 @@
 //! | `hstore` | object of strings | object |
 //! | `bytea` | base64 | keyword, not indexed |
 //! | domains | as their base type | as their base type |
-//! | all others (uuid, enum, time, interval, inet, ranges, bits, ...) | string | keyword |
+//! | `inet` | string | ip, where it has no netmask; with keyword |
+//! | all others (uuid, enum, time, interval, cidr, ranges, bits, ...) | string | keyword |
 //!
 //! JSON has no NaN and no infinity, ISO 8601 no infinite date, and an index no year past 294246: such
 //! a value becomes null, as does a `numeric` past the range of a double. Years before 1 and past 9999
@@ -59,6 +60,8 @@ pub(crate) enum Kind {
     PaddedText,
     /// Text to be taken as a whole.
     Keyword,
+    /// An IP address, or with a number of bits a network.
+    Address,
     /// A day.
     Date,
     /// A day and time without a zone.
@@ -115,7 +118,7 @@ pub(crate) fn write_json(kind: &Kind, text: &str, out: &mut Vec<u8>) -> Result<(
         Kind::Integer | Kind::Long => scalar::integer(text, out),
         Kind::Float | Kind::Numeric => scalar::number(text, out),
         Kind::Money => scalar::money(text, out),
-        Kind::Text | Kind::Keyword => {
+        Kind::Text | Kind::Keyword | Kind::Address => {
             scalar::string(text, out);
             Ok(())
         }

@@ -90,8 +90,9 @@ fn known(oid: u32) -> Option<Kind> {
         1114 => Kind::Timestamp,
         1184 => Kind::TimestampTz,
         1700 => Kind::Numeric,
-        // "char", cidr, macaddr8, macaddr, inet, time, interval, timetz, bit, varbit, uuid
-        18 | 650 | 774 | 829 | 869 | 1083 | 1186 | 1266 | 1560 | 1562 | 2950 => Kind::Keyword,
+        869 => Kind::Address,
+        // "char", cidr, macaddr8, macaddr, time, interval, timetz, bit, varbit, uuid
+        18 | 650 | 774 | 829 | 1083 | 1186 | 1266 | 1560 | 1562 | 2950 => Kind::Keyword,
         _ => return None,
     })
 }

@@ -31,6 +31,8 @@ pub enum FieldKind {
     Boolean,
     /// An instant, in microseconds.
     Date,
+    /// An IP address of either version.
+    Ip,
 }
 
 /// How a field's values lie in the index.
@@ -48,9 +50,11 @@ pub enum Storage {
     Bool,
     /// Dates.
     Date,
+    /// IP addresses, whose terms are texts.
+    Ip,
 }
 
-const KINDS: [(FieldKind, &str, Storage); 12] = [
+const KINDS: [(FieldKind, &str, Storage); 13] = [
     (FieldKind::Text, "text", Storage::Text),
     (FieldKind::Keyword, "keyword", Storage::Text),
     (FieldKind::Long, "long", Storage::I64),
@@ -63,7 +67,15 @@ const KINDS: [(FieldKind, &str, Storage); 12] = [
     (FieldKind::HalfFloat, "half_float", Storage::F64),
     (FieldKind::Boolean, "boolean", Storage::Bool),
     (FieldKind::Date, "date", Storage::Date),
+    (FieldKind::Ip, "ip", Storage::Ip),
 ];
+
+impl Storage {
+    /// Whether a column has numbers that stand for the texts of a dictionary.
+    pub(crate) fn has_dictionary(self) -> bool {
+        matches!(self, Self::Text | Self::Ip)
+    }
+}
 
 impl FieldKind {
     /// The kind of this name.
@@ -90,7 +102,7 @@ impl FieldKind {
 /// A value, converted to its field's type.
 #[derive(Debug, Clone, PartialEq)]
 pub enum FieldValue {
-    /// A text or keyword.
+    /// A text or keyword; of an `ip`, [its term](super::ip::term).
     Text(String),
     /// A `long`, `integer`, `short` or `byte`.
     I64(i64),

@@ -8,6 +8,7 @@ mod build;
 pub mod date;
 pub(crate) mod digest;
 pub mod field;
+pub mod ip;
 mod read;
 pub mod schema;
 pub(crate) mod tokenize;

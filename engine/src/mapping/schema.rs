@@ -140,7 +140,7 @@ fn add(builder: &mut tantivy::schema::SchemaBuilder, field: &FieldMapping) {
         numeric = numeric.set_fast();
     }
     match field.kind.storage() {
-        Storage::Text => builder.add_text_field(name, text_options(field)),
+        Storage::Text | Storage::Ip => builder.add_text_field(name, text_options(field)),
         // Dates are microseconds: tantivy's own have nanoseconds in 64 bits, too few centuries.
         Storage::I64 | Storage::Date => builder.add_i64_field(name, numeric),
         Storage::U64 => builder.add_u64_field(name, numeric),
@@ -161,7 +161,9 @@ fn text_options(field: &FieldMapping) -> TextOptions {
             TextOptions::default()
         };
     }
-    let tokenizer = if field.doc_values { super::digest::NAME } else { RAW };
+    // Terms of addresses are short, and in their order.
+    let digests = field.doc_values && field.kind == FieldKind::Keyword;
+    let tokenizer = if digests { super::digest::NAME } else { RAW };
     let options = if field.index { indexing(tokenizer) } else { TextOptions::default() };
     if field.doc_values { options.set_fast(RAW) } else { options }
 }

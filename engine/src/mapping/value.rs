@@ -41,6 +41,7 @@ pub(crate) fn shortened(text: &str) -> Cow<'_, str> {
 pub(crate) fn convert(field: &FieldMapping, raw: Raw<'_>) -> Result<Option<FieldValue>, String> {
     match field.kind.storage() {
         Storage::Text => Ok(Some(FieldValue::Text(raw.as_str().to_owned()))),
+        Storage::Ip => ip(raw).map(|term| Some(FieldValue::Text(term))),
         Storage::Bool => boolean(raw).map(|value| Some(FieldValue::Bool(value))),
         Storage::Date => date(field, raw).map(|micros| Some(FieldValue::Date(micros))),
         Storage::I64 | Storage::U64 | Storage::F64 => {
@@ -60,6 +61,14 @@ fn boolean(raw: Raw<'_>) -> Result<bool, String> {
             shortened(text)
         )),
     }
+}
+
+fn ip(raw: Raw<'_>) -> Result<String, String> {
+    let text = raw.as_str();
+    let address = super::ip::read(text);
+    let address =
+        address.ok_or_else(|| format!("'{}' is not an IP string literal.", shortened(text)))?;
+    Ok(super::ip::term(address))
 }
 
 fn date(field: &FieldMapping, raw: Raw<'_>) -> Result<i64, String> {

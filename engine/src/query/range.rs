@@ -12,10 +12,12 @@ use super::compile::{Compiled, Compiler, invalid};
 use super::date_math::instant;
 use super::term_level::Target;
 use super::term_selection::{Selection, TermSelection};
-use super::value::{Number, boolean, number, text, whole_interval};
+use super::value::{Number, address, boolean, number, text, whole_interval};
 use crate::error::Result;
 use crate::mapping::date::{DateFormat, MICROS, Reading};
 use crate::mapping::field::{FieldMapping, Storage};
+use crate::mapping::ip;
+use crate::mapping::value::shortened;
 
 impl Compiler<'_> {
     pub(super) fn range(&self, clause: &Range, boost: f32) -> Result<Compiled> {
@@ -59,7 +61,8 @@ impl Compiler<'_> {
         upper: Bound<Term>,
     ) -> Result<Compiled> {
         let storage = mapping.kind.storage();
-        let by_terms = mapping.index && matches!(storage, Storage::Text | Storage::Bool);
+        let by_terms =
+            mapping.index && matches!(storage, Storage::Text | Storage::Ip | Storage::Bool);
         if mapping.doc_values && !by_terms {
             return Ok(self.constant_query(RangeQuery::new(lower, upper), 0.0));
         }
@@ -69,6 +72,24 @@ impl Compiler<'_> {
         let bytes = |bound: Bound<Term>| bound.map(|term| term.serialized_value_bytes().to_owned());
         let selection = Selection::Within(bytes(lower), bytes(upper));
         Ok(self.constant_query(TermSelection { field, selection }, 0.0))
+    }
+
+    /// The documents with an address in a network.
+    pub(super) fn network(
+        &self,
+        field: Field,
+        mapping: &FieldMapping,
+        value: &Scalar,
+        boost: f32,
+    ) -> Result<Compiled> {
+        let text = text(value);
+        let (first, last) = ip::read_network(&text).ok_or_else(|| {
+            let text = shortened(&text);
+            invalid(format!("failed to create query: '{text}' is not an IP network."))
+        })?;
+        let term = |address| Bound::Included(Term::from_field_text(field, &ip::term(address)));
+        let compiled = self.between(field, mapping, term(first), term(last))?;
+        Ok(self.constant(compiled, boost))
     }
 
     /// The documents with a date that a text means: an instant, a millisecond, or a whole day,
@@ -109,6 +130,11 @@ fn bounds(clause: &Range, field: Field, mapping: &FieldMapping) -> Result<Option
     match mapping.kind.storage() {
         Storage::Text => {
             let term = |scalar: &Scalar| Ok(Term::from_field_text(field, &text(scalar)));
+            Ok(Some((bound(clause.lower.as_ref(), term)?, bound(clause.upper.as_ref(), term)?)))
+        }
+        Storage::Ip => {
+            let term =
+                |scalar: &Scalar| Ok(Term::from_field_text(field, &ip::term(address(scalar)?)));
             Ok(Some((bound(clause.lower.as_ref(), term)?, bound(clause.upper.as_ref(), term)?)))
         }
         Storage::Bool => {

@@ -80,6 +80,9 @@ impl<'a> Compiler<'a> {
         if mapping.kind.storage() == Storage::Date {
             return self.date(field, mapping, value, boost);
         }
+        if mapping.kind == FieldKind::Ip && text(value).contains('/') {
+            return self.network(field, mapping, value, boost);
+        }
         let Some(term) = exact_term(field, mapping, value)? else {
             return Ok(Compiled::nothing());
         };
@@ -96,8 +99,8 @@ impl<'a> Compiler<'a> {
                 let term = self.snapshot.text_term(field, &text(value));
                 self.scored_term(field, mapping, term, boost)
             }
-            // Numbers are points in Elasticsearch, which are not scored.
-            Storage::I64 | Storage::U64 | Storage::F64 => {
+            // Numbers and addresses are points in Elasticsearch, which are not scored.
+            Storage::I64 | Storage::U64 | Storage::F64 | Storage::Ip => {
                 let query = TermQuery::new(term, IndexRecordOption::Basic);
                 Ok(self.constant_query(query, boost))
             }
@@ -182,7 +185,11 @@ impl<'a> Compiler<'a> {
         values: &[Scalar],
         boost: f32,
     ) -> Result<Compiled> {
-        if mapping.kind.storage() == Storage::Date || !mapping.index {
+        let is_network = |value| mapping.kind == FieldKind::Ip && text(value).contains('/');
+        if mapping.kind.storage() == Storage::Date
+            || !mapping.index
+            || values.iter().any(is_network)
+        {
             let queries: Result<Vec<_>> =
                 values.iter().map(|value| self.exact(field, mapping, value, 0.0)).collect();
             let union = union(queries?);

@@ -1,5 +1,7 @@
 //! A scalar of a query as a value of a field's type.
 
+use std::net::Ipv6Addr;
+
 use tantivy::Term;
 use tantivy::schema::Field;
 
@@ -7,6 +9,8 @@ use super::ast::Scalar;
 use super::compile::invalid;
 use crate::error::Result;
 use crate::mapping::field::{FieldMapping, Storage};
+use crate::mapping::ip;
+use crate::mapping::value::shortened;
 
 /// A number before its field's type is known.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -124,6 +128,15 @@ pub(super) fn whole_interval(
     (lower <= upper).then_some((lower, upper))
 }
 
+/// The address that a scalar is.
+pub(super) fn address(scalar: &Scalar) -> Result<Ipv6Addr> {
+    let text = text(scalar);
+    ip::read(&text).ok_or_else(|| {
+        let text = shortened(&text);
+        invalid(format!("failed to create query: '{text}' is not an IP string literal."))
+    })
+}
+
 /// The term of an exact value; `None` where no document can have it. Not for dates, which are
 /// intervals, and of a text as its column has it.
 pub(super) fn exact_term(
@@ -147,6 +160,7 @@ pub(super) fn exact_term(
             }
             Number::Fraction(_) => None,
         },
+        Storage::Ip => Some(Term::from_field_text(field, &ip::term(address(scalar)?))),
         Storage::Date => None,
     };
     Ok(term)

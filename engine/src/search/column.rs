@@ -4,6 +4,7 @@
 //! in whole milliseconds, as in Elasticsearch.
 
 use std::cmp::Ordering;
+use std::net::Ipv6Addr;
 
 use tantivy::columnar::{Cardinality, Column, ColumnType, StrColumn, TermOrdHit};
 use tantivy::{DocId, f64_to_u64, i64_to_u64, u64_to_f64, u64_to_i64};
@@ -12,6 +13,7 @@ use super::request::SortValue;
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::date::{DateFormat, Reading};
 use crate::mapping::field::{FieldMapping, Storage};
+use crate::mapping::ip;
 use crate::query::ast::Scalar;
 use crate::snapshot::Segment;
 
@@ -28,7 +30,7 @@ impl FieldColumn {
     pub(super) fn open(segment: &Segment, mapping: &FieldMapping) -> Result<Option<Self>> {
         let storage = mapping.kind.storage();
         let kind = match storage {
-            Storage::Text => ColumnType::Str,
+            Storage::Text | Storage::Ip => ColumnType::Str,
             Storage::U64 => ColumnType::U64,
             Storage::F64 => ColumnType::F64,
             Storage::Bool => ColumnType::Bool,
@@ -110,12 +112,15 @@ impl FieldColumn {
         let Some(texts) = &self.texts else { return Ok(decode(self.storage, raw)) };
         let mut text = String::new();
         if texts.ord_to_str(raw, &mut text)? {
-            return Ok(SortValue::Text(text));
+            return match self.storage {
+                Storage::Ip => read_term(&text).map(SortValue::Ip),
+                _ => Ok(SortValue::Text(text)),
+            };
         }
         Err(Error::new(ErrorKind::Corrupt, format!("a column's dictionary lacks ordinal {raw}")))
     }
 
-    /// Where a text is among this segment's.
+    /// Where a text, or an address's term, is among this segment's.
     pub(super) fn ordinal(&self, text: &str) -> Result<TermOrdHit> {
         let Some(texts) = &self.texts else { return Ok(TermOrdHit::Next(0)) };
         let count = texts.dictionary().num_terms() as u64;
@@ -133,11 +138,18 @@ impl FieldColumn {
     }
 }
 
+/// The address that a text of a column's dictionary stands for.
+pub(super) fn read_term(text: &str) -> Result<Ipv6Addr> {
+    let damaged =
+        || Error::new(ErrorKind::Corrupt, format!("a column has [{text}] for an address"));
+    ip::of_term(text).ok_or_else(damaged)
+}
+
 /// What a number's bits mean; dates in milliseconds.
 pub(super) fn decode(storage: Storage, raw: u64) -> SortValue {
     match storage {
         Storage::I64 | Storage::Date => SortValue::I64(u64_to_i64(raw)),
-        Storage::U64 | Storage::Text => SortValue::U64(raw),
+        Storage::U64 | Storage::Text | Storage::Ip => SortValue::U64(raw),
         Storage::F64 => SortValue::F64(u64_to_f64(raw)),
         Storage::Bool => SortValue::Bool(raw > 0),
     }
@@ -157,7 +169,7 @@ pub(super) fn date_value(micros: i64) -> SortValue {
 pub(super) fn to_f64(storage: Storage, raw: u64) -> f64 {
     match storage {
         Storage::I64 | Storage::Date => u64_to_i64(raw) as f64,
-        Storage::U64 | Storage::Text | Storage::Bool => raw as f64,
+        Storage::U64 | Storage::Text | Storage::Ip | Storage::Bool => raw as f64,
         Storage::F64 => u64_to_f64(raw),
     }
 }
@@ -172,7 +184,7 @@ pub(super) fn encode(storage: Storage, value: &SortValue) -> Option<(u64, Orderi
         (held, value.cmp(&held))
     };
     let number = match value {
-        SortValue::Null | SortValue::Text(_) => return None,
+        SortValue::Null | SortValue::Text(_) | SortValue::Ip(_) => return None,
         SortValue::Bool(value) => i128::from(*value),
         SortValue::I64(value) => i128::from(*value),
         SortValue::U64(value) => i128::from(*value),
@@ -202,7 +214,7 @@ pub(super) fn encode(storage: Storage, value: &SortValue) -> Option<(u64, Orderi
 #[expect(clippy::cast_possible_truncation, reason = "casts of floats saturate")]
 pub(super) fn encode_date(value: &SortValue) -> Option<(u64, Ordering)> {
     let micros = match value {
-        SortValue::Null => return None,
+        SortValue::Null | SortValue::Ip(_) => return None,
         SortValue::Bool(value) => i128::from(*value) * 1000,
         SortValue::I64(value) => i128::from(*value) * 1000,
         SortValue::U64(value) => i128::from(*value) * 1000,
@@ -224,7 +236,7 @@ fn encode_whole(
         Storage::I64 | Storage::Date => (i64::MIN.into(), i64::MAX.into()),
         Storage::U64 => (0, u64::MAX.into()),
         Storage::Bool => (0, 1),
-        Storage::F64 | Storage::Text => return None,
+        Storage::F64 | Storage::Text | Storage::Ip => return None,
     };
     let (held, order) = clamp(number, least, greatest);
     let raw = if matches!(storage, Storage::I64 | Storage::Date) {
@@ -256,6 +268,7 @@ pub(super) fn scalar_value(mapping: &FieldMapping, scalar: &Scalar) -> Result<So
     };
     match mapping.kind.storage() {
         Storage::Text => Ok(SortValue::Text(text(scalar))),
+        Storage::Ip => ip::read(&text(scalar)).map(SortValue::Ip).ok_or_else(unfit),
         Storage::Date => {
             let micros = mapping.format.parse(&text(scalar)).ok_or_else(unfit)?;
             Ok(date_value(micros))

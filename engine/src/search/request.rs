@@ -1,5 +1,6 @@
 //! What a search asks for.
 
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use crate::query::ast::{Query, Scalar};
@@ -167,6 +168,8 @@ pub enum SortValue {
     F64(f64),
     /// A keyword.
     Text(String),
+    /// An IP address.
+    Ip(Ipv6Addr),
 }
 
 /// `highlight`: fragments of fields with the matches marked.

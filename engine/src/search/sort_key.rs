@@ -5,6 +5,7 @@
 //! first. Keywords are ordinals of their segment, doubled so that a text that the segment lacks has
 //! a place between two that it has.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 
 use tantivy::columnar::TermOrdHit;
@@ -16,6 +17,7 @@ use super::column::{
 use super::request::{Missing, Sort, SortBy, SortMode, SortValue};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::field::{FieldKind, FieldMapping, Storage};
+use crate::mapping::ip;
 use crate::snapshot::{Segment, Snapshot};
 
 /// A key: smaller comes first.
@@ -78,7 +80,7 @@ impl<'a> SortPlan<'a> {
             return Err(Error::new(ErrorKind::InvalidQuery, message).with_index(index));
         };
         require_column(mapping, index)?;
-        let numeric = mapping.kind.storage() != Storage::Text;
+        let numeric = !mapping.kind.storage().has_dictionary();
         if !numeric && matches!(sort.mode, Some(SortMode::Sum | SortMode::Avg | SortMode::Median)) {
             return Err(Error::new(
                 ErrorKind::InvalidArgument,
@@ -186,6 +188,10 @@ pub(super) fn compare_values(left: &SortValue, right: &SortValue) -> Ordering {
     };
     match (left, right) {
         (SortValue::Text(left), SortValue::Text(right)) => left.cmp(right),
+        (SortValue::Ip(left), SortValue::Ip(right)) => left.cmp(right),
+        // Of indexes that have the field as different types.
+        (SortValue::Ip(_), _) => Ordering::Greater,
+        (_, SortValue::Ip(_)) => Ordering::Less,
         (SortValue::Text(_), _) => Ordering::Greater,
         (_, SortValue::Text(_)) => Ordering::Less,
         _ => match (whole(left), whole(right)) {
@@ -203,7 +209,7 @@ pub(super) fn double(value: &SortValue) -> f64 {
         SortValue::U64(value) => *value as f64,
         SortValue::Micros(value) => *value as f64 / 1000.0,
         SortValue::F64(value) => *value,
-        SortValue::Null | SortValue::Text(_) => f64::NAN,
+        SortValue::Null | SortValue::Text(_) | SortValue::Ip(_) => f64::NAN,
     }
 }
 
@@ -230,7 +236,7 @@ impl KeyColumn {
             KeySource::Doc(base) => base + u64::from(doc),
             KeySource::None => return self.missing,
             KeySource::Column(column, mode) => match pick(column, *mode, doc) {
-                Some(raw) if column.storage() == Storage::Text => raw * 2 + 1,
+                Some(raw) if column.storage().has_dictionary() => raw * 2 + 1,
                 Some(raw) => raw,
                 None => return self.missing,
             },
@@ -250,7 +256,7 @@ impl KeyColumn {
             KeySource::Score => Ok(SortValue::F64(u64_to_f64(raw))),
             KeySource::Doc(_) => Ok(SortValue::I64(i64::try_from(raw).unwrap_or(i64::MAX))),
             KeySource::None => Ok(missing()),
-            KeySource::Column(column, _) if column.storage() == Storage::Text => {
+            KeySource::Column(column, _) if column.storage().has_dictionary() => {
                 // An even number is a place between two texts: that of the missing value.
                 if raw % 2 == 0 { Ok(missing()) } else { column.decode(raw / 2) }
             }
@@ -304,9 +310,8 @@ fn limit_key(
             format!("the sort value [{value:?}] does not fit the field's type"),
         )
     };
-    if column.storage() == Storage::Text {
-        let SortValue::Text(text) = value else { return Err(unfit()) };
-        let raw = match column.ordinal(text)? {
+    if column.storage().has_dictionary() {
+        let raw = match column.ordinal(&text_of(column.storage(), value).ok_or_else(unfit)?)? {
             TermOrdHit::Exact(ordinal) => ordinal * 2 + 1,
             TermOrdHit::Next(ordinal) => ordinal * 2,
         };
@@ -318,6 +323,17 @@ fn limit_key(
     };
     let (raw, order) = encoded.ok_or_else(unfit)?;
     Ok(directed(raw, order, descending))
+}
+
+/// The text that a value is in a column's dictionary.
+fn text_of(storage: Storage, value: &SortValue) -> Option<Cow<'_, str>> {
+    Some(match (storage, value) {
+        (Storage::Ip, SortValue::Ip(address)) => ip::term(*address).into(),
+        // As a client has it from an earlier page.
+        (Storage::Ip, SortValue::Text(text)) => ip::term(ip::read(text)?).into(),
+        (Storage::Text, SortValue::Text(text)) => text.into(),
+        _ => return None,
+    })
 }
 
 fn directed(raw: u64, order: Ordering, descending: bool) -> (Key, Ordering) {

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::io::Write;
 
 use egret_engine::mapping::date::DateFormat;
+use egret_engine::mapping::ip;
 use egret_engine::search::request::{Aggregation, AggregationKind, SearchRequest, SortValue};
 use egret_engine::search::response::{AggregationResult, Bucket, Hit, SearchResponse};
 use serde::Serialize;
@@ -147,6 +148,7 @@ impl Out {
             SortValue::U64(value) => self.json(value),
             SortValue::F64(value) => self.json(value),
             SortValue::Text(value) => self.json(value),
+            SortValue::Ip(address) => self.json(&ip::print(*address)),
         }
     }
 
@@ -287,6 +289,7 @@ fn key_text(bucket: &Bucket) -> String {
     match &bucket.key {
         _ if bucket.key_as_string.is_some() => bucket.key_as_string.clone().unwrap_or_default(),
         SortValue::Text(text) => text.clone(),
+        SortValue::Ip(address) => ip::print(*address),
         SortValue::I64(value) => value.to_string(),
         SortValue::Micros(value) => millis(*value),
         SortValue::U64(value) => value.to_string(),

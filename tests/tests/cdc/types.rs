@@ -218,7 +218,7 @@ async fn mappings_come_from_the_catalog() {
     let following = Following::start(&format!(
         "{TYPES} CREATE TABLE every (
              id int8 PRIMARY KEY, small int2, price numeric, name text, code char(3), id2 uuid,
-             feeling mood, ok bool, at timestamptz, tags text[], doc jsonb, raw bytea, p positive)"
+             feeling mood, ok bool, at timestamptz, host inet, hosts inet[], net cidr, tags text[], doc jsonb, raw bytea, p positive)"
     ))
     .await;
     let mapping = following.mapping("every");
@@ -235,6 +235,10 @@ async fn mappings_come_from_the_catalog() {
     check("feeling", "keyword");
     check("ok", "boolean");
     check("at", "date");
+    check("host", "ip");
+    check("hosts", "ip");
+    check("net", "keyword");
+    assert_eq!(field("host")["fields"]["keyword"]["type"], "keyword");
     assert_eq!(field("name")["fields"]["keyword"]["type"], "keyword");
     assert_eq!(field("raw")["index"], false);
 }

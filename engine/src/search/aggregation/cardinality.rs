@@ -8,7 +8,7 @@ use super::hyper_log_log::HashCounter;
 use super::{Aggregator, BucketId, Budget, MetricValue, SegmentContext, field_of, missing_value};
 use crate::control;
 use crate::error::Result;
-use crate::mapping::field::Storage;
+use crate::mapping::ip;
 use crate::search::column::{FieldColumn, decode};
 use crate::search::request::{MetricField, SortValue};
 use crate::search::response::AggregationResult;
@@ -64,6 +64,7 @@ fn hash(value: &SortValue) -> u64 {
     match value {
         SortValue::Null => 0,
         SortValue::Text(text) => xxh3_64(text.as_bytes()),
+        SortValue::Ip(address) => xxh3_64(ip::term(*address).as_bytes()),
         SortValue::Bool(value) => xxh3_64(&[u8::from(*value)]),
         SortValue::I64(value) => xxh3_64(&i128::from(*value).to_le_bytes()),
         SortValue::Micros(value) => xxh3_64(&i128::from(value.div_euclid(1000)).to_le_bytes()),
@@ -97,7 +98,7 @@ impl Aggregator for Cardinality {
         };
         let storage = column.storage();
         for &doc in docs {
-            if storage == Storage::Text {
+            if storage.has_dictionary() {
                 let before = self.seen.capacity();
                 self.seen.extend(column.values(doc).map(|raw| (parent, raw)));
                 control::take((self.seen.capacity() - before) * SEEN_BYTES)?;

@@ -5,7 +5,7 @@ use tantivy::DocId;
 use super::{Aggregator, BucketId, Budget, SegmentContext, Subs, child_bucket, field_of};
 use crate::control;
 use crate::error::Result;
-use crate::mapping::field::{FieldMapping, Storage};
+use crate::mapping::field::FieldMapping;
 use crate::search::SearchLimits;
 use crate::search::column::{FieldColumn, to_f64};
 use crate::search::request::SortValue;
@@ -71,7 +71,7 @@ impl Ranges {
     }
 
     fn mapping<'a>(&self, snapshot: &'a Snapshot) -> Result<Option<&'a FieldMapping>> {
-        field_of(snapshot, &self.field, "range", |field| field.kind.storage() != Storage::Text)
+        field_of(snapshot, &self.field, "range", |field| !field.kind.storage().has_dictionary())
     }
 
     fn add(&mut self, bucket: BucketId, doc: DocId) -> Result<()> {

@@ -6,6 +6,7 @@
 //! and with nothing within, counting each value of the segment is enough.
 
 use std::cmp::Ordering;
+use std::net::Ipv6Addr;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use tantivy::DocId;
@@ -19,8 +20,9 @@ use crate::control::{self, Ticks};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::date::DateFormat;
 use crate::mapping::field::Storage;
+use crate::mapping::ip;
 use crate::search::SearchLimits;
-use crate::search::column::{FieldColumn, decode};
+use crate::search::column::{FieldColumn, decode, read_term};
 use crate::search::request::{BucketOrder, SortValue, TermsAggregation};
 use crate::search::response::{AggregationResult, Bucket};
 use crate::search::sort_key::compare_values;
@@ -67,6 +69,7 @@ type ValueId = u32;
 struct Values {
     all: Vec<SortValue>,
     texts: FxHashMap<String, ValueId>,
+    addresses: FxHashMap<Ipv6Addr, ValueId>,
     numbers: FxHashMap<(Storage, u64), ValueId>,
     /// All values of the index, where buckets without documents are wanted.
     everything: FxHashSet<ValueId>,
@@ -84,6 +87,30 @@ impl Values {
         Ok(id)
     }
 
+    fn address(&mut self, address: Ipv6Addr, limits: &SearchLimits) -> Result<ValueId> {
+        if let Some(id) = self.addresses.get(&address) {
+            return Ok(*id);
+        }
+        let id = next_bucket(self.all.len(), limits)?;
+        control::take(VALUE_BYTES)?;
+        self.all.push(SortValue::Ip(address));
+        self.addresses.insert(address, id);
+        Ok(id)
+    }
+
+    /// Of a text that a column's dictionary has.
+    fn of_column(
+        &mut self,
+        storage: Storage,
+        text: &str,
+        limits: &SearchLimits,
+    ) -> Result<ValueId> {
+        match storage {
+            Storage::Ip => self.address(read_term(text)?, limits),
+            _ => self.text(text, limits),
+        }
+    }
+
     fn number(&mut self, storage: Storage, raw: u64, limits: &SearchLimits) -> Result<ValueId> {
         if let Some(id) = self.numbers.get(&(storage, raw)) {
             return Ok(*id);
@@ -96,8 +123,10 @@ impl Values {
     }
 
     fn value(&mut self, value: &SortValue, limits: &SearchLimits) -> Result<ValueId> {
-        if let SortValue::Text(text) = value {
-            return self.text(text, limits);
+        match value {
+            SortValue::Text(text) => return self.text(text, limits),
+            SortValue::Ip(address) => return self.address(*address, limits),
+            _ => {}
         }
         let known = self.all.iter().position(|known| known == value);
         if let Some(place) = known {
@@ -256,7 +285,7 @@ impl Terms {
     /// Takes over what was counted by value.
     fn settle_counts(&mut self, column: &FieldColumn) -> Result<()> {
         let Some(counts) = self.value_counts.take() else { return Ok(()) };
-        if column.storage() != Storage::Text {
+        if !column.storage().has_dictionary() {
             for (raw, count) in counts.found() {
                 let value = self.known.number(column.storage(), raw, &self.limits)?;
                 self.count(0, value, count)?;
@@ -287,7 +316,7 @@ impl Terms {
                 return;
             }
             let slot = next.next().and_then(|ordinal| values.get_mut(place(*ordinal)));
-            match (self.known.text(text, &self.limits), slot) {
+            match (self.known.of_column(column.storage(), text, &self.limits), slot) {
                 (Ok(value), Some(slot)) => *slot = value,
                 (Ok(_), None) => {}
                 (Err(error), _) => result = Err(error),
@@ -315,6 +344,7 @@ impl Terms {
             SortValue::U64(value) => value.to_string(),
             SortValue::F64(value) => format!("{value:?}"),
             SortValue::Text(value) => value.clone(),
+            SortValue::Ip(address) => ip::print(*address),
         }
     }
 
@@ -408,7 +438,7 @@ impl Aggregator for Terms {
         self.value_counts = countable.and_then(ValueCounts::of);
         if self.options.min_doc_count == 0
             && let Some(column) = &self.column
-            && column.storage() != Storage::Text
+            && !column.storage().has_dictionary()
         {
             let docs = 0..segment.segment.reader().max_doc();
             let mut ticks = Ticks::default();
@@ -431,7 +461,7 @@ impl Aggregator for Terms {
             return Ok(());
         }
         let storage = column.storage();
-        let is_text = storage == Storage::Text;
+        let is_text = storage.has_dictionary();
         let mut raws: Vec<u64> = Vec::new();
         for &doc in docs {
             raws.clear();
@@ -459,7 +489,7 @@ impl Aggregator for Terms {
 
     fn close(&mut self) -> Result<()> {
         if let Some(column) = self.column.take() {
-            if column.storage() == Storage::Text {
+            if column.storage().has_dictionary() {
                 self.settle(&column)?;
             }
             self.settle_counts(&column)?;

@@ -21,7 +21,7 @@ impl ValueCounts {
     /// For a segment's column; `None` where its numbers lie too far apart.
     pub(super) fn of(column: &FieldColumn) -> Option<Self> {
         let (least, span) = match column.storage() {
-            Storage::Text => (0, column.text_count() as u64),
+            Storage::Text | Storage::Ip => (0, column.text_count() as u64),
             // Dates are counted by the millisecond, but lie in microseconds.
             Storage::Date => return None,
             _ => {
