@@ -186,7 +186,10 @@ async fn order(egret: &Egret, path: &str) {
         match egret.try_request(Method::POST, path, &Value::Null).await {
             // Something else is being done.
             Some(answer) if answer.status == 409 => None,
-            Some(answer) => Some(drop(answer.ok())),
+            Some(answer) => {
+                answer.ok();
+                Some(())
+            }
             None => Some(()),
         }
     })
@@ -206,22 +209,25 @@ fn streams(status: &Value) -> bool {
     status["state"] == "streaming" && status["tables"][0]["state"] == "streaming"
 }
 
+/// Gives the program work until it is gone, or there is no more.
+async fn work(database: &Database, egret: &mut Egret) {
+    for step in STEPS {
+        step.run(database, egret).await;
+        if !egret.is_running() {
+            return;
+        }
+    }
+}
+
 /// Starts the program with a plan, gives it work, and waits until the plan has killed it.
 async fn kill_at(plan: &str, database: &Database, egret: &mut Egret) {
     egret.options_mut().environment = vec![(failpoint::VARIABLE.to_owned(), plan.to_owned())];
-    let status = match block_in_place(|| egret.try_resume()) {
-        // It may be killed before it listens.
-        Err(status) => status,
-        Ok(()) => {
-            for step in STEPS {
-                step.run(database, egret).await;
-                if !egret.is_running() {
-                    break;
-                }
-            }
-            block_in_place(|| egret.wait_for_end())
-        }
-    };
+    // It may be killed before it listens.
+    let started = block_in_place(|| egret.try_resume());
+    if started.is_ok() {
+        work(database, egret).await;
+    }
+    let status = started.err().unwrap_or_else(|| block_in_place(|| egret.wait_for_end()));
     assert_eq!(status.signal(), Some(9), "{plan}: {status}");
     let (point, _) = plan.split_once('=').unwrap();
     assert!(egret.log().contains(&format!("killed at [{point}]")), "{plan}");

@@ -22,6 +22,8 @@ pub(crate) fn mapping(kind: &Kind) -> Value {
             "fields": {"keyword": {"type": "keyword", "ignore_above": TEXT_KEYWORD_CHARACTERS}},
         }),
         Kind::Keyword => json!({"type": "keyword", "ignore_above": KEYWORD_CHARACTERS}),
+        // What lies past the earth's degrees, or is no point, is in the document alone.
+        Kind::Point | Kind::Geometry => json!({"type": "geo_point", "ignore_malformed": true}),
         // An index of addresses has no place for a netmask.
         Kind::Address => json!({
             "type": "ip",

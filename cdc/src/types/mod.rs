@@ -18,6 +18,8 @@
 //! | `bytea` | base64 | keyword, not indexed |
 //! | domains | as their base type | as their base type |
 //! | `inet` | string | ip, where it has no netmask; with keyword |
+//! | `point` | `{"lat": y, "lon": x}` | `geo_point` |
+//! | PostGIS's `geometry`, `geography` | the same for points in degrees, others as their digits | `geo_point` |
 //! | all others (uuid, enum, time, interval, cidr, ranges, bits, ...) | string | keyword |
 //!
 //! JSON has no NaN and no infinity, ISO 8601 no infinite date, and an index no year past 294246: such
@@ -26,6 +28,7 @@
 
 mod array;
 mod datetime;
+mod geo;
 mod json;
 mod mapping;
 mod nested;
@@ -62,6 +65,10 @@ pub(crate) enum Kind {
     Keyword,
     /// An IP address, or with a number of bits a network.
     Address,
+    /// A point of PostgreSQL's own type.
+    Point,
+    /// A geometry or geography of PostGIS.
+    Geometry,
     /// A day.
     Date,
     /// A day and time without a zone.
@@ -122,6 +129,8 @@ pub(crate) fn write_json(kind: &Kind, text: &str, out: &mut Vec<u8>) -> Result<(
             scalar::string(text, out);
             Ok(())
         }
+        Kind::Point => geo::point(text, out),
+        Kind::Geometry => geo::geometry(text, out),
         Kind::PaddedText => {
             scalar::string(text.trim_end_matches(' '), out);
             Ok(())

@@ -53,6 +53,7 @@ fn resolve_at(oid: u32, rows: &TypeRows, depth: usize) -> Result<Kind, Vec<u32>>
             Ok(Kind::Array { element, delimiter })
         }
         (b'b', _) if row.name == "citext" => Ok(Kind::Text),
+        (b'b', _) if matches!(&*row.name, "geometry" | "geography") => Ok(Kind::Geometry),
         (b'b', _) if row.name == "hstore" => Ok(Kind::Hstore),
         _ => Ok(Kind::Keyword),
     }
@@ -90,6 +91,7 @@ fn known(oid: u32) -> Option<Kind> {
         1114 => Kind::Timestamp,
         1184 => Kind::TimestampTz,
         1700 => Kind::Numeric,
+        600 => Kind::Point,
         869 => Kind::Address,
         // "char", cidr, macaddr8, macaddr, time, interval, timetz, bit, varbit, uuid
         18 | 650 | 774 | 829 | 1083 | 1186 | 1266 | 1560 | 1562 | 2950 => Kind::Keyword,

@@ -189,6 +189,33 @@ fn types_from_the_catalog() {
 }
 
 #[test]
+fn geometries() {
+    // As ST_AsEWKB has points: in degrees of WGS 84, without a system, big end first, with a height.
+    let point = r#"{"lat":47.5,"lon":8.25}"#;
+    for digits in [
+        "0101000020E610000000000000008020400000000000C04740",
+        "010100000000000000008020400000000000C04740",
+        "000000000140208000000000004047C00000000000",
+        "01010000A0E610000000000000008020400000000000C047400000000000807940",
+    ] {
+        check(&Kind::Geometry, digits, point);
+    }
+    // Metres of a national grid; a line; no point at all.
+    let grid = "010100002008080000000000000080204000000000000C0474";
+    check(&Kind::Geometry, grid, &format!("\"{grid}\""));
+    let line = "010200000001000000000000000080204000000000000C0474";
+    check(&Kind::Geometry, line, &format!("\"{line}\""));
+    check(&Kind::Geometry, "0101000000000000000000F87F000000000000F87F", "null");
+    check(&Kind::Geometry, "0101", "\"0101\"");
+    refused(&Kind::Geometry, "01z1");
+    refused(&Kind::Geometry, "010");
+    check(&Kind::Point, "(8.25,47.5)", point);
+    check(&Kind::Point, "(Infinity,1)", "null");
+    refused(&Kind::Point, "8.25,47.5");
+    refused(&Kind::Point, "(8.25)");
+}
+
+#[test]
 fn mappings() {
     assert_eq!(mapping(&array_of(Kind::Long)), json!({"type": "long"}));
     let text = mapping(&Kind::Text);

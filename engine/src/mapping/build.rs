@@ -113,6 +113,10 @@ impl Mapping {
     pub(crate) fn add_dynamic(&mut self, parent: usize, name: &str, raw: Raw<'_>) -> Result<usize> {
         let kind = match raw {
             Raw::Bool(_) => FieldKind::Boolean,
+            Raw::Json(_) => {
+                let message = format!("[{name}] cannot take a copy of an object or an array");
+                return Err(Error::new(ErrorKind::InvalidArgument, message));
+            }
             Raw::Number(text) => number_kind(text),
             Raw::Text(text) => {
                 let is_number = text.parse::<f64>().is_ok();

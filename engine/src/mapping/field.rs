@@ -33,6 +33,8 @@ pub enum FieldKind {
     Date,
     /// An IP address of either version.
     Ip,
+    /// A point on the earth.
+    GeoPoint,
 }
 
 /// How a field's values lie in the index.
@@ -52,9 +54,11 @@ pub enum Storage {
     Date,
     /// IP addresses, whose terms are texts.
     Ip,
+    /// Points, [as bits](super::geo::Point).
+    Point,
 }
 
-const KINDS: [(FieldKind, &str, Storage); 13] = [
+const KINDS: [(FieldKind, &str, Storage); 14] = [
     (FieldKind::Text, "text", Storage::Text),
     (FieldKind::Keyword, "keyword", Storage::Text),
     (FieldKind::Long, "long", Storage::I64),
@@ -68,9 +72,15 @@ const KINDS: [(FieldKind, &str, Storage); 13] = [
     (FieldKind::Boolean, "boolean", Storage::Bool),
     (FieldKind::Date, "date", Storage::Date),
     (FieldKind::Ip, "ip", Storage::Ip),
+    (FieldKind::GeoPoint, "geo_point", Storage::Point),
 ];
 
 impl Storage {
+    /// Whether a column's numbers are counted with.
+    pub(crate) fn has_numbers(self) -> bool {
+        !matches!(self, Self::Text | Self::Ip | Self::Point)
+    }
+
     /// Whether a column has numbers that stand for the texts of a dictionary.
     pub(crate) fn has_dictionary(self) -> bool {
         matches!(self, Self::Text | Self::Ip)
@@ -106,7 +116,7 @@ pub enum FieldValue {
     Text(String),
     /// A `long`, `integer`, `short` or `byte`.
     I64(i64),
-    /// An `unsigned_long`.
+    /// An `unsigned_long`; of a `geo_point`, its bits.
     U64(u64),
     /// A `double`, `float` or `half_float`; finite.
     F64(f64),

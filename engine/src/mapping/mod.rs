@@ -8,6 +8,7 @@ mod build;
 pub mod date;
 pub(crate) mod digest;
 pub mod field;
+pub mod geo;
 pub mod ip;
 mod read;
 pub mod schema;

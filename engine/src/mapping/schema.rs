@@ -144,6 +144,11 @@ fn add(builder: &mut tantivy::schema::SchemaBuilder, field: &FieldMapping) {
         // Dates are microseconds: tantivy's own have nanoseconds in 64 bits, too few centuries.
         Storage::I64 | Storage::Date => builder.add_i64_field(name, numeric),
         Storage::U64 => builder.add_u64_field(name, numeric),
+        // What is asked of points is asked of their column.
+        Storage::Point if field.doc_values => {
+            builder.add_u64_field(name, NumericOptions::default().set_fast())
+        }
+        Storage::Point => builder.add_u64_field(name, NumericOptions::default()),
         Storage::F64 => builder.add_f64_field(name, numeric),
         Storage::Bool => builder.add_bool_field(name, numeric),
     };

@@ -2,8 +2,11 @@
 
 use std::borrow::Cow;
 
+use serde_json::Value;
+
 use super::date::Reading;
 use super::field::{FieldKind, FieldMapping, FieldValue, Storage};
+use super::geo::Point;
 
 /// A JSON scalar as it was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,13 +17,15 @@ pub(crate) enum Raw<'a> {
     Number(&'a str),
     /// `true` or `false`.
     Bool(bool),
+    /// An object, or an array that is one value, as JSON.
+    Json(&'a str),
 }
 
 impl<'a> Raw<'a> {
     /// Its characters.
     pub(crate) fn as_str(self) -> &'a str {
         match self {
-            Raw::Text(text) | Raw::Number(text) => text,
+            Raw::Text(text) | Raw::Number(text) | Raw::Json(text) => text,
             Raw::Bool(true) => "true",
             Raw::Bool(false) => "false",
         }
@@ -42,6 +47,7 @@ pub(crate) fn convert(field: &FieldMapping, raw: Raw<'_>) -> Result<Option<Field
     match field.kind.storage() {
         Storage::Text => Ok(Some(FieldValue::Text(raw.as_str().to_owned()))),
         Storage::Ip => ip(raw).map(|term| Some(FieldValue::Text(term))),
+        Storage::Point => point(raw).map(|point| Some(FieldValue::U64(point.to_bits()))),
         Storage::Bool => boolean(raw).map(|value| Some(FieldValue::Bool(value))),
         Storage::Date => date(field, raw).map(|micros| Some(FieldValue::Date(micros))),
         Storage::I64 | Storage::U64 | Storage::F64 => {
@@ -56,10 +62,21 @@ fn boolean(raw: Raw<'_>) -> Result<bool, String> {
         Raw::Bool(value) => Ok(value),
         Raw::Text("true") => Ok(true),
         Raw::Text("false" | "") => Ok(false),
-        Raw::Text(text) | Raw::Number(text) => Err(format!(
+        Raw::Text(text) | Raw::Number(text) | Raw::Json(text) => Err(format!(
             "Failed to parse value [{}] as only [true] or [false] are allowed.",
             shortened(text)
         )),
+    }
+}
+
+fn point(raw: Raw<'_>) -> Result<Point, String> {
+    match raw {
+        Raw::Text(text) => text.parse(),
+        Raw::Json(text) => {
+            let value: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
+            Point::read(&value)
+        }
+        Raw::Number(_) | Raw::Bool(_) => Err("geo_point expected".to_owned()),
     }
 }
 
@@ -74,7 +91,7 @@ fn ip(raw: Raw<'_>) -> Result<String, String> {
 fn date(field: &FieldMapping, raw: Raw<'_>) -> Result<i64, String> {
     let text = raw.as_str();
     let parsed = match raw {
-        Raw::Bool(_) => None,
+        Raw::Bool(_) | Raw::Json(_) => None,
         Raw::Text(_) | Raw::Number(_) => field.format.read(text, &Reading::default()),
     };
     let micros = parsed.ok_or_else(|| {
@@ -98,6 +115,7 @@ fn number_text<'a>(field: &FieldMapping, raw: Raw<'a>) -> Result<Option<&'a str>
         // As in Java, white space is only allowed around floating-point numbers.
         Raw::Text(text) if field.kind.storage() == Storage::F64 => Ok(Some(text.trim())),
         Raw::Text(text) | Raw::Number(text) => Ok(Some(text)),
+        Raw::Json(_) => Err("an object or an array is no number".to_owned()),
         Raw::Bool(value) => Err(format!(
             "Current token (VALUE_{}) not numeric, can not use numeric value accessors",
             if value { "TRUE" } else { "FALSE" }

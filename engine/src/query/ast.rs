@@ -3,6 +3,8 @@
 //! It is plain data: names are Elasticsearch's, defaults are written out by whoever builds it, and
 //! nothing in it is JSON or tantivy.
 
+use crate::mapping::geo::Point;
+
 /// A query. Every variant scores as Elasticsearch's query of the same name.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Query {
@@ -84,6 +86,17 @@ pub enum Query {
     Exists {
         /// The field, or an object with fields below it.
         field: String,
+        /// The score.
+        boost: f32,
+    },
+    /// Documents with a point in an area; scored `boost`.
+    WithinArea {
+        /// The field.
+        field: String,
+        /// The area.
+        area: Area,
+        /// Whether an index without the field has no such documents, instead of refusing.
+        ignore_unmapped: bool,
         /// The score.
         boost: f32,
     },
@@ -298,4 +311,27 @@ pub struct Bool {
     pub minimum_should_match: Option<MinimumShouldMatch>,
     /// Multiplies the score.
     pub boost: f32,
+}
+
+/// An area of the earth.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Area {
+    /// All that is so near to a point.
+    Circle {
+        /// The point.
+        center: Point,
+        /// How near, in metres.
+        metres: f64,
+    },
+    /// All between two parallels and two meridians, in degrees.
+    Box {
+        /// The upper parallel.
+        north: f64,
+        /// The left meridian; greater than the right one where the 180th lies between them.
+        west: f64,
+        /// The lower parallel.
+        south: f64,
+        /// The right meridian.
+        east: f64,
+    },
 }

@@ -164,6 +164,9 @@ impl<'a> Compiler<'a> {
             }
             Query::Fuzzy { .. } => self.fuzzy_clause(query, boost),
             Query::Exists { field, boost: own } => Ok(self.exists(field, boost * own)),
+            Query::WithinArea { field, area, ignore_unmapped, boost: own } => {
+                self.within_area(field, area, *ignore_unmapped, boost * own)
+            }
             Query::Ids { values, boost: own } => self.ids(values, boost * own),
             Query::Bool(clause) => self.bool(clause, boost * clause.boost),
             Query::ConstantScore { filter, boost: own } => {

@@ -93,6 +93,7 @@ impl Walk<'_> {
             | Query::MatchNone
             | Query::Range(_)
             | Query::Exists { .. }
+            | Query::WithinArea { .. }
             | Query::Ids { .. } => Ok(()),
         }
     }

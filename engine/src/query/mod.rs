@@ -16,6 +16,7 @@ mod excluded;
 mod exists;
 mod full_text;
 mod fuzzy;
+mod geo;
 mod keyword_filter;
 pub(crate) mod marks;
 mod minimum_should_match;

@@ -31,6 +31,13 @@ impl Compiler<'_> {
                 )));
             }
         };
+        if mapping.kind.storage() == Storage::Point {
+            return Err(invalid(format!(
+                "failed to create query: Field [{}] of type [{}] does not support range queries",
+                clause.field,
+                mapping.kind.name()
+            )));
+        }
         if mapping.kind.storage() != Storage::Date
             && (clause.format.is_some() || clause.time_zone.is_some())
         {
@@ -158,6 +165,7 @@ fn bounds(clause: &Range, field: Field, mapping: &FieldMapping) -> Result<Option
             }))
         }
         Storage::Date => date_bounds(clause, field, mapping),
+        Storage::Point => Ok(None),
     }
 }
 

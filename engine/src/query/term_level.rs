@@ -100,7 +100,7 @@ impl<'a> Compiler<'a> {
                 self.scored_term(field, mapping, term, boost)
             }
             // Numbers and addresses are points in Elasticsearch, which are not scored.
-            Storage::I64 | Storage::U64 | Storage::F64 | Storage::Ip => {
+            Storage::I64 | Storage::U64 | Storage::F64 | Storage::Ip | Storage::Point => {
                 let query = TermQuery::new(term, IndexRecordOption::Basic);
                 Ok(self.constant_query(query, boost))
             }

@@ -165,7 +165,8 @@ struct United {
 impl United {
     fn new(docs: BitSet, long: Vec<BlockSegmentPostings>) -> Self {
         let sizes = long.iter().map(|list| u64::from(list.doc_freq()));
-        let size = (docs.len() as u64 + sizes.sum::<u64>()).min(docs.max_value().into()) as u32;
+        let size = u32::try_from(docs.len() as u64 + sizes.sum::<u64>()).unwrap_or(u32::MAX);
+        let size = size.min(docs.max_value());
         let (gathered, stretch) = if long.is_empty() {
             (docs.max_value(), FIRST_STRETCH)
         } else {
@@ -283,7 +284,7 @@ mod tests {
             let mut text = "other".to_owned();
             for _ in 0..random.random_range(0..=most) {
                 let least = random.random_range(0..words);
-                text += &format!(" w{}", random.random_range(least..words));
+                text.extend([" w", &random.random_range(least..words).to_string()]);
             }
             if text.len() > "other".len() {
                 having.push(number);
@@ -307,20 +308,23 @@ mod tests {
         for farthest in [1, 3, 100, 5000, DOCUMENTS] {
             let mut scorer = selection.scorer(reader, 1.0).unwrap();
             assert!(scorer.size_hint() as usize >= having.len());
-            let mut from = 0;
-            loop {
-                let expected = having.iter().copied().find(|doc| *doc >= from);
-                assert_eq!(scorer.doc(), expected.unwrap_or(TERMINATED), "{seed}, {farthest}");
-                let Some(doc) = expected else { break };
-                from = doc + random.random_range(1..=farthest);
-                if from == doc + 1 {
-                    scorer.advance();
-                } else {
-                    scorer.seek(from);
-                }
-            }
-            assert_eq!(scorer.advance(), TERMINATED);
+            walk(&mut *scorer, &having, || random.random_range(1..=farthest));
         }
+    }
+
+    /// Goes through the documents, some steps at a time.
+    fn walk(scorer: &mut dyn Scorer, having: &[DocId], mut step: impl FnMut() -> DocId) {
+        let mut from = 0;
+        while let Some(doc) = having.iter().copied().find(|doc| *doc >= from) {
+            assert_eq!(scorer.doc(), doc);
+            from = doc + step();
+            if from == doc + 1 {
+                scorer.advance()
+            } else {
+                scorer.seek(from)
+            };
+        }
+        assert_eq!((scorer.doc(), scorer.advance()), (TERMINATED, TERMINATED));
     }
 
     #[test]
@@ -330,6 +334,6 @@ mod tests {
         check(3, 300, 1);
         check(4, 3000, 3);
         // More long lists than are kept open.
-        check(5, 2 * MOST_OPEN as u32 + 300, 24);
+        check(5, 2 * u32::try_from(MOST_OPEN).unwrap() + 300, 24);
     }
 }

@@ -128,6 +128,14 @@ pub(super) fn whole_interval(
     (lower <= upper).then_some((lower, upper))
 }
 
+fn no_exact_points(mapping: &FieldMapping) -> crate::error::Error {
+    invalid(format!(
+        "failed to create query: Geometry fields do not support exact searching, use dedicated \
+         geometry queries instead: [{}]",
+        mapping.path
+    ))
+}
+
 /// The address that a scalar is.
 pub(super) fn address(scalar: &Scalar) -> Result<Ipv6Addr> {
     let text = text(scalar);
@@ -161,6 +169,7 @@ pub(super) fn exact_term(
             Number::Fraction(_) => None,
         },
         Storage::Ip => Some(Term::from_field_text(field, &ip::term(address(scalar)?))),
+        Storage::Point => return Err(no_exact_points(mapping)),
         Storage::Date => None,
     };
     Ok(term)

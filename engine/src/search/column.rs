@@ -13,6 +13,7 @@ use super::request::SortValue;
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::date::{DateFormat, Reading};
 use crate::mapping::field::{FieldMapping, Storage};
+use crate::mapping::geo::Point;
 use crate::mapping::ip;
 use crate::query::ast::Scalar;
 use crate::snapshot::Segment;
@@ -31,7 +32,7 @@ impl FieldColumn {
         let storage = mapping.kind.storage();
         let kind = match storage {
             Storage::Text | Storage::Ip => ColumnType::Str,
-            Storage::U64 => ColumnType::U64,
+            Storage::U64 | Storage::Point => ColumnType::U64,
             Storage::F64 => ColumnType::F64,
             Storage::Bool => ColumnType::Bool,
             Storage::I64 | Storage::Date => ColumnType::I64,
@@ -150,6 +151,7 @@ pub(super) fn decode(storage: Storage, raw: u64) -> SortValue {
     match storage {
         Storage::I64 | Storage::Date => SortValue::I64(u64_to_i64(raw)),
         Storage::U64 | Storage::Text | Storage::Ip => SortValue::U64(raw),
+        Storage::Point => SortValue::Point(Point::of_bits(raw)),
         Storage::F64 => SortValue::F64(u64_to_f64(raw)),
         Storage::Bool => SortValue::Bool(raw > 0),
     }
@@ -169,7 +171,7 @@ pub(super) fn date_value(micros: i64) -> SortValue {
 pub(super) fn to_f64(storage: Storage, raw: u64) -> f64 {
     match storage {
         Storage::I64 | Storage::Date => u64_to_i64(raw) as f64,
-        Storage::U64 | Storage::Text | Storage::Ip | Storage::Bool => raw as f64,
+        Storage::U64 | Storage::Text | Storage::Ip | Storage::Point | Storage::Bool => raw as f64,
         Storage::F64 => u64_to_f64(raw),
     }
 }
@@ -184,7 +186,9 @@ pub(super) fn encode(storage: Storage, value: &SortValue) -> Option<(u64, Orderi
         (held, value.cmp(&held))
     };
     let number = match value {
-        SortValue::Null | SortValue::Text(_) | SortValue::Ip(_) => return None,
+        SortValue::Null | SortValue::Text(_) | SortValue::Ip(_) | SortValue::Point(_) => {
+            return None;
+        }
         SortValue::Bool(value) => i128::from(*value),
         SortValue::I64(value) => i128::from(*value),
         SortValue::U64(value) => i128::from(*value),
@@ -214,7 +218,7 @@ pub(super) fn encode(storage: Storage, value: &SortValue) -> Option<(u64, Orderi
 #[expect(clippy::cast_possible_truncation, reason = "casts of floats saturate")]
 pub(super) fn encode_date(value: &SortValue) -> Option<(u64, Ordering)> {
     let micros = match value {
-        SortValue::Null | SortValue::Ip(_) => return None,
+        SortValue::Null | SortValue::Ip(_) | SortValue::Point(_) => return None,
         SortValue::Bool(value) => i128::from(*value) * 1000,
         SortValue::I64(value) => i128::from(*value) * 1000,
         SortValue::U64(value) => i128::from(*value) * 1000,
@@ -236,7 +240,7 @@ fn encode_whole(
         Storage::I64 | Storage::Date => (i64::MIN.into(), i64::MAX.into()),
         Storage::U64 => (0, u64::MAX.into()),
         Storage::Bool => (0, 1),
-        Storage::F64 | Storage::Text | Storage::Ip => return None,
+        Storage::F64 | Storage::Text | Storage::Ip | Storage::Point => return None,
     };
     let (held, order) = clamp(number, least, greatest);
     let raw = if matches!(storage, Storage::I64 | Storage::Date) {
@@ -269,6 +273,7 @@ pub(super) fn scalar_value(mapping: &FieldMapping, scalar: &Scalar) -> Result<So
     match mapping.kind.storage() {
         Storage::Text => Ok(SortValue::Text(text(scalar))),
         Storage::Ip => ip::read(&text(scalar)).map(SortValue::Ip).ok_or_else(unfit),
+        Storage::Point => Err(unfit()),
         Storage::Date => {
             let micros = mapping.format.parse(&text(scalar)).ok_or_else(unfit)?;
             Ok(date_value(micros))

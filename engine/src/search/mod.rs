@@ -11,6 +11,7 @@ mod aggregation;
 mod collect;
 mod column;
 mod count;
+mod distance;
 mod fetch;
 mod highlight;
 mod sort_key;

@@ -3,6 +3,7 @@
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
+use crate::mapping::geo::Point;
 use crate::query::ast::{Query, Scalar};
 
 /// A search. `Default` is Elasticsearch's: all documents, ten hits by score.
@@ -112,7 +113,7 @@ pub struct Sort {
 }
 
 /// What to sort by.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum SortBy {
     /// `_score`.
     Score,
@@ -123,6 +124,21 @@ pub enum SortBy {
     ShardDoc,
     /// A field's value.
     Field(String),
+    /// How far a field's point is from the nearest of some.
+    Distance(Distance),
+}
+
+/// `_geo_distance`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Distance {
+    /// The field.
+    pub field: String,
+    /// From where; the nearest counts.
+    pub from: Vec<Point>,
+    /// The unit that distances are told in, in metres.
+    pub unit_metres: f64,
+    /// Whether documents of an index without the field have no distance, instead of a refusal.
+    pub ignore_unmapped: bool,
 }
 
 /// Where documents without a value come.
@@ -170,6 +186,8 @@ pub enum SortValue {
     Text(String),
     /// An IP address.
     Ip(Ipv6Addr),
+    /// A point on the earth.
+    Point(Point),
 }
 
 /// `highlight`: fragments of fields with the matches marked.

@@ -14,7 +14,8 @@ use tantivy::{DocId, f64_to_u64, i64_to_u64, u64_to_f64, u64_to_i64};
 use super::column::{
     FieldColumn, date_value, decode, encode, encode_date, require_column, scalar_value,
 };
-use super::request::{Missing, Sort, SortBy, SortMode, SortValue};
+use super::distance::DistanceColumn;
+use super::request::{Distance, Missing, Sort, SortBy, SortMode, SortValue};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::field::{FieldKind, FieldMapping, Storage};
 use crate::mapping::ip;
@@ -43,6 +44,8 @@ enum Source<'a> {
     /// With the place of the index.
     ShardDoc(u64),
     Field(&'a FieldMapping),
+    /// The distance of a field's points, which this index may lack.
+    Distance(Option<&'a FieldMapping>, &'a Distance),
     /// A field that this index lacks: every document is missing it.
     Unmapped,
 }
@@ -55,8 +58,30 @@ impl<'a> SortPlan<'a> {
             SortBy::Score => (Source::Score, None),
             SortBy::Doc => (Source::Doc, None),
             SortBy::Field(path) => Self::field(snapshot, sort, path)?,
+            SortBy::Distance(distance) => (Self::distance(snapshot, distance)?, None),
         };
         Ok(Self { sort, source, missing })
+    }
+
+    fn distance(snapshot: &'a Snapshot, distance: &'a Distance) -> Result<Source<'a>> {
+        let (index, path) = (snapshot.index_name(), &distance.field);
+        let refused = |message| Error::new(ErrorKind::InvalidArgument, message).with_index(index);
+        let Some(mapping) = snapshot.mapping().field(path) else {
+            if distance.ignore_unmapped {
+                return Ok(Source::Distance(None, distance));
+            }
+            return Err(refused(format!(
+                "failed to find mapper for [{path}] for geo distance based sort"
+            )));
+        };
+        if mapping.kind != FieldKind::GeoPoint {
+            let kind = mapping.kind.name();
+            return Err(refused(format!(
+                "unable to sort by distance on field [{path}] of type [{kind}], and not [geo_point]"
+            )));
+        }
+        require_column(mapping, index)?;
+        Ok(Source::Distance(Some(mapping), distance))
     }
 
     fn field(
@@ -80,6 +105,11 @@ impl<'a> SortPlan<'a> {
             return Err(Error::new(ErrorKind::InvalidQuery, message).with_index(index));
         };
         require_column(mapping, index)?;
+        if mapping.kind == FieldKind::GeoPoint {
+            let message = "can't sort on geo_point field without using specific sorting feature, like \
+                           geo_distance";
+            return Err(Error::new(ErrorKind::InvalidArgument, message).with_index(index));
+        }
         let numeric = !mapping.kind.storage().has_dictionary();
         if !numeric && matches!(sort.mode, Some(SortMode::Sum | SortMode::Avg | SortMode::Median)) {
             return Err(Error::new(
@@ -130,6 +160,18 @@ impl<'a> SortPlan<'a> {
             Source::Score => KeySource::Score,
             Source::Doc | Source::ShardDoc(_) => KeySource::Doc(self.offset(base)),
             Source::Unmapped => KeySource::None,
+            Source::Distance(mapping, distance) => {
+                let column = match mapping {
+                    Some(mapping) => FieldColumn::open(segment, mapping)?,
+                    None => None,
+                };
+                let mode = self.sort.mode.unwrap_or(if descending {
+                    SortMode::Max
+                } else {
+                    SortMode::Min
+                });
+                KeySource::Distance(DistanceColumn::new(column, distance, mode))
+            }
             Source::Field(mapping) => match FieldColumn::open(segment, mapping)? {
                 Some(column) => {
                     if let Some(value) = &self.missing {
@@ -209,7 +251,7 @@ pub(super) fn double(value: &SortValue) -> f64 {
         SortValue::U64(value) => *value as f64,
         SortValue::Micros(value) => *value as f64 / 1000.0,
         SortValue::F64(value) => *value,
-        SortValue::Null | SortValue::Text(_) | SortValue::Ip(_) => f64::NAN,
+        SortValue::Null | SortValue::Text(_) | SortValue::Ip(_) | SortValue::Point(_) => f64::NAN,
     }
 }
 
@@ -225,6 +267,7 @@ enum KeySource {
     Score,
     Doc(u64),
     Column(Box<FieldColumn>, SortMode),
+    Distance(DistanceColumn),
     None,
 }
 
@@ -234,6 +277,7 @@ impl KeyColumn {
         let raw = match &self.source {
             KeySource::Score => f64_to_u64(f64::from(score)),
             KeySource::Doc(base) => base + u64::from(doc),
+            KeySource::Distance(column) => f64_to_u64(column.distance(doc)),
             KeySource::None => return self.missing,
             KeySource::Column(column, mode) => match pick(column, *mode, doc) {
                 Some(raw) if column.storage().has_dictionary() => raw * 2 + 1,
@@ -253,7 +297,7 @@ impl KeyColumn {
         let low = u64::try_from(key & (VALUE - 1)).unwrap_or(0);
         let raw = if self.descending { !low } else { low };
         match &self.source {
-            KeySource::Score => Ok(SortValue::F64(u64_to_f64(raw))),
+            KeySource::Score | KeySource::Distance(..) => Ok(SortValue::F64(u64_to_f64(raw))),
             KeySource::Doc(_) => Ok(SortValue::I64(i64::try_from(raw).unwrap_or(i64::MAX))),
             KeySource::None => Ok(missing()),
             KeySource::Column(column, _) if column.storage().has_dictionary() => {
@@ -282,6 +326,11 @@ impl KeyColumn {
         let (raw, order) = match &self.source {
             KeySource::Score => (encode(Storage::F64, value).ok_or_else(unfit)?.0, Ordering::Equal),
             KeySource::Doc(_) => encode(Storage::U64, value).ok_or_else(unfit)?,
+            KeySource::Distance(..) => {
+                let none = matches!(value, SortValue::Text(text) if text == "Infinity");
+                let value = if none { &SortValue::F64(f64::INFINITY) } else { value };
+                (encode(Storage::F64, value).ok_or_else(unfit)?.0, Ordering::Equal)
+            }
             KeySource::Column(column, _) => {
                 return limit_key(Some(column), value, self.descending);
             }

@@ -101,6 +101,7 @@ fn relative(query: &Query) -> bool {
         | Query::Wildcard { .. }
         | Query::Fuzzy { .. }
         | Query::Exists { .. }
+        | Query::WithinArea { .. }
         | Query::Ids { .. } => false,
     }
 }

@@ -7,6 +7,7 @@ pub(crate) mod aggregations;
 pub(crate) mod alias;
 pub(crate) mod bulk;
 pub(crate) mod canonical;
+mod geo;
 pub(crate) mod highlight;
 pub(crate) mod json;
 pub(crate) mod lucene;

@@ -146,9 +146,12 @@ impl Out {
             SortValue::I64(value) => self.json(value),
             SortValue::Micros(value) => self.raw(millis(*value)),
             SortValue::U64(value) => self.json(value),
+            // As Java writes what JSON has no number for.
+            SortValue::F64(value) if value.is_infinite() => self.json("Infinity"),
             SortValue::F64(value) => self.json(value),
             SortValue::Text(value) => self.json(value),
             SortValue::Ip(address) => self.json(&ip::print(*address)),
+            SortValue::Point(point) => self.json(&point.to_string()),
         }
     }
 
@@ -290,6 +293,7 @@ fn key_text(bucket: &Bucket) -> String {
         _ if bucket.key_as_string.is_some() => bucket.key_as_string.clone().unwrap_or_default(),
         SortValue::Text(text) => text.clone(),
         SortValue::Ip(address) => ip::print(*address),
+        SortValue::Point(point) => point.to_string(),
         SortValue::I64(value) => value.to_string(),
         SortValue::Micros(value) => millis(*value),
         SortValue::U64(value) => value.to_string(),

@@ -1,8 +1,9 @@
 //! `sort` and `search_after`.
 
-use egret_engine::search::request::{Missing, Sort, SortBy, SortMode, SortValue};
+use egret_engine::search::request::{Distance, Missing, Sort, SortBy, SortMode, SortValue};
 use serde_json::{Map, Value};
 
+use super::geo;
 use super::json::{Field, scalar};
 use crate::error::{Error, Result};
 
@@ -102,8 +103,11 @@ fn read_key(name: &str, value: &Value) -> Result<Sort> {
 }
 
 fn read_options(name: &str, options: &Map<String, Value>) -> Result<Sort> {
-    if matches!(name, "_script" | "_geo_distance") {
+    if name == "_script" {
         return Err(Error::parsing(format!("sort by [{name}] is not supported")));
+    }
+    if name == "_geo_distance" {
+        return by_distance(options);
     }
     let mut sort = key(name, None);
     for (option, value) in options {
@@ -122,6 +126,30 @@ fn read_options(name: &str, options: &Map<String, Value>) -> Result<Sort> {
         }
     }
     Ok(sort)
+}
+
+fn by_distance(options: &Map<String, Value>) -> Result<Sort> {
+    let (mut from, mut unit, mut ignore_unmapped) = (None, 1.0, false);
+    let (mut descending, mut chosen) = (false, None);
+    for (option, value) in options {
+        let field = Field::new("_geo_distance", option, value);
+        match option.as_str() {
+            "order" => descending = order(&field)?,
+            "mode" => chosen = Some(mode(&field)?),
+            "unit" => unit = geo::unit_metres(&field.text()?)?,
+            "distance_type" => geo::distance_type(&field)?,
+            "ignore_unmapped" => ignore_unmapped = field.boolean()?,
+            _ if from.is_some() => return Err(field.unknown()),
+            _ => from = Some(geo::distance_from(option, value)?),
+        }
+    }
+    if chosen == Some(SortMode::Sum) {
+        return Err(Error::argument("sort_mode [sum] isn't supported for sorting by geo distance"));
+    }
+    let distance =
+        from.ok_or_else(|| Error::parsing("[_geo_distance] requires a field and a point"))?;
+    let by = SortBy::Distance(Distance { unit_metres: unit, ignore_unmapped, ..distance });
+    Ok(Sort { by, descending, missing: Missing::Last, mode: chosen, unmapped_type: None })
 }
 
 fn missing(field: &Field<'_>) -> Result<Missing> {

@@ -5,6 +5,7 @@
 mod addresses;
 mod contexts;
 mod fairness;
+mod places;
 mod stats;
 mod support;
 

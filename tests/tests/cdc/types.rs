@@ -145,8 +145,10 @@ const VALUES: &[(&str, &str, &str)] = &[
     ("tsvector", "'a:1 fat:2 cat:3'::tsvector", r#""'a':1 'cat':3 'fat':2""#),
     ("tsvector", "'fat:2A,4 cat:3'::tsvector", r#""'cat':3 'fat':2A,4""#),
     ("tsquery", "'fat & !cat'::tsquery", r#""'fat' & !'cat'""#),
-    ("point", "'(1.5,-2)'", r#""(1.5,-2)""#),
-    ("point", "'(NaN,-Infinity)'", r#""(NaN,-Infinity)""#),
+    ("point", "'(1.5,-2)'", r#"{"lat":-2,"lon":1.5}"#),
+    ("point", "'(NaN,-Infinity)'", "null"),
+    ("point", "'(1e300,1e-300)'", r#"{"lat":1e-300,"lon":1e+300}"#),
+    ("point[]", "ARRAY['(1,2)'::point, NULL]", r#"[{"lat":2,"lon":1},null]"#),
     ("box[]", "ARRAY['(1,1),(0,0)'::box, '(3,3),(2,2)']", r#"["(1,1),(0,0)","(3,3),(2,2)"]"#),
     ("pg_lsn", "'16/B374D848'", r#""16/B374D848""#),
 ];
@@ -218,7 +220,7 @@ async fn mappings_come_from_the_catalog() {
     let following = Following::start(&format!(
         "{TYPES} CREATE TABLE every (
              id int8 PRIMARY KEY, small int2, price numeric, name text, code char(3), id2 uuid,
-             feeling mood, ok bool, at timestamptz, host inet, hosts inet[], net cidr, tags text[], doc jsonb, raw bytea, p positive)"
+             feeling mood, ok bool, at timestamptz, host inet, hosts inet[], net cidr, place point, tags text[], doc jsonb, raw bytea, p positive)"
     ))
     .await;
     let mapping = following.mapping("every");
@@ -238,6 +240,7 @@ async fn mappings_come_from_the_catalog() {
     check("host", "ip");
     check("hosts", "ip");
     check("net", "keyword");
+    check("place", "geo_point");
     assert_eq!(field("host")["fields"]["keyword"]["type"], "keyword");
     assert_eq!(field("name")["fields"]["keyword"]["type"], "keyword");
     assert_eq!(field("raw")["index"], false);

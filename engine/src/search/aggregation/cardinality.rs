@@ -69,6 +69,7 @@ fn hash(value: &SortValue) -> u64 {
         SortValue::I64(value) => xxh3_64(&i128::from(*value).to_le_bytes()),
         SortValue::Micros(value) => xxh3_64(&i128::from(value.div_euclid(1000)).to_le_bytes()),
         SortValue::U64(value) => xxh3_64(&i128::from(*value).to_le_bytes()),
+        SortValue::Point(point) => xxh3_64(&point.to_bits().to_le_bytes()),
         SortValue::F64(value) => xxh3_64(&value.to_bits().to_le_bytes()),
     }
 }

@@ -147,7 +147,7 @@ impl Histogram {
         let name = if dates { "date_histogram" } else { "histogram" };
         field_of(snapshot, &self.field, name, |field| match field.kind.storage() {
             Storage::Date => true,
-            Storage::Text | Storage::Ip => false,
+            _ if !field.kind.storage().has_numbers() => false,
             _ => !dates,
         })
     }

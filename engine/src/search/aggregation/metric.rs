@@ -101,7 +101,7 @@ impl Metric {
     fn mapping<'a>(&self, snapshot: &'a Snapshot) -> Result<Option<&'a FieldMapping>> {
         let counts = self.kind == MetricKind::ValueCount;
         field_of(snapshot, &self.field.field, self.name(), |mapping| {
-            counts || !mapping.kind.storage().has_dictionary()
+            counts || mapping.kind.storage().has_numbers()
         })
     }
 
@@ -126,7 +126,7 @@ impl Aggregator for Metric {
         };
         let missing = missing_value(mapping, self.field.missing.as_ref())?;
         self.missing = missing.map(|value| match value {
-            SortValue::Text(_) | SortValue::Ip(_) | SortValue::Null => 0.0,
+            SortValue::Text(_) | SortValue::Ip(_) | SortValue::Point(_) | SortValue::Null => 0.0,
             number => double(&number),
         });
         Ok(())

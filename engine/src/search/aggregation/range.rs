@@ -71,7 +71,7 @@ impl Ranges {
     }
 
     fn mapping<'a>(&self, snapshot: &'a Snapshot) -> Result<Option<&'a FieldMapping>> {
-        field_of(snapshot, &self.field, "range", |field| !field.kind.storage().has_dictionary())
+        field_of(snapshot, &self.field, "range", |field| field.kind.storage().has_numbers())
     }
 
     fn add(&mut self, bucket: BucketId, doc: DocId) -> Result<()> {

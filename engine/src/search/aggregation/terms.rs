@@ -19,7 +19,7 @@ use super::{
 use crate::control::{self, Ticks};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::date::DateFormat;
-use crate::mapping::field::Storage;
+use crate::mapping::field::{FieldMapping, Storage};
 use crate::mapping::ip;
 use crate::search::SearchLimits;
 use crate::search::column::{FieldColumn, decode, read_term};
@@ -345,6 +345,7 @@ impl Terms {
             SortValue::F64(value) => format!("{value:?}"),
             SortValue::Text(value) => value.clone(),
             SortValue::Ip(address) => ip::print(*address),
+            SortValue::Point(point) => point.to_string(),
         }
     }
 
@@ -411,6 +412,11 @@ impl Terms {
     }
 }
 
+/// Points are no keys of buckets.
+fn can_be_keys(mapping: &FieldMapping) -> bool {
+    mapping.kind.storage() != Storage::Point
+}
+
 /// Stands for the value of documents that have none, among the ordinals that wait.
 const MISSING: u64 = u64::MAX;
 
@@ -420,7 +426,7 @@ fn place(ordinal: u64) -> usize {
 
 impl Aggregator for Terms {
     fn begin(&mut self, snapshot: &Snapshot) -> Result<()> {
-        if let Some(mapping) = field_of(snapshot, &self.options.field, "terms", |_| true)? {
+        if let Some(mapping) = field_of(snapshot, &self.options.field, "terms", can_be_keys)? {
             self.is_date |= mapping.kind.storage() == Storage::Date;
             self.format = mapping.format.clone();
         }
@@ -428,7 +434,7 @@ impl Aggregator for Terms {
     }
 
     fn open(&mut self, segment: &SegmentContext<'_>) -> Result<()> {
-        let mapping = field_of(segment.snapshot, &self.options.field, "terms", |_| true)?;
+        let mapping = field_of(segment.snapshot, &self.options.field, "terms", can_be_keys)?;
         self.column = match mapping {
             Some(mapping) => FieldColumn::open(segment.segment, mapping)?,
             None => None,

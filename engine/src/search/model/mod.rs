@@ -186,6 +186,8 @@ impl Model {
                 self.fuzzy(document, field, value).map(|score| score * boost)
             }
             Query::Exists { field, boost } => constant(!document.values(field).is_empty(), *boost),
+            // Held against a model of their own.
+            Query::WithinArea { .. } => unreachable!("not drawn"),
             Query::Ids { values, boost } => constant(values.contains(&document.id), *boost),
             Query::Bool(clause) => self.bool(document, clause),
             Query::ConstantScore { filter, boost } => {

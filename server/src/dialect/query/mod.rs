@@ -14,6 +14,7 @@ pub(crate) use compound::empty_bool;
 pub(crate) use options::operator;
 pub(crate) use text_syntax::fields_with_boosts;
 
+use super::geo;
 use super::json::{Field, did_you_mean, token};
 use crate::error::{Error, Result};
 
@@ -29,6 +30,8 @@ const CLAUSES: &[&str] = &[
     "constant_score",
     "dis_max",
     "exists",
+    "geo_bounding_box",
+    "geo_distance",
     "fuzzy",
     "ids",
     "match",
@@ -146,6 +149,8 @@ impl<'f> QueryReader<'f> {
             "constant_score" => compound::constant_score(self, body),
             "dis_max" => compound::dis_max(self, body),
             "exists" => term_level::exists(body),
+            "geo_bounding_box" => geo::geo_bounding_box(body),
+            "geo_distance" => geo::geo_distance(body),
             "fuzzy" => term_level::fuzzy(body),
             "ids" => term_level::ids(body),
             "match" => full_text::match_query(body),
