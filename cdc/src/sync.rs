@@ -291,7 +291,7 @@ impl Sync {
                     // What was listed before the copy began is in it, or listed anew.
                     let resumes = target.resumes.as_ref().and_then(|it| it.copied.as_ref());
                     let began = resumes.map_or(lsn, |copied| copied.began);
-                    self.letters.letters.lock().clear(&task.name, None, began)?;
+                    self.letters.work(|letters| letters.clear(&task.name, None, began))?;
                     let feed = self.feed(&task.name, task.table, target.sink);
                     let feed = Feed { truncation, ..feed };
                     let start = feed.reached.max(lsn);
