@@ -39,9 +39,17 @@ pub(crate) struct Progress {
     /// The table's place in the publication; likewise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) membership: Option<String>,
-    /// What a copy that has not ended has read.
+    /// What a copy that has not ended has read of the table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) copied: Option<Copied>,
+    /// Rows, by their `_id`, that the log has changed and that were not in, while such a copy was brought
+    /// to a new snapshot: each must come with its block, or be read by its key.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) missing: Vec<String>,
+    /// Whether there may be more of these, or rows that are not listed yet. A copy that is interrupted so
+    /// begins again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) unsettled: bool,
     /// The declaration that its documents are made by; none where there was none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) declared: Option<String>,
@@ -80,25 +88,68 @@ pub(crate) enum Drift {
 
 impl Progress {
     pub(crate) fn copying(table: &Table, at: Checkpoint) -> Self {
-        let copied = Some(Copied::new(at));
-        Self { copied, ..Self::new(CopyState::Copying, table, at.lsn) }
+        let begun = |part: Self| Self { copied: Some(Copied::new(at)), ..part };
+        let progress = begun(Self::new(CopyState::Copying, table, at.lsn));
+        let related = progress.related.iter().cloned().map(begun).collect();
+        Self { related, ..progress }
     }
 
     /// The same, of rows as they are at another position.
     pub(crate) fn at(&self, lsn: Lsn) -> Self {
-        Self { lsn, ..self.clone() }
+        let mut progress = Self { lsn, ..self.clone() };
+        progress.related.iter_mut().for_each(|part| part.lsn = lsn);
+        progress
     }
 
-    /// Whether a copy can go on from here under a snapshot of this position: the table is what it
-    /// was, and the log since then, which is kept from `floor` on, tells of all changes. One of
-    /// several tables, whose documents are composed in the end, begins again.
+    /// Whether a copy can go on from here under a snapshot of this position: the tables are what they
+    /// were, and the log since then, which is kept from `floor` on, tells of all changes. One of several
+    /// tables, whose documents are composed in the end, begins again.
     pub(crate) fn goes_on(&self, table: &Table, floor: Lsn, snapshot: Checkpoint) -> bool {
-        let same = Self { copied: self.copied.clone(), ..Self::new(self.state, table, self.lsn) };
+        let is_of = |copied: &Copied| copied.is_of(snapshot);
         self.state == CopyState::Copying
             && table.compound.is_none()
-            && *self == same
-            && self.copied.as_ref().is_some_and(|copied| copied.is_of(snapshot))
+            && !self.unsettled
+            && self.of_nothing() == Self::new(self.state, table, self.lsn)
+            && self.parts().all(|part| part.copied.as_ref().is_some_and(is_of))
+            && self.has_read_any()
             && (floor..=snapshot.lsn).contains(&self.lsn)
+    }
+
+    /// Whether it is of a copy that has not ended and has read something.
+    pub(crate) fn has_read_any(&self) -> bool {
+        self.parts().filter_map(|part| part.copied.as_ref()).any(|copied| !copied.is_empty())
+    }
+
+    /// Rows that a copy that has not ended has read, of all tables.
+    pub(crate) fn rows_copied(&self) -> u64 {
+        self.parts().filter_map(|part| part.copied.as_ref()).map(|copied| copied.rows).sum()
+    }
+
+    /// What a copy that has not ended has read of one of the tables, by its place among
+    /// [`Table::parts`].
+    pub(crate) fn copied(&self, part: usize) -> Option<&Copied> {
+        self.parts().nth(part)?.copied.as_ref()
+    }
+
+    /// The same, to be added to.
+    pub(crate) fn copied_mut(&mut self, part: usize) -> Option<&mut Copied> {
+        let part = match part.checked_sub(1) {
+            None => self,
+            Some(related) => self.related.get_mut(related)?,
+        };
+        part.copied.as_mut()
+    }
+
+    /// What is remembered of each of the tables.
+    fn parts(&self) -> impl Iterator<Item = &Self> {
+        std::iter::once(self).chain(&self.related)
+    }
+
+    /// The same, without what a copy has read.
+    fn of_nothing(&self) -> Self {
+        let mut progress = Self { copied: None, missing: Vec::new(), ..self.clone() };
+        progress.related.iter_mut().for_each(|part| part.copied = None);
+        progress
     }
 
     pub(crate) fn done(table: &Table, lsn: Lsn) -> Self {
@@ -116,6 +167,8 @@ impl Progress {
             storage: Some(table.storage.remembered()),
             membership: Some(table.membership.clone()),
             copied: None,
+            missing: Vec::new(),
+            unsettled: false,
             declared: table.shape.as_ref().map(|shape| shape.to_text()),
             composed: table.compound.as_ref().map(|compound| compound.to_text()),
             related: related(table).iter().map(|part| Self::new(state, part, lsn)).collect(),
@@ -262,6 +315,26 @@ mod tests {
         check(&Table { storage, ..now.clone() }, 50, at(1, 60), false);
         check(&Table { membership: "2".to_owned(), ..now.clone() }, 50, at(1, 60), false);
         assert!(progress.at(Lsn(55)).goes_on(&now, Lsn(51), at(1, 60)));
+        let unsettled = Progress { unsettled: true, ..progress.clone() };
+        let unsettled = Progress::from_text(&unsettled.to_text()).unwrap();
+        assert!(!unsettled.goes_on(&now, Lsn(50), at(1, 60)));
+        let missing = Progress { missing: vec!["9".to_owned()], ..progress };
+        assert_eq!(Progress::from_text(&missing.to_text()), Some(missing.clone()));
+        assert!(missing.goes_on(&now, Lsn(50), at(1, 60)));
+    }
+
+    /// As it was written before missing rows were remembered.
+    #[test]
+    fn a_copy_of_an_earlier_version_goes_on() {
+        let now = table(1, &[("a", 23, false)], "a");
+        let text = r#"{"state":"copying","lsn":"0/32","table":1,"columns":[["a",23]],"key":["a"],
+            "storage":{"file":0,"columns":"","types":"","parts":[]},"membership":"1",
+            "copied":{"system_identifier":7,"timeline":1,"began":"0/32","rows":100,
+                      "files":[{"holder":1,"number":1,"blocks":[[0,8]]}]}}"#;
+        let progress = Progress::from_text(text).unwrap();
+        let at = Checkpoint { system_identifier: 7, timeline: 1, lsn: Lsn(60) };
+        assert!(progress.goes_on(&now, Lsn(50), at));
+        assert_eq!(progress.copied(0).unwrap().left(1, 1), Some(vec![(8, None)]));
     }
 
     #[test]

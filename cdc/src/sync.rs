@@ -261,8 +261,9 @@ impl Sync {
             let floor = target.resumes.as_ref().map_or(lsn, |resumes| resumes.lsn);
             telling.tell(News::Target { place: task.place, uuid, floor }).await;
             let titles = Titles::of(&task.name, &task.table);
-            let job = |(table, format): (Arc<Table>, RowFormat)| Job {
+            let job = |(part, (table, format)): (usize, (Arc<Table>, RowFormat))| Job {
                 owner: 0,
+                part,
                 title: table.title().into(),
                 table,
                 titles: titles.clone(),
@@ -272,7 +273,7 @@ impl Sync {
                 resumes: None,
                 missing: Vec::new(),
             };
-            let mut parts = task.table.parts().into_iter().zip(formats).map(job);
+            let mut parts = task.table.parts().into_iter().zip(formats).enumerate().map(job);
             let Some(own) = parts.next() else { continue };
             let related = parts.collect();
             let own = Job { resumes: target.resumes.clone(), ..own };
