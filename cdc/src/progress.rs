@@ -102,12 +102,10 @@ impl Progress {
     }
 
     /// Whether a copy can go on from here under a snapshot of this position: the tables are what they
-    /// were, and the log since then, which is kept from `floor` on, tells of all changes. One of several
-    /// tables, whose documents are composed in the end, begins again.
+    /// were, and the log since then, which is kept from `floor` on, tells of all changes.
     pub(crate) fn goes_on(&self, table: &Table, floor: Lsn, snapshot: Checkpoint) -> bool {
         let is_of = |copied: &Copied| copied.is_of(snapshot);
         self.state == CopyState::Copying
-            && table.compound.is_none()
             && !self.unsettled
             && self.of_nothing() == Self::new(self.state, table, self.lsn)
             && self.parts().all(|part| part.copied.as_ref().is_some_and(is_of))
@@ -262,8 +260,11 @@ fn related(table: &Table) -> &[Arc<Table>] {
 
 #[cfg(test)]
 mod tests {
+    use egret_engine::composition::{Columns, Definition, Shape};
+
     use super::*;
     use crate::catalog::Column;
+    use crate::compound::Compound;
     use crate::types::Kind;
 
     fn table(oid: u32, columns: &[(&str, u32, bool)], key: &str) -> Table {
@@ -323,7 +324,54 @@ mod tests {
         assert!(missing.goes_on(&now, Lsn(50), at(1, 60)));
     }
 
-    /// As it was written before missing rows were remembered.
+    /// A table whose documents are composed from others too.
+    fn composed(related: Vec<Table>) -> Table {
+        let shape = Shape { table: 0, columns: Columns::default(), relations: Vec::new() };
+        let (max_nested_rows, max_document_bytes) = (10, 1000);
+        let tables = vec!["public.t".to_owned(); 1 + related.len()];
+        let root = Definition { tables, max_nested_rows, max_document_bytes, root: shape };
+        let related = related.into_iter().map(Arc::new).collect();
+        let compound = Compound { definition: root, related, properties: serde_json::Map::new() };
+        let compound = Some(Arc::new(compound));
+        Table { compound, ..table(1, &[("a", 23, false)], "a") }
+    }
+
+    #[test]
+    fn copies_of_several_tables_go_on_where_all_are_what_they_were() {
+        let at = |lsn| Checkpoint { system_identifier: 7, timeline: 1, lsn: Lsn(lsn) };
+        let part = |oid, file| {
+            let storage = Storage { file, ..Storage::default() };
+            Table { storage, ..table(oid, &[("b", 23, false)], "b") }
+        };
+        let now = composed(vec![part(2, 5), part(3, 6)]);
+        let mut progress = Progress::copying(&now, at(50));
+        assert!(!progress.goes_on(&now, Lsn(50), at(60)), "nothing was read");
+        progress.copied_mut(1).unwrap().add(2, 5, (0, None), 100);
+        progress.copied_mut(2).unwrap().add(3, 6, (0, Some(8)), 10);
+        assert!(progress.copied_mut(3).is_none());
+        let progress = Progress::from_text(&progress.to_text()).unwrap();
+        assert_eq!((progress.rows_copied(), progress.has_read_any()), (110, true));
+        let left = |part, holder, file| progress.copied(part).unwrap().left(holder, file);
+        assert_eq!(left(0, 1, 0), Some(vec![(0, None)]));
+        assert_eq!(left(1, 2, 5), Some(vec![]), "it was read as a whole");
+        assert_eq!(left(2, 3, 6), Some(vec![(8, None)]));
+        let check = |tables, expected: bool| {
+            assert_eq!(progress.goes_on(&composed(tables), Lsn(50), at(60)), expected);
+        };
+        check(vec![part(2, 5), part(3, 6)], true);
+        check(vec![part(2, 5), part(3, 7)], false);
+        check(vec![part(9, 5), part(3, 6)], false);
+        check(vec![part(2, 5)], false);
+        check(vec![part(3, 6), part(2, 5)], false);
+        assert!(progress.at(Lsn(55)).goes_on(&now, Lsn(51), at(60)));
+        assert!(!progress.goes_on(&now, Lsn(51), at(60)));
+        // An earlier version remembered nothing of what it had read of related tables.
+        let mut older = progress;
+        older.related.iter_mut().for_each(|part| part.copied = None);
+        assert!(!older.goes_on(&now, Lsn(50), at(60)));
+    }
+
+    /// As it was written before copies of several tables went on.
     #[test]
     fn a_copy_of_an_earlier_version_goes_on() {
         let now = table(1, &[("a", 23, false)], "a");

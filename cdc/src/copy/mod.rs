@@ -182,12 +182,9 @@ impl Copying {
     }
 
     /// Has an index remember that it holds a range, whose batches are answered, and makes that durable
-    /// beside the copy. One whose documents are composed in the end cannot go on after a crash, and
-    /// remembers none.
+    /// beside the copy. Whatever table the range is of: all rows of an index go through its writer in
+    /// one order, so that a commit that has this has them.
     fn finish_range(&self, job: &Job, range: &Range, rows: u64) -> Result<()> {
-        if is_composed(job) {
-            return Ok(());
-        }
         // Dead letters of the range are durable before the range is.
         self.letters.sync()?;
         let mut fates = self.fates.lock();
