@@ -385,7 +385,7 @@ async fn a_copy_goes_on_after_power_cuts() {
         let mut following = follow_on(machine, shop().await, |config| slowly(config, 1_000_000));
         // At first until something is read.
         for (turn, least) in [150, 20, 20, 20].into_iter().enumerate() {
-            let operations = random.random_range(least..400);
+            let operations = random.random_range(least..1000);
             went_on |= goes_on_until_the_power_goes(&following, &disk, operations).await;
             disk = following.cut_power(&disk, random.random()).await;
             execute_all(&following, changes(turn).split(';')).await;
