@@ -1,10 +1,11 @@
-//! What a copy that has not ended has read: blocks of files. An index remembers it with the rows, so
-//! that after a crash the copy goes on with what is left.
+//! What a copy that has not ended has read of one table: blocks of files. An index remembers it with
+//! the rows, for each table that its documents are made from, so that after a crash the copy goes on
+//! with what is left.
 
 use egret_engine::{Checkpoint, Lsn};
 use serde::{Deserialize, Serialize};
 
-/// The part of a copy that is done.
+/// The part of a table's copy that is done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Copied {
@@ -40,10 +41,14 @@ impl Copied {
         Self { system_identifier, timeline, began: lsn, rows: 0, files: Vec::new() }
     }
 
-    /// Whether its positions are of this history, and anything was read.
+    /// Whether its positions are of this history.
     pub(crate) fn is_of(&self, at: Checkpoint) -> bool {
         (self.system_identifier, self.timeline) == (at.system_identifier, at.timeline)
-            && !self.files.is_empty()
+    }
+
+    /// Whether nothing was read.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.files.is_empty()
     }
 
     /// Takes note of blocks that were read.

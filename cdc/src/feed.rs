@@ -38,7 +38,8 @@ pub(crate) struct Feed {
     /// Whether a transaction that ended its copy may not be durable yet. A crash would go back into the
     /// copy.
     pub(crate) ended_unflushed: bool,
-    /// What an interrupted copy has read of the table, where the log is applied to that alone.
+    /// What an interrupted copy has read of the table and of those that its documents are composed from,
+    /// where the log is applied to that alone.
     pub(crate) resumes: Option<Progress>,
     /// Whether it is an index that is being gone back to, which must take every row.
     pub(crate) returns: bool,
@@ -175,6 +176,14 @@ impl Feed {
             rows: MissingRows::default(),
             related: RelatedRows::default(),
         }
+    }
+
+    /// What the index of a copy that goes on is to remember with a transaction that ends here. What that
+    /// does to it may not be known before its answer.
+    pub(crate) fn brought_to(&mut self, end: Lsn, unsettles: bool) -> Option<String> {
+        let resumes = self.resumes.as_mut()?;
+        resumes.unsettled |= unsettles;
+        Some(resumes.at(end).to_text())
     }
 
     /// The log that its index needs to come back to the stream.

@@ -172,6 +172,7 @@ impl Member {
     }
 
     fn entry(&self) -> TableEntry {
+        let parts = self.table.parts();
         TableEntry {
             table: self.title.clone(),
             index: self.name.clone(),
@@ -181,7 +182,7 @@ impl Member {
             no_way_back: self.no_way_back.clone(),
             stale_since: self.stale_since,
             copying_since: None,
-            rows_estimated: self.table.rows_estimated,
+            rows_estimated: parts.iter().map(|part| part.rows_estimated).sum(),
             counters: Arc::default(),
         }
     }

@@ -39,9 +39,17 @@ pub(crate) struct Progress {
     /// The table's place in the publication; likewise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) membership: Option<String>,
-    /// What a copy that has not ended has read.
+    /// What a copy that has not ended has read of the table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) copied: Option<Copied>,
+    /// Rows, by their `_id`, that the log has changed and that were not in, while such a copy was brought
+    /// to a new snapshot: each must come with its block, or be read by its key.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) missing: Vec<String>,
+    /// Whether there may be more of these, or rows that are not listed yet. A copy that is interrupted so
+    /// begins again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) unsettled: bool,
     /// The declaration that its documents are made by; none where there was none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) declared: Option<String>,
@@ -80,25 +88,66 @@ pub(crate) enum Drift {
 
 impl Progress {
     pub(crate) fn copying(table: &Table, at: Checkpoint) -> Self {
-        let copied = Some(Copied::new(at));
-        Self { copied, ..Self::new(CopyState::Copying, table, at.lsn) }
+        let begun = |part: Self| Self { copied: Some(Copied::new(at)), ..part };
+        let progress = begun(Self::new(CopyState::Copying, table, at.lsn));
+        let related = progress.related.iter().cloned().map(begun).collect();
+        Self { related, ..progress }
     }
 
     /// The same, of rows as they are at another position.
     pub(crate) fn at(&self, lsn: Lsn) -> Self {
-        Self { lsn, ..self.clone() }
+        let mut progress = Self { lsn, ..self.clone() };
+        progress.related.iter_mut().for_each(|part| part.lsn = lsn);
+        progress
     }
 
-    /// Whether a copy can go on from here under a snapshot of this position: the table is what it
-    /// was, and the log since then, which is kept from `floor` on, tells of all changes. One of
-    /// several tables, whose documents are composed in the end, begins again.
+    /// Whether a copy can go on from here under a snapshot of this position: the tables are what they
+    /// were, and the log since then, which is kept from `floor` on, tells of all changes.
     pub(crate) fn goes_on(&self, table: &Table, floor: Lsn, snapshot: Checkpoint) -> bool {
-        let same = Self { copied: self.copied.clone(), ..Self::new(self.state, table, self.lsn) };
+        let is_of = |copied: &Copied| copied.is_of(snapshot);
         self.state == CopyState::Copying
-            && table.compound.is_none()
-            && *self == same
-            && self.copied.as_ref().is_some_and(|copied| copied.is_of(snapshot))
+            && !self.unsettled
+            && self.of_nothing() == Self::new(self.state, table, self.lsn)
+            && self.parts().all(|part| part.copied.as_ref().is_some_and(is_of))
+            && self.has_read_any()
             && (floor..=snapshot.lsn).contains(&self.lsn)
+    }
+
+    /// Whether it is of a copy that has not ended and has read something.
+    pub(crate) fn has_read_any(&self) -> bool {
+        self.parts().filter_map(|part| part.copied.as_ref()).any(|copied| !copied.is_empty())
+    }
+
+    /// Rows that a copy that has not ended has read, of all tables.
+    pub(crate) fn rows_copied(&self) -> u64 {
+        self.parts().filter_map(|part| part.copied.as_ref()).map(|copied| copied.rows).sum()
+    }
+
+    /// What a copy that has not ended has read of one of the tables, by its place among
+    /// [`Table::parts`].
+    pub(crate) fn copied(&self, part: usize) -> Option<&Copied> {
+        self.parts().nth(part)?.copied.as_ref()
+    }
+
+    /// The same, to be added to.
+    pub(crate) fn copied_mut(&mut self, part: usize) -> Option<&mut Copied> {
+        let part = match part.checked_sub(1) {
+            None => self,
+            Some(related) => self.related.get_mut(related)?,
+        };
+        part.copied.as_mut()
+    }
+
+    /// What is remembered of each of the tables.
+    fn parts(&self) -> impl Iterator<Item = &Self> {
+        std::iter::once(self).chain(&self.related)
+    }
+
+    /// The same, without what a copy has read.
+    fn of_nothing(&self) -> Self {
+        let mut progress = Self { copied: None, missing: Vec::new(), ..self.clone() };
+        progress.related.iter_mut().for_each(|part| part.copied = None);
+        progress
     }
 
     pub(crate) fn done(table: &Table, lsn: Lsn) -> Self {
@@ -116,6 +165,8 @@ impl Progress {
             storage: Some(table.storage.remembered()),
             membership: Some(table.membership.clone()),
             copied: None,
+            missing: Vec::new(),
+            unsettled: false,
             declared: table.shape.as_ref().map(|shape| shape.to_text()),
             composed: table.compound.as_ref().map(|compound| compound.to_text()),
             related: related(table).iter().map(|part| Self::new(state, part, lsn)).collect(),
@@ -209,8 +260,11 @@ fn related(table: &Table) -> &[Arc<Table>] {
 
 #[cfg(test)]
 mod tests {
+    use egret_engine::composition::{Columns, Definition, Shape};
+
     use super::*;
     use crate::catalog::Column;
+    use crate::compound::Compound;
     use crate::types::Kind;
 
     fn table(oid: u32, columns: &[(&str, u32, bool)], key: &str) -> Table {
@@ -262,6 +316,73 @@ mod tests {
         check(&Table { storage, ..now.clone() }, 50, at(1, 60), false);
         check(&Table { membership: "2".to_owned(), ..now.clone() }, 50, at(1, 60), false);
         assert!(progress.at(Lsn(55)).goes_on(&now, Lsn(51), at(1, 60)));
+        let unsettled = Progress { unsettled: true, ..progress.clone() };
+        let unsettled = Progress::from_text(&unsettled.to_text()).unwrap();
+        assert!(!unsettled.goes_on(&now, Lsn(50), at(1, 60)));
+        let missing = Progress { missing: vec!["9".to_owned()], ..progress };
+        assert_eq!(Progress::from_text(&missing.to_text()), Some(missing.clone()));
+        assert!(missing.goes_on(&now, Lsn(50), at(1, 60)));
+    }
+
+    /// A table whose documents are composed from others too.
+    fn composed(related: Vec<Table>) -> Table {
+        let shape = Shape { table: 0, columns: Columns::default(), relations: Vec::new() };
+        let (max_nested_rows, max_document_bytes) = (10, 1000);
+        let tables = vec!["public.t".to_owned(); 1 + related.len()];
+        let root = Definition { tables, max_nested_rows, max_document_bytes, root: shape };
+        let related = related.into_iter().map(Arc::new).collect();
+        let compound = Compound { definition: root, related, properties: serde_json::Map::new() };
+        let compound = Some(Arc::new(compound));
+        Table { compound, ..table(1, &[("a", 23, false)], "a") }
+    }
+
+    #[test]
+    fn copies_of_several_tables_go_on_where_all_are_what_they_were() {
+        let at = |lsn| Checkpoint { system_identifier: 7, timeline: 1, lsn: Lsn(lsn) };
+        let part = |oid, file| {
+            let storage = Storage { file, ..Storage::default() };
+            Table { storage, ..table(oid, &[("b", 23, false)], "b") }
+        };
+        let now = composed(vec![part(2, 5), part(3, 6)]);
+        let mut progress = Progress::copying(&now, at(50));
+        assert!(!progress.goes_on(&now, Lsn(50), at(60)), "nothing was read");
+        progress.copied_mut(1).unwrap().add(2, 5, (0, None), 100);
+        progress.copied_mut(2).unwrap().add(3, 6, (0, Some(8)), 10);
+        assert!(progress.copied_mut(3).is_none());
+        let progress = Progress::from_text(&progress.to_text()).unwrap();
+        assert_eq!((progress.rows_copied(), progress.has_read_any()), (110, true));
+        let left = |part, holder, file| progress.copied(part).unwrap().left(holder, file);
+        assert_eq!(left(0, 1, 0), Some(vec![(0, None)]));
+        assert_eq!(left(1, 2, 5), Some(vec![]), "it was read as a whole");
+        assert_eq!(left(2, 3, 6), Some(vec![(8, None)]));
+        let check = |tables, expected: bool| {
+            assert_eq!(progress.goes_on(&composed(tables), Lsn(50), at(60)), expected);
+        };
+        check(vec![part(2, 5), part(3, 6)], true);
+        check(vec![part(2, 5), part(3, 7)], false);
+        check(vec![part(9, 5), part(3, 6)], false);
+        check(vec![part(2, 5)], false);
+        check(vec![part(3, 6), part(2, 5)], false);
+        assert!(progress.at(Lsn(55)).goes_on(&now, Lsn(51), at(60)));
+        assert!(!progress.goes_on(&now, Lsn(51), at(60)));
+        // An earlier version remembered nothing of what it had read of related tables.
+        let mut older = progress;
+        older.related.iter_mut().for_each(|part| part.copied = None);
+        assert!(!older.goes_on(&now, Lsn(50), at(60)));
+    }
+
+    /// As it was written before copies of several tables went on.
+    #[test]
+    fn a_copy_of_an_earlier_version_goes_on() {
+        let now = table(1, &[("a", 23, false)], "a");
+        let text = r#"{"state":"copying","lsn":"0/32","table":1,"columns":[["a",23]],"key":["a"],
+            "storage":{"file":0,"columns":"","types":"","parts":[]},"membership":"1",
+            "copied":{"system_identifier":7,"timeline":1,"began":"0/32","rows":100,
+                      "files":[{"holder":1,"number":1,"blocks":[[0,8]]}]}}"#;
+        let progress = Progress::from_text(text).unwrap();
+        let at = Checkpoint { system_identifier: 7, timeline: 1, lsn: Lsn(60) };
+        assert!(progress.goes_on(&now, Lsn(50), at));
+        assert_eq!(progress.copied(0).unwrap().left(1, 1), Some(vec![(8, None)]));
     }
 
     #[test]

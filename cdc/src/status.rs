@@ -84,9 +84,10 @@ pub struct TableStatus {
     /// Seconds that the running copy may still take, as far as the planner's guess is right.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seconds_left: Option<u64>,
-    /// Rows that the planner expects in it; a guide for progress, not a count.
+    /// Rows that the planner expects in it, and in the tables that its documents are made of besides; a
+    /// guide for progress, not a count.
     pub rows_estimated: u64,
-    /// Rows read by the copy.
+    /// Rows of all these read by the copy.
     pub rows_copied: u64,
     /// Of these, the ones that it had read before it was interrupted.
     pub rows_resumed: u64,

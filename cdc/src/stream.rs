@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use egret_aof::failpoint;
-use egret_engine::batch::{Batch, OpSpool, Spooled};
+use egret_engine::batch::{Batch, Compose, OpSpool, Spooled};
 use egret_engine::{Checkpoint, Lsn};
 use pgwire_replication::{ReplicationClient, ReplicationEvent};
 use rustc_hash::FxHashMap;
@@ -353,18 +353,20 @@ impl Stream {
             }
             let truncation = feed.truncation.take_if(|_| changes.truncated);
             feed.ended_unflushed |= truncation.is_some();
+            let unsettles = changes.unsettles();
             let max_rejected = self.gathering.max_refused;
             let spooled = changes.spool.map(OpSpool::finish).transpose()?;
-            let resumes = feed.resumes.as_ref();
-            let progress = resumes.map(|progress| progress.at(end).to_text());
+            let (resumes, progress) = (feed.resumes.is_some(), feed.brought_to(end, unsettles));
             let batch = Batch {
                 ops: changes.ops,
                 spooled: spooled.map(|ops| Spooled { ops, max_rejected }),
                 // An index that is not whole shows no position.
-                checkpoint: resumes.is_none().then_some(checkpoint),
+                checkpoint: (!resumes).then_some(checkpoint),
                 row_lsn: Some(end),
                 copy_progress: progress.or(truncation.map(|truncation| truncation.progress)),
                 must_fit: feed.returns,
+                // Documents are composed when such a copy ends.
+                compose: if resumes { Compose::Later } else { Compose::Affected },
                 ..Batch::default()
             };
             let handover = Handover {
@@ -377,7 +379,7 @@ impl Stream {
                 gone: changes.gone,
                 bytes: changes.bytes,
                 counters: Arc::clone(&feed.counters),
-                may_miss: feed.resumes.is_some(),
+                may_miss: resumes,
                 must_fit: feed.returns,
             };
             feed.reached = end;

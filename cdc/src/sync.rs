@@ -263,8 +263,9 @@ impl Sync {
             let floor = target.resumes.as_ref().map_or(lsn, |resumes| resumes.lsn);
             telling.tell(News::Target { place: task.place, uuid, floor }).await;
             let titles = Titles::of(&task.name, &task.table);
-            let job = |(table, format): (Arc<Table>, RowFormat)| Job {
+            let job = |(part, (table, format)): (usize, (Arc<Table>, RowFormat))| Job {
                 owner: 0,
+                part,
                 title: table.title().into(),
                 table,
                 titles: titles.clone(),
@@ -274,7 +275,7 @@ impl Sync {
                 resumes: None,
                 missing: Vec::new(),
             };
-            let mut parts = task.table.parts().into_iter().zip(formats).map(job);
+            let mut parts = task.table.parts().into_iter().zip(formats).enumerate().map(job);
             let Some(own) = parts.next() else { continue };
             let related = parts.collect();
             let own = Job { resumes: target.resumes.clone(), ..own };
@@ -293,7 +294,7 @@ impl Sync {
                     // What was listed before the copy began is in it, or listed anew.
                     let resumes = target.resumes.as_ref().and_then(|it| it.copied.as_ref());
                     let began = resumes.map_or(lsn, |copied| copied.began);
-                    self.letters.letters.lock().clear(&task.name, None, began)?;
+                    self.letters.work(|letters| letters.clear(&task.name, None, began))?;
                     let feed = self.feed(&task.name, task.table, target.sink);
                     let feed = Feed { truncation, ..feed };
                     let start = feed.reached.max(lsn);

@@ -143,9 +143,18 @@ impl Indexes for Engine {
         if let Some(begun) = begun.filter(|begun| begun.pipeline() == Some(pipeline))
             && begun.resume().is_ok()
             && let Some(progress) = progress(&begun)
-            && progress.goes_on(table, floor, snapshot)
         {
-            return Ok(Target { sink: begun, replaces: serves, resumes: Some(progress) });
+            if progress.goes_on(table, floor, snapshot) {
+                return Ok(Target { sink: begun, replaces: serves, resumes: Some(progress) });
+            }
+            if progress.has_read_any() {
+                let (table, rows) = (table.title(), progress.rows_copied());
+                tracing::info!(
+                    table,
+                    rows,
+                    "a copy that was interrupted cannot go on: it begins again"
+                );
+            }
         }
         if serves {
             let sink = self.create_replacement(name, &definition(pipeline, table))?;

@@ -24,7 +24,7 @@ use tokio::task::{JoinHandle, block_in_place};
 use tokio_postgres::Row;
 
 /// What is armed at each start, one after another, with a kill at the end of each.
-const KILLS: [&[&str]; 29] = [
+const KILLS: [&[&str]; 30] = [
     &["slot-made=kill"],
     &["slot-noted=kill"],
     &["catalog-changing=kill"],
@@ -35,6 +35,7 @@ const KILLS: [&[&str]; 29] = [
     &["copy-range-durable=kill:2"],
     &["copy-range-durable=kill:2", "copy-brought-up=kill"],
     &["copy-range-durable=kill:2", "copy-range-durable=kill:2", "copy-read=kill"],
+    &["copy-range-durable=kill:2", "copy-brought-up=kill", "copy-range-durable=kill:2"],
     &["copy-whole=kill"],
     &["copy-durable=kill"],
     &["transaction-gathered=kill:20"],

@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use egret_tests::egret::{Egret, EgretOptions};
+use egret_tests::ledger::status;
 use egret_tests::poll;
 use egret_tests::postgres::Database;
 use serde_json::{Value, json};
@@ -49,9 +50,14 @@ const PRODUCTS: &str = "
     FROM products p";
 
 fn start(database: &Database) -> Egret {
+    start_with(database, "")
+}
+
+/// With more options of the pipeline.
+fn start_with(database: &Database, options: &str) -> Egret {
     let url = database.url();
     let configuration = format!(
-        "[[pipelines]]\nurl = {url:?}\nslot = \"egret_{}\"\n{}",
+        "[[pipelines]]\nurl = {url:?}\nslot = \"egret_{}\"\n{options}{}",
         database.name(),
         DECLARED.replace(
             "table = \"public.products\"",
@@ -199,4 +205,63 @@ async fn rows_are_never_seen() {
     assert_eq!(cat[0]["docs.count"], "30");
     // What they are made of is the pipeline's.
     assert_eq!(egret.put("/products/_doc/1", &json!({"id": 1})).await.status, 403);
+}
+
+/// What the status says of the table.
+async fn table(egret: &Egret) -> Option<Value> {
+    Some(status(egret).await?["tables"][0].clone())
+}
+
+/// Killed in the copy of the first table, and in that of the last, with changes to all of them before it
+/// is started again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_goes_on_through_kills() {
+    let database = Database::create().await;
+    database.execute(TABLES).await;
+    // Makers are read first: the smaller table comes before the larger.
+    let more = "INSERT INTO makers SELECT n, 0 FROM generate_series(4, 4000) AS n;
+        INSERT INTO reviews SELECT n, 1 + n % 30, n % 5 FROM generate_series(301, 12000) AS n";
+    database.execute(more).await;
+    let slow = "copy_workers = 1\ncopy_range_blocks = 2\ncopy_batch_bytes = 4096\n\
+                copy_max_bytes_per_second = 30000\n";
+    let mut egret = block_in_place(|| start_with(&database, slow));
+    let mut resumed = 0;
+    // Rows of all tables: those of two are 4030.
+    for (turn, rows) in [1500, 7000].into_iter().enumerate() {
+        poll::until("rows are copied", async || {
+            let table = table(&egret).await?;
+            (table["state"] == "copying" && table["rows_copied"].as_u64()? > rows).then_some(())
+        })
+        .await;
+        assert_eq!(egret.count("products").await, Some(0), "an incomplete document is seen");
+        block_in_place(|| egret.kill());
+        let changes = format!(
+            "BEGIN; UPDATE makers SET turn = turn + 1 WHERE id % 3 = {turn};
+             UPDATE makers SET id = id + 100000 WHERE id > 3 AND id % 5 = {turn}; COMMIT;
+             UPDATE products SET maker = NULL WHERE id % 7 = {turn};
+             UPDATE products SET maker = (SELECT max(id) FROM makers) WHERE id % 11 = {turn};
+             UPDATE reviews SET product = 1 + product * 7 % 30 WHERE id % 3 = {turn};
+             UPDATE reviews SET id = id + 100000 WHERE id % 13 = {turn};
+             DELETE FROM reviews WHERE id % 17 = {turn};
+             INSERT INTO reviews SELECT n, 1 + n % 30, 5
+               FROM generate_series(50000 + 1000 * {turn}, 50500 + 1000 * {turn}) AS n"
+        );
+        for statement in changes.split(';') {
+            database.execute(statement).await;
+        }
+        if rows > 4030 {
+            let configuration = &mut egret.options_mut().configuration;
+            *configuration = configuration.replace("= 30000", "= 0");
+        }
+        block_in_place(|| egret.resume());
+        let before = resumed;
+        resumed = poll::until("the copy goes on", async || {
+            table(&egret).await?["rows_resumed"].as_u64().filter(|rows| *rows > 0)
+        })
+        .await;
+        assert!(resumed > before && (rows < 4030 || resumed > 4030), "{before}, then {resumed}");
+    }
+    poll::until("the copy", async || equals(&database, &egret).await.then_some(())).await;
+    let status = status(&egret).await.unwrap();
+    assert_eq!((&status["copies"], &status["dead_letters"]), (&json!(1), &json!(0)), "{status}");
 }

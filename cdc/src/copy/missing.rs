@@ -3,7 +3,7 @@
 //! but in the table, which is asked for them by their keys, in the snapshot.
 
 use egret_engine::Lsn;
-use egret_engine::batch::{Batch, Condition, Patch, WriteOp};
+use egret_engine::batch::{Batch, Compose, Condition, Patch, WriteOp};
 
 use super::{Gathered, Job, Snapshot, begin, import, submit_and_wait};
 use crate::config::PipelineConfig;
@@ -13,19 +13,37 @@ use crate::progress::Progress;
 use crate::receipts::{LetterBox, Outstanding};
 use crate::repair::{self, Found, Reading};
 
-/// Reads the rows that are missing of a job, which is the one at `place`. Where that cannot be done
-/// the copy begins again.
+/// Reads the rows that are missing of an index, whose jobs are the one at `owner` and those of its
+/// related tables. Where that cannot be done the copy begins again.
 pub(super) async fn read(
     source: &Source,
     config: &PipelineConfig,
     snapshot: &Snapshot,
-    (job, place): (&Job, usize),
+    (jobs, owner): (&[Job], usize),
     letters: &LetterBox,
 ) -> Result<()> {
+    for job in jobs.iter().filter(|job| job.owner == owner) {
+        let unreadable = read_of(source, config, snapshot, job, letters).await?;
+        if let (Some(reason), Some(own)) = (unreadable, jobs.get(owner)) {
+            return begin_again(own, snapshot, &reason).await;
+        }
+    }
+    Ok(())
+}
+
+/// Reads those of one table. Gives why one cannot be.
+async fn read_of(
+    source: &Source,
+    config: &PipelineConfig,
+    snapshot: &Snapshot,
+    job: &Job,
+    letters: &LetterBox,
+) -> Result<Option<String>> {
+    let place = job.owner;
     let lsn = snapshot.checkpoint.lsn;
     let ids = absent(job, lsn).await?;
     if ids.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     let (table, rows) = (&*job.title, ids.len());
     tracing::info!(table, rows, "rows that have moved are read by their keys");
@@ -41,7 +59,7 @@ pub(super) async fn read(
             // It is deleted later in the log, or its filter no longer takes it.
             Found::Nothing => {}
             Found::Refused(row) => gathered.refuse(row),
-            Found::Unreadable(reason) => return begin_again(job, snapshot, &reason).await,
+            Found::Unreadable(reason) => return Ok(Some(reason)),
         }
         if gathered.bytes >= config.copy_batch_bytes {
             let full = std::mem::take(&mut gathered);
@@ -53,7 +71,9 @@ pub(super) async fn read(
     control.end();
     gathered.submit(job, place, lsn, &mut outstanding).await?;
     outstanding.settle_all().await?;
-    outstanding.take_failures().into_iter().next().map_or(Ok(()), |failed| Err(failed.error))
+    // Those of them that do not fit are listed durably before the copy counts as done.
+    letters.sync()?;
+    outstanding.take_failures().into_iter().next().map_or(Ok(None), |failed| Err(failed.error))
 }
 
 /// Those that have not come with their blocks.
@@ -68,7 +88,9 @@ async fn absent(job: &Job, lsn: Lsn) -> Result<Vec<String>> {
         condition: Condition::None,
     };
     let ops = job.missing.iter().map(nothing).collect();
-    let batch = Batch { ops, row_lsn: Some(lsn), ..Batch::default() };
+    // Nothing is composed before all rows are in.
+    let compose = Compose::Later;
+    let batch = Batch { ops, row_lsn: Some(lsn), compose, ..Batch::default() };
     let results = submit_and_wait(job, batch).await?.ops;
     let absent = job.missing.iter().zip(results).filter(|(_, result)| result.is_err());
     Ok(absent.map(|(id, _)| id.clone()).collect())

@@ -60,6 +60,8 @@ pub(crate) struct Job {
     pub(crate) titles: Titles,
     /// The table.
     pub(crate) table: Arc<Table>,
+    /// Its place among those that the index's documents are composed from.
+    pub(crate) part: usize,
     /// The same, as `schema.table`.
     pub(crate) title: Arc<str>,
     /// How its rows become documents.
@@ -68,9 +70,11 @@ pub(crate) struct Job {
     pub(crate) sink: Arc<dyn Sink>,
     /// Who counts.
     pub(crate) counters: Arc<TableCounters>,
-    /// What is in already, of a copy that was interrupted: rows as they are in the snapshot.
+    /// What is in already, of a copy that was interrupted: rows as they are in the snapshot. Known to the
+    /// job that owns the index, for all of its tables.
     pub(crate) resumes: Option<Progress>,
-    /// Rows that the log has changed and that are not in, by their `_id`: each must come, or be read.
+    /// Rows of the table that the log has changed and that were not in, by their `_id`: each must come,
+    /// or be read.
     pub(crate) missing: Vec<String>,
 }
 
@@ -96,7 +100,7 @@ struct Fate {
     failure: Option<Error>,
     /// Its table was truncated or rewritten before here.
     rewritten: Option<Lsn>,
-    /// What its index is told to remember.
+    /// What its index is told to remember, of all its tables; known of the job that owns it.
     progress: Option<Progress>,
     /// Whether it is being made durable.
     flushing: Arc<AtomicBool>,
@@ -118,6 +122,8 @@ pub(crate) async fn copy(
     let (ranges, mut fates) = plan(&control, &jobs, config.copy_range_blocks).await?;
     control.execute("ending the measurement", "COMMIT").await?;
     control.end();
+    // What was listed while interrupted copies were brought up is durable before these go on.
+    letters.sync()?;
     for (place, job) in jobs.iter().enumerate() {
         let Some(fate) = fates.get_mut(place).filter(|_| job.owner == place) else { continue };
         let progress = match &job.resumes {
@@ -154,10 +160,11 @@ pub(crate) async fn copy(
         if job.owner != place {
             continue;
         }
+        let of = (&*copying.jobs, place);
         let result = match fate.failure {
             Some(failure) => Err(failure),
-            None => match missing::read(source, config, snapshot, (job, place), letters).await {
-                Ok(()) => finish(job, snapshot.checkpoint, fate.rewritten, &copying.letters).await,
+            None => match missing::read(source, config, snapshot, of, letters).await {
+                Ok(()) => finish(job, snapshot.checkpoint, fate.rewritten, letters).await,
                 Err(failure) => Err(failure),
             },
         };
@@ -178,20 +185,17 @@ impl Copying {
     }
 
     /// Has an index remember that it holds a range, whose batches are answered, and makes that durable
-    /// beside the copy. One whose documents are composed in the end cannot go on after a crash, and
-    /// remembers none.
+    /// beside the copy. Whatever table the range is of: all rows of an index go through its writer in
+    /// one order, so that a commit that has this has them.
     fn finish_range(&self, job: &Job, range: &Range, rows: u64) -> Result<()> {
-        if is_composed(job) {
-            return Ok(());
-        }
         // Dead letters of the range are durable before the range is.
         self.letters.sync()?;
         let mut fates = self.fates.lock();
-        let Some(fate) = fates.get_mut(range.job) else { return Ok(()) };
+        let Some(fate) = fates.get_mut(job.owner) else { return Ok(()) };
         let Some(progress) = fate.progress.as_mut().filter(|_| fate.rewritten.is_none()) else {
             return Ok(());
         };
-        if let Some(copied) = &mut progress.copied {
+        if let Some(copied) = progress.copied_mut(job.part) {
             range.note(copied, rows);
         }
         // Under the lock: of two ranges that end at once the later text has both.
@@ -231,7 +235,8 @@ async fn plan(control: &Control, jobs: &[Job], blocks: u32) -> Result<(Ranges, V
     let mut ranges = Ranges::default();
     let mut fates = Vec::with_capacity(jobs.len());
     for (place, job) in jobs.iter().enumerate() {
-        let copied = job.resumes.as_ref().and_then(|resumes| resumes.copied.as_ref());
+        let resumes = jobs.get(job.owner).and_then(|own| own.resumes.as_ref());
+        let copied = resumes.and_then(|resumes| resumes.copied(job.part));
         control.execute("measuring the table", "SAVEPOINT range").await?;
         let planned = ranges::plan(control, &job.table, place, blocks, copied, &mut ranges).await;
         fates.push(Fate::default());
@@ -446,7 +451,7 @@ pub(crate) async fn import(control: &Control, snapshot: &str) -> Result<()> {
 
 /// Marks an index as being copied.
 pub(crate) async fn begin(job: &Job, lsn: Lsn, progress: &Progress) -> Result<()> {
-    let rows = progress.copied.as_ref().map_or(0, |copied| copied.rows);
+    let rows = progress.rows_copied();
     job.counters.copied.store(rows, Ordering::Relaxed);
     job.counters.resumed.store(rows, Ordering::Relaxed);
     let copy_progress = Some(progress.to_text());

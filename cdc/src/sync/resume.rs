@@ -5,11 +5,18 @@
 //! blocks that are left are read from S. What this cannot bring are rows that had not been read, whose
 //! change is in the log without those of their values that are stored apart: they are left out.
 //! In the end each must have come with its block; one that has not has moved to blocks that were read
-//! earlier, and is read by its key from the same snapshot.
+//! earlier, and is read by its key from the same snapshot. The index remembers which they are, lest
+//! another interruption forget them. Before all of them are known it remembers that they are not, and
+//! one that is interrupted there begins again.
+//!
+//! Of an index whose documents are composed from several tables, all have rows of some blocks as they
+//! were at A, and all go through this together. Nothing is composed before the copy ends.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use egret_aof::failpoint;
+use egret_engine::composition::row_table;
 use egret_engine::{Checkpoint, Lsn};
 use pgwire_replication::ReplicationEvent;
 
@@ -24,13 +31,17 @@ use crate::stream::Stream;
 /// Rows that may have been changed and not been there, before a copy rather begins again.
 const MAX_MISSING: usize = 100_000;
 
+/// As many of them are remembered, with every range that is read. Of a copy that lacks more, another
+/// interruption makes one that begins again.
+const MAX_REMEMBERED: usize = 10_000;
+
 impl Sync {
     /// Brings what interrupted copies have read to where the snapshot is. Gives the jobs that did not
     /// fail.
     pub(super) async fn bring_up(
         &self,
         control: &Arc<Control>,
-        mut jobs: Vec<(Job, Filling)>,
+        jobs: Vec<(Job, Filling)>,
         snapshot: Checkpoint,
         telling: &Telling,
     ) -> Result<Vec<(Job, Filling)>> {
@@ -45,7 +56,7 @@ impl Sync {
         }
         let followed = follow_to(&mut stream, snapshot.lsn).await;
         let failures = stream.take_failures();
-        let missing = stream.outstanding.take_missing();
+        let told = stream.outstanding.take_missing();
         let closed = stream.close().await;
         followed.and(closed)?;
         failpoint::reach("copy-brought-up");
@@ -55,22 +66,49 @@ impl Sync {
                 *place = Some(error);
             }
         }
-        for (at, id) in missing {
-            let Some((job, _)) = jobs.get_mut(at) else { continue };
+        // Those of an earlier interruption may still be missing.
+        let before = |(job, _): &(Job, Filling)| {
+            let resumes = job.resumes.iter();
+            resumes.flat_map(|resumes| resumes.missing.iter().cloned()).collect()
+        };
+        let mut missing: Vec<BTreeSet<String>> = jobs.iter().map(before).collect();
+        for (at, id) in told {
+            let (Some((job, _)), Some(ids)) = (jobs.get(at), missing.get_mut(at)) else { continue };
             match id {
-                Some(id) if job.missing.len() < MAX_MISSING => job.missing.push(id),
+                Some(id) if ids.len() < MAX_MISSING => drop(ids.insert(id)),
                 _ => forget(job, snapshot, failed.get_mut(at)).await?,
             }
         }
         let mut brought = Vec::new();
-        for ((job, filling), failed) in jobs.into_iter().zip(failed) {
+        for (((mut job, mut filling), failed), missing) in jobs.into_iter().zip(failed).zip(missing)
+        {
             let place = filling.task.place;
-            match failed {
-                Some(error) => telling.tell(News::Failed { place, error }).await,
-                None => brought.push((job, filling)),
+            if let Some(error) = failed {
+                telling.tell(News::Failed { place, error }).await;
+                continue;
             }
+            lacks(&mut job, &mut filling.related, missing);
+            brought.push((job, filling));
         }
         Ok(brought)
+    }
+}
+
+/// Takes note of the rows that an index lacks: each with the job of its table, and all of them to be
+/// remembered.
+fn lacks(own: &mut Job, related: &mut [Job], missing: BTreeSet<String>) {
+    if let Some(resumes) = &mut own.resumes {
+        resumes.unsettled = missing.len() > MAX_REMEMBERED;
+        resumes.missing = missing.iter().take(MAX_REMEMBERED).cloned().collect();
+    }
+    let is_composed = own.format.rows_of().is_some();
+    for id in missing {
+        // An index that composes nothing has ids of one table alone.
+        let part = if is_composed { row_table(&id).unwrap_or(0) } else { 0 };
+        let job = std::iter::once(&mut *own).chain(&mut *related).nth(part);
+        if let Some(job) = job {
+            job.missing.push(id);
+        }
     }
 }
 

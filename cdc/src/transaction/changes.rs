@@ -166,6 +166,13 @@ impl Changes {
         }
     }
 
+    /// Whether more may come of it than rows that are written and removed: some may not be there to be
+    /// changed, or are to be listed. Of what is on disk nothing is known.
+    pub(crate) fn unsettles(&self) -> bool {
+        let may_miss = |op: &WriteOp| matches!(op, WriteOp::Patch { .. });
+        self.spool.is_some() || !self.refused.is_empty() || self.ops.iter().any(may_miss)
+    }
+
     /// Writes the operations in memory to disk.
     pub(super) fn spill(&mut self, gathering: &Gathering) -> Result<()> {
         let spool = if let Some(spool) = &mut self.spool {

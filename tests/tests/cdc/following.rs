@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use egret_aof::disk::sim::SimDisk;
 use egret_aof::disk::{Disk, FileDisk};
 use egret_cdc::status::{TableState, TableStatus};
 use egret_cdc::{
@@ -89,16 +90,31 @@ impl Following {
 
     /// Ends the pipeline and the engine.
     pub(crate) async fn stop(&mut self) {
+        self.end().await.unwrap();
+    }
+
+    /// Cuts the power of a simulated disk that it runs on. What may have survived, chosen by the seed, is
+    /// what it starts from again.
+    pub(crate) async fn cut_power(&mut self, disk: &SimDisk, seed: u64) -> SimDisk {
+        let left = disk.power_cut(seed);
+        // A closed engine would have flushed, which cannot be any more.
+        drop(self.end().await);
+        self.machine.disk = Arc::new(left.clone());
+        left
+    }
+
+    async fn end(&mut self) -> egret_engine::Result<()> {
         let running = self.running.take().unwrap();
         let Running { pipeline, engine } = running;
         pipeline.stop().await;
-        block_in_place(|| engine.close()).unwrap();
+        let closed = block_in_place(|| engine.close());
         drop(pipeline);
         // Tasks that were aborted let go of it in their own time, and it of its folder.
         poll::until("nobody has the engine", async || {
             (Arc::strong_count(&engine) == 1).then_some(())
         })
         .await;
+        closed
     }
 
     /// Starts again after [`Following::stop`], from what is on disk.

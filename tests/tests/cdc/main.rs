@@ -21,6 +21,7 @@ mod partitions;
 mod privileges;
 mod related;
 mod resumed;
+mod resumed_related;
 mod rewrites;
 mod rollback;
 mod rows;

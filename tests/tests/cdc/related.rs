@@ -356,41 +356,6 @@ async fn related_tables_that_change_unseen_are_copied_again() {
     assert_eq!((before, following.copies()), (1, 0));
 }
 
-/// A copy of several tables that is interrupted begins again: its documents are composed in the end.
-#[tokio::test(flavor = "multi_thread")]
-async fn an_interrupted_copy_begins_again() {
-    let database = Database::create().await;
-    database.execute(SHOP).await;
-    database
-        .execute(
-            "INSERT INTO reviews SELECT n, 1 + n % 30, 'p' || n % 8, n % 5, 'x'
-             FROM generate_series(1001, 20000) AS n",
-        )
-        .await;
-    let mut following = declared(database, products(), |config| {
-        (config.copy_workers, config.copy_range_blocks) = (1, 4);
-        (config.copy_batch_bytes, config.copy_max_bytes_per_second) = (4 << 10, 40_000);
-    });
-    following
-        .comes_to("rows are copied", |status| {
-            status.tables.iter().any(|table| table.rows_copied > 4000)
-        })
-        .await;
-    following.stop().await;
-    following
-        .database
-        .execute(
-            "UPDATE reviews SET product = 31 WHERE id % 3 = 0; UPDATE makers SET name = 'now';
-             DELETE FROM reviews WHERE id % 7 = 0; DELETE FROM placings WHERE product < 5",
-        )
-        .await;
-    following.config.copy_max_bytes_per_second = 0;
-    following.resume();
-    following.follows("public.products").await;
-    following.equals("products", PRODUCTS).await;
-    assert_eq!(following.table("public.products").unwrap().rows_resumed, 0);
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_related_is_told() {
     let check = async |related: Value, expected: &str| {

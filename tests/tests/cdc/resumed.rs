@@ -185,6 +185,33 @@ async fn rows_that_moved_behind_a_copy_are_read_by_their_keys() {
     }
 }
 
+/// The same where the copy is interrupted once more before it comes to them.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_moved_are_not_forgotten_over_another_interruption() {
+    let mut following = interrupted(TABLE).await;
+    following.database.execute("DELETE FROM birds WHERE id < 3000").await;
+    following.database.execute("VACUUM birds").await;
+    let moved = "UPDATE birds SET name = name || ' moved' WHERE id > 18500";
+    following.database.execute(moved).await;
+    let first = "SELECT (ctid::text::point)[0] < 100 FROM birds WHERE id = 20000";
+    let row = following.database.client().query_one(first, &[]).await.unwrap();
+    assert!(row.get::<_, bool>(0), "the row has not moved to the first blocks");
+    following.resume();
+    following
+        .comes_to("it goes on", |status| {
+            let table = status.tables.iter().find(|it| it.table == "public.birds");
+            table.is_some_and(|it| it.rows_resumed > 0 && it.rows_copied > it.rows_resumed + 3000)
+        })
+        .await;
+    let resumed = birds(&following).rows_resumed;
+    following.stop().await;
+    go_on(&mut following).await;
+    following.equals("birds", BIRDS).await;
+    let table = birds(&following);
+    assert!(table.rows_resumed > resumed, "{resumed} rows, then {table:?}");
+    assert_eq!((following.pipeline().status().dead_letters, following.copies()), (0, 1));
+}
+
 /// Rows have moved, and their key's type has no equality that a session with a pinned search path
 /// finds: what cannot be read by its key is read once more with all others.
 #[tokio::test(flavor = "multi_thread")]
