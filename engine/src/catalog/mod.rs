@@ -23,6 +23,7 @@ pub mod pattern;
 mod rebuild;
 mod replacement;
 pub mod resolve;
+mod rewrite;
 mod template;
 #[cfg(test)]
 mod tests;
@@ -39,6 +40,7 @@ use parking_lot::{Mutex, RwLock};
 pub use self::alias::{Alias, AliasAction};
 pub use self::model::{Catalog, IndexEntry, IndexState, Kept, Replacement};
 pub use self::rebuild::{Rebuild, keep_until_ms};
+pub use self::rewrite::Hindrance;
 pub use self::template::{ComponentTemplate, IndexTemplate, LegacyTemplate, Template};
 use self::unopened::Unopened;
 use crate::error::{Error, ErrorKind, Result};

@@ -137,6 +137,18 @@ impl Engine {
         if entry.kept.is_some() {
             self.drop_kept_folder(&changing, name)?;
         }
+        self.begin_beside(main, changes, created_ms)
+    }
+
+    /// Under the lock of changes: begins to fill a folder beside that of an index.
+    pub(super) fn begin_beside(
+        self: &Arc<Self>,
+        main: Arc<Index>,
+        changes: &Value,
+        created_ms: i64,
+    ) -> Result<Rebuild> {
+        let name = main.name();
+        let named = |error: Error| error.with_index(name);
         for _ in 0..ATTEMPTS {
             let new = match self.make_beside(&main, changes, created_ms) {
                 Err(error) if error.kind() == ErrorKind::VersionConflict => continue,
