@@ -91,6 +91,8 @@ struct Served {
     handles: BTreeMap<String, Handle>,
     /// Indexes that are filled to take the place of the one of their name.
     replacements: BTreeMap<String, Arc<Index>>,
+    /// The UUIDs of those that nobody has asked for: they give way.
+    rewrites: HashSet<String>,
     /// What indexes were before they were rebuilt; these get every change still.
     kept: BTreeMap<String, Arc<Index>>,
     /// The engine has been closed: nothing changes any more.
@@ -156,7 +158,9 @@ impl Engine {
         let replacements = engine.open_replacements(&catalog);
         let catalog = Arc::new(catalog);
         let kept = BTreeMap::new();
-        *engine.served.write() = Served { catalog, handles, replacements, kept, ended: false };
+        let rewrites = HashSet::new();
+        *engine.served.write() =
+            Served { catalog, handles, replacements, rewrites, kept, ended: false };
         engine.open_kept();
         Ok(engine)
     }

@@ -1,12 +1,14 @@
 //! Rewriting: a rebuild under the mapping as it is, for documents that were written before a field was
 //! added to it and may have a value for it. It is begun by whoever looks after the engine, and gives way
-//! to whatever else is done with the index.
+//! to a rebuild that somebody asks for, and to whoever closes the index.
 
 use std::fmt;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::change::Changing;
+use super::rebuild::detach;
 use super::{Engine, Rebuild, not_found};
 use crate::error::Result;
 use crate::index::Index;
@@ -88,6 +90,23 @@ impl Engine {
         if !is_wanted || self.rewrite_hindrance(&main).is_some() {
             return Ok(None);
         }
-        self.begin_beside(main, &Value::Object(Map::new()), entry.created_ms).map(Some)
+        let rewrite = self.begin_beside(main, &Value::Object(Map::new()), entry.created_ms)?;
+        self.served.write().rewrites.insert(rewrite.uuid().to_owned());
+        Ok(Some(rewrite))
+    }
+
+    /// Gives up the rewrite of an index, where one runs: somebody wants something else of it.
+    pub(super) fn give_way(&self, _changing: &Changing<'_>, name: &str) {
+        let given_up = {
+            let mut served = self.served.write();
+            let running = served.replacements.get(name).map(|it| it.uuid().to_owned());
+            let is_rewrite = running.is_some_and(|uuid| served.rewrites.remove(&uuid));
+            if is_rewrite { served.replacements.remove(name) } else { None }
+        };
+        let Some(given_up) = given_up else { return };
+        if let Err(error) = self.index(name).and_then(|main| detach(&main)) {
+            tracing::debug!(index = name, %error, "a rewrite that is given up had ended already");
+        }
+        self.remove_index(Some(&given_up), given_up.uuid());
     }
 }

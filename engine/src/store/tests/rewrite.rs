@@ -132,6 +132,39 @@ fn what_keeps_an_index_from_being_rewritten() {
 }
 
 #[test]
+fn a_rewrite_gives_way_to_who_wants_something_else() {
+    let disk = SimDisk::new();
+    let engine = Arc::new(open(&disk));
+    let index = made(&engine, "a", json!({"dynamic": false}));
+    write_one(&index, upsert("1", &json!({"n": 1}))).unwrap();
+    index.put_mapping(&long("n")).unwrap();
+    let mut given_up = Vec::new();
+    for _ in 0..2 {
+        let rewrite = engine.begin_rewrite("a").unwrap().unwrap();
+        assert!(!rewrite.has_given_way());
+        engine.close_index("a").unwrap();
+        engine.open_index("a").unwrap();
+        given_up.push(rewrite);
+    }
+    given_up.push(engine.begin_rewrite("a").unwrap().unwrap());
+    let mut rebuild = engine.begin_rebuild("a", &json!({})).unwrap();
+    for mut one in given_up {
+        assert!(one.has_given_way());
+        assert!(one.step().unwrap_err().message().contains("was given up"));
+        assert!(one.finish(None).is_err());
+    }
+    // Of two that somebody asks for, the second is refused, and none gives way to a rewrite.
+    assert!(engine.begin_rebuild("a", &json!({})).is_err());
+    assert!(!rewrite(&engine, "a").unwrap() && !rebuild.has_given_way());
+    write_one(&engine.index("a").unwrap(), upsert("2", &json!({"n": 2}))).unwrap();
+    while rebuild.step().unwrap().is_some() {}
+    let rebuilt = rebuild.finish(None).unwrap();
+    rebuilt.refresh().unwrap();
+    assert_eq!((having(&rebuilt, "n"), rebuilt.outstanding()), (2, None));
+    assert_eq!(disk.list(Path::new("/data/indexes")).unwrap().len(), 1);
+}
+
+#[test]
 fn a_document_that_does_not_fit_is_named() {
     let engine = Arc::new(open(&SimDisk::new()));
     let number = json!({"dynamic": false, "properties": {"n": {"type": "long"}}});
