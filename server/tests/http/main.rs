@@ -4,6 +4,7 @@
 
 mod contexts;
 mod fairness;
+mod rewrites;
 mod stats;
 mod support;
 
