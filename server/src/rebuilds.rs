@@ -50,9 +50,7 @@ pub(crate) fn carry_out(
         let (documents, took) = (usize::try_from(copied).unwrap_or(usize::MAX), since.elapsed());
         runtime.block_on(progress.throttle(counts, documents, since));
         if course.in_background {
-            let rest = tokio::time::timeout(took, progress.until_cancelled());
-            // Either ends it.
-            drop(runtime.block_on(async { rest.await }));
+            runtime.block_on(progress.rest(took));
         }
         since = Instant::now();
     }

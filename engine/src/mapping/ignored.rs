@@ -59,17 +59,14 @@ impl Ignored {
     /// The fields of a grown mapping that documents from before may have values for.
     pub(crate) fn asked_for(&self, before: &Mapping, grown: &Mapping) -> BTreeSet<String> {
         let fields = grown.fields.iter().filter(|field| self.may_have(before, field));
-        let mut asked: BTreeSet<String> = fields.map(|field| field.path.clone()).collect();
-        for (place, object) in grown.objects.iter().enumerate() {
+        let objects = grown.objects.iter().enumerate().filter(|(place, object)| {
             let added_before = before.object_at(&object.path);
             let added_before = added_before.is_some_and(|at| before.dynamic(at) == Dynamic::True);
-            let opened = object.enabled && grown.dynamic(place) == Dynamic::True && !added_before;
-            if opened && self.has(before, &object.path) {
-                let path = &object.path;
-                asked.insert(if path.is_empty() { "*".to_owned() } else { format!("{path}.*") });
-            }
-        }
-        asked
+            let are_added = object.enabled && grown.dynamic(*place) == Dynamic::True;
+            are_added && !added_before && self.has(before, &object.path)
+        });
+        let opened = objects.map(|(_, object)| all_in(&object.path));
+        fields.map(|field| field.path.clone()).chain(opened).collect()
     }
 
     /// Whether documents from before may have values for a field that are not in the index.
@@ -98,9 +95,9 @@ impl Ignored {
 
 impl Outstanding {
     /// With what was asked for besides.
-    pub(crate) fn with(&self, asked: BTreeSet<String>) -> Self {
-        let fields = self.fields.union(&asked).cloned().collect();
-        Self { fields, additions: self.additions + 1 }
+    pub(crate) fn with(mut self, asked: BTreeSet<String>) -> Self {
+        self.fields.extend(asked);
+        Self { additions: self.additions + 1, ..self }
     }
 }
 
@@ -110,6 +107,11 @@ fn takes_more(old: &FieldMapping, new: &FieldMapping) -> bool {
     let longer = old.ignore_above.is_some_and(|old| new.ignore_above.is_none_or(|new| new > old));
     // What could not be coerced was left out where `ignore_malformed` holds, or once did.
     copied || longer || (new.coerce && !old.coerce)
+}
+
+/// How all fields of an object are called.
+fn all_in(object: &str) -> String {
+    if object.is_empty() { "*".to_owned() } else { format!("{object}.*") }
 }
 
 /// The path of the object that something lies in.
@@ -126,8 +128,8 @@ mod tests {
     /// An index is made with the first mapping, gets documents, and then these additions, one after the
     /// other: what the last one asks for.
     #[track_caller]
-    fn check(first: Value, additions: &[Value], expected: &[&str]) {
-        let mut mapping = Mapping::from_json(&first).unwrap();
+    fn check(first: &Value, additions: &[Value], expected: &[&str]) {
+        let mut mapping = Mapping::from_json(first).unwrap();
         let mut ignored = Ignored::under(&mapping);
         let mut asked = BTreeSet::new();
         for addition in additions {
@@ -140,92 +142,92 @@ mod tests {
         assert_eq!(asked, expected, "{first} {additions:?}");
     }
 
-    fn fields(fields: Value) -> Value {
+    fn fields(fields: &Value) -> Value {
         json!({"properties": fields})
     }
 
     #[test]
     fn what_was_ignored_is_asked_for() {
         let long = json!({"type": "long"});
-        let n = fields(json!({"n": long}));
+        let n = fields(&json!({"n": long}));
         let hidden = json!({"dynamic": false});
-        check(hidden.clone(), std::slice::from_ref(&n), &["n"]);
+        check(&hidden, std::slice::from_ref(&n), &["n"]);
         // Once is enough, wherever it was.
-        check(hidden.clone(), &[json!({"dynamic": true})], &["*"]);
-        check(hidden.clone(), &[json!({"dynamic": true}), n.clone()], &["n"]);
-        check(hidden.clone(), &[json!({"dynamic": "strict"}), n.clone()], &["n"]);
-        check(json!({}), &[hidden.clone(), json!({"dynamic": true}), n.clone()], &["n"]);
-        let inner = fields(json!({"o": {"properties": {"p": {"properties": {"n": long}}}}}));
-        check(hidden.clone(), std::slice::from_ref(&inner), &["o.p.n"]);
-        check(hidden.clone(), &[fields(json!({"o.p.n": long}))], &["o.p.n"]);
+        check(&hidden, &[json!({"dynamic": true})], &["*"]);
+        check(&hidden, &[json!({"dynamic": true}), n.clone()], &["n"]);
+        check(&hidden, &[json!({"dynamic": "strict"}), n.clone()], &["n"]);
+        check(&json!({}), &[hidden.clone(), json!({"dynamic": true}), n.clone()], &["n"]);
+        let inner = fields(&json!({"o": {"properties": {"p": {"properties": {"n": long}}}}}));
+        check(&hidden, std::slice::from_ref(&inner), &["o.p.n"]);
+        check(&hidden, &[fields(&json!({"o.p.n": long}))], &["o.p.n"]);
         // An object that is new takes what was ignored for it, and all that it has besides.
         let open = json!({"dynamic": true, "properties": {"n": long}});
-        check(hidden.clone(), &[fields(json!({"o": open}))], &["o.*", "o.n"]);
+        check(&hidden, &[fields(&json!({"o": open}))], &["o.*", "o.n"]);
         check(
-            hidden.clone(),
-            &[fields(json!({"o": open})), fields(json!({"o": {"properties": {"m": long}}}))],
+            &hidden,
+            &[fields(&json!({"o": open})), fields(&json!({"o": {"properties": {"m": long}}}))],
             &["o.m"],
         );
         let closed = json!({"dynamic": false, "properties": {"a": long}});
         check(
-            fields(json!({"o": closed})),
-            &[fields(json!({"o": {"properties": {"n": long}}}))],
+            &fields(&json!({"o": closed})),
+            &[fields(&json!({"o": {"properties": {"n": long}}}))],
             &["o.n"],
         );
         // In between it was another one's.
-        let turned = fields(json!({"o": {"dynamic": true, "properties": {"n": long}}}));
-        check(fields(json!({"o": closed})), &[turned], &["o.*", "o.n"]);
+        let turned = fields(&json!({"o": {"dynamic": true, "properties": {"n": long}}}));
+        check(&fields(&json!({"o": closed})), &[turned], &["o.*", "o.n"]);
         // Parts of what there was.
         let raw = json!({"t": {"type": "text", "fields": {"raw": {"type": "keyword"}}}});
-        check(fields(json!({"t": {"type": "text"}})), &[fields(raw)], &["t.raw"]);
+        check(&fields(&json!({"t": {"type": "text"}})), &[fields(&raw)], &["t.raw"]);
         let nulls = json!({"type": "long", "null_value": 0});
-        check(json!({}), &[fields(json!({"n": nulls}))], &["n"]);
+        check(&json!({}), &[fields(&json!({"n": nulls}))], &["n"]);
         let copied = json!({"t": {"type": "text", "copy_to": "all"}, "all": {"type": "text"}});
-        check(fields(json!({"t": {"type": "text"}})), &[fields(copied)], &["t"]);
+        check(&fields(&json!({"t": {"type": "text"}})), &[fields(&copied)], &["t"]);
         let short = json!({"type": "keyword", "ignore_above": 5});
         let longer = json!({"type": "keyword", "ignore_above": 9});
-        check(fields(json!({"k": short})), &[fields(json!({"k": {"type": "keyword"}}))], &["k"]);
-        check(fields(json!({"k": short})), &[fields(json!({"k": longer}))], &["k"]);
+        check(&fields(&json!({"k": short})), &[fields(&json!({"k": {"type": "keyword"}}))], &["k"]);
+        check(&fields(&json!({"k": short})), &[fields(&json!({"k": longer}))], &["k"]);
         let exact = json!({"type": "long", "coerce": false, "ignore_malformed": true});
         let coerced = json!({"type": "long", "ignore_malformed": true});
-        check(fields(json!({"n": exact})), &[fields(json!({"n": coerced}))], &["n"]);
+        check(&fields(&json!({"n": exact})), &[fields(&json!({"n": coerced}))], &["n"]);
     }
 
     #[test]
     fn nothing_is_asked_for_that_cannot_be_there() {
         let long = json!({"type": "long"});
-        let n = fields(json!({"n": long}));
+        let n = fields(&json!({"n": long}));
         let raw = json!({"t": {"type": "text", "fields": {"raw": {"type": "keyword"}}}});
         for dynamic in [json!(true), json!("strict")] {
             let first = json!({"dynamic": dynamic});
-            check(first.clone(), std::slice::from_ref(&n), &[]);
-            check(first.clone(), &[fields(raw.clone())], &[]);
-            check(first.clone(), &[fields(json!({"o.p.n": long}))], &[]);
-            check(first.clone(), &[json!({"dynamic": "strict"}), n.clone()], &[]);
-            check(first.clone(), &[json!({"dynamic": false})], &[]);
-            check(first.clone(), &[json!({"_meta": {"by": "me"}})], &[]);
+            check(&first, std::slice::from_ref(&n), &[]);
+            check(&first, &[fields(&raw)], &[]);
+            check(&first, &[fields(&json!({"o.p.n": long}))], &[]);
+            check(&first, &[json!({"dynamic": "strict"}), n.clone()], &[]);
+            check(&first, &[json!({"dynamic": false})], &[]);
+            check(&first, &[json!({"_meta": {"by": "me"}})], &[]);
         }
         // An object of its own, from the beginning.
         let open = json!({"dynamic": false, "properties": {"o": {"dynamic": true, "properties":
             {"a": long}}}});
-        check(open.clone(), &[fields(json!({"o": {"properties": {"n": long}}}))], &[]);
-        check(open.clone(), &[fields(json!({"o": {"properties": {"p.n": long}}}))], &[]);
-        check(json!({"dynamic": false}), &[fields(json!({"o": {"type": "object"}}))], &[]);
-        check(json!({}), &[fields(json!({"o": {"enabled": false}}))], &[]);
-        check(json!({"dynamic": false}), &[json!({"dynamic": "strict"})], &[]);
+        check(&open, &[fields(&json!({"o": {"properties": {"n": long}}}))], &[]);
+        check(&open, &[fields(&json!({"o": {"properties": {"p.n": long}}}))], &[]);
+        check(&json!({"dynamic": false}), &[fields(&json!({"o": {"type": "object"}}))], &[]);
+        check(&json!({}), &[fields(&json!({"o": {"enabled": false}}))], &[]);
+        check(&json!({"dynamic": false}), &[json!({"dynamic": "strict"})], &[]);
         // Taking less asks for nothing.
         let long_text = json!({"type": "keyword", "ignore_above": 9});
         let short = json!({"type": "keyword", "ignore_above": 5});
-        check(fields(json!({"k": long_text})), &[fields(json!({"k": short}))], &[]);
+        check(&fields(&json!({"k": long_text})), &[fields(&json!({"k": short}))], &[]);
         let searched = json!({"type": "text", "analyzer": "standard", "search_analyzer": "simple"});
         let text = json!({"type": "text", "analyzer": "standard"});
-        check(fields(json!({"t": text})), &[fields(json!({"t": searched}))], &[]);
+        check(&fields(&json!({"t": text})), &[fields(&json!({"t": searched}))], &[]);
     }
 
     #[test]
     fn nothing_is_ruled_out_where_nothing_is_known() {
-        let mapping = Mapping::from_json(&fields(json!({"o.a": {"type": "long"}}))).unwrap();
-        let grown = mapping.merged(&fields(json!({"o.n": {"type": "long"}}))).unwrap();
+        let mapping = Mapping::from_json(&fields(&json!({"o.a": {"type": "long"}}))).unwrap();
+        let grown = mapping.merged(&fields(&json!({"o.n": {"type": "long"}}))).unwrap();
         let asked = Ignored::anywhere(&mapping).asked_for(&mapping, &grown);
         assert_eq!(asked.into_iter().collect::<Vec<_>>(), ["o.n"]);
     }

@@ -101,9 +101,7 @@ impl Translog {
             let (kind, payload) = (record.kind, record.payload);
             if let Some((number, json)) = mapping_in(kind, payload)? {
                 let mapping = serde_json::from_slice(json).map_err(damaged)?;
-                let requested = kind == REQUESTED_MAPPING;
-                let origin = if requested { Origin::Request } else { Origin::Document };
-                return replay(Record::Mapping { number, mapping, origin });
+                return replay(Record::Mapping { number, mapping, origin: origin_of(kind) });
             }
             if kind == CUT_SHORT {
                 pending.clear();
@@ -312,6 +310,11 @@ pub(super) fn check_record(record: egret_aof::log::Record<'_>) -> Result<()> {
         }
         kind => Err(damaged(format!("record {} of kind {kind} cannot be read", record.sequence))),
     }
+}
+
+/// Where a mapping of this kind came from.
+fn origin_of(kind: u8) -> Origin {
+    if kind == REQUESTED_MAPPING { Origin::Request } else { Origin::Document }
 }
 
 /// The number and the JSON of a mapping, where it is one.

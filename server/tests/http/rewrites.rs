@@ -29,11 +29,11 @@ async fn tagged(server: &Server, name: &str, settings: Value, count: usize) {
     let definition = json!({"settings": settings, "mappings": mappings});
     let made = server.put(&format!("/{name}"), definition).await;
     check(&made, 200, &json!({"acknowledged": true}));
-    let mut body = String::new();
-    for n in 0..count {
+    let lines = (0..count).map(|n| {
         let document = json!({"text": "white heron", "tag": format!("t{}", n % 3)});
-        body.push_str(&format!("{{\"index\":{{\"_id\":\"{n}\"}}}}\n{document}\n"));
-    }
+        format!("{{\"index\":{{\"_id\":\"{n}\"}}}}\n{document}\n")
+    });
+    let body: String = lines.collect();
     let answer = server.ask("POST", &format!("/{name}/_bulk?refresh=true"), body).await;
     check(&answer, 200, &json!({"errors": false}));
 }
