@@ -17,7 +17,8 @@ use super::{Dynamic, FieldMapping, Mapping};
 #[serde(transparent)]
 pub(crate) struct Ignored(BTreeSet<String>);
 
-/// Additions that documents from before may have values for, which searches do not find there.
+/// Additions that documents from before may have values for, which searches do not find there; and
+/// fields whose values were taken in another way then.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Outstanding {
@@ -72,7 +73,7 @@ impl Ignored {
     /// Whether documents from before may have values for a field that are not in the index.
     fn may_have(&self, before: &Mapping, field: &FieldMapping) -> bool {
         if let Some(old) = before.field(&field.path) {
-            return takes_more(old, field);
+            return is_taken_otherwise(old, field);
         }
         let of_field = field.parent.as_deref();
         if of_field.is_some_and(|parent| before.field(parent).is_some()) {
@@ -101,12 +102,15 @@ impl Outstanding {
     }
 }
 
-/// Whether a field takes values from now on that it left out before, or passes them on to another.
-fn takes_more(old: &FieldMapping, new: &FieldMapping) -> bool {
-    let copied = new.copy_to.iter().any(|target| !old.copy_to.contains(target));
-    let longer = old.ignore_above.is_some_and(|old| new.ignore_above.is_none_or(|new| new > old));
-    // What could not be coerced was left out where `ignore_malformed` holds, or once did.
-    copied || longer || (new.coerce && !old.coerce)
+/// Whether a field's values are taken in another way from now on than they were before.
+fn is_taken_otherwise(old: &FieldMapping, new: &FieldMapping) -> bool {
+    let has_all = |of: &FieldMapping, all: &FieldMapping| {
+        all.copy_to.iter().all(|target| of.copy_to.contains(target))
+    };
+    // What cannot be coerced is left out where `ignore_malformed` holds, or held once.
+    let coerced = old.coerce != new.coerce && (new.coerce || new.ignore_malformed);
+    let copies_the_same = has_all(old, new) && has_all(new, old);
+    coerced || !copies_the_same || old.ignore_above != new.ignore_above || old.norms != new.norms
 }
 
 /// How all fields of an object are called.
@@ -188,6 +192,9 @@ mod tests {
         let longer = json!({"type": "keyword", "ignore_above": 9});
         check(&fields(&json!({"k": short})), &[fields(&json!({"k": {"type": "keyword"}}))], &["k"]);
         check(&fields(&json!({"k": short})), &[fields(&json!({"k": longer}))], &["k"]);
+        check(&fields(&json!({"k": longer})), &[fields(&json!({"k": short}))], &["k"]);
+        let plain = json!({"t": {"type": "text", "norms": false}});
+        check(&fields(&json!({"t": {"type": "text"}})), &[fields(&plain)], &["t"]);
         let exact = json!({"type": "long", "coerce": false, "ignore_malformed": true});
         let coerced = json!({"type": "long", "ignore_malformed": true});
         check(&fields(&json!({"n": exact})), &[fields(&json!({"n": coerced}))], &["n"]);
@@ -215,10 +222,9 @@ mod tests {
         check(&json!({"dynamic": false}), &[fields(&json!({"o": {"type": "object"}}))], &[]);
         check(&json!({}), &[fields(&json!({"o": {"enabled": false}}))], &[]);
         check(&json!({"dynamic": false}), &[json!({"dynamic": "strict"})], &[]);
-        // Taking less asks for nothing.
-        let long_text = json!({"type": "keyword", "ignore_above": 9});
-        let short = json!({"type": "keyword", "ignore_above": 5});
-        check(&fields(&json!({"k": long_text})), &[fields(&json!({"k": short}))], &[]);
+        // What only searches do otherwise, and what no document could have.
+        let strict = json!({"type": "long", "coerce": false});
+        check(&n, &[fields(&json!({"n": strict}))], &[]);
         let searched = json!({"type": "text", "analyzer": "standard", "search_analyzer": "simple"});
         let text = json!({"type": "text", "analyzer": "standard"});
         check(&fields(&json!({"t": text})), &[fields(&json!({"t": searched}))], &[]);
