@@ -307,8 +307,9 @@ fn any_document(random: &mut StdRng) -> Value {
         ("o", json!({"p": {"a": value()}})),
     ];
     let mut document = json!({});
+    let share = [0.15, 0.5][random.random_range(0..2)];
     for (name, value) in all {
-        if random.random_bool(0.5) {
+        if random.random_bool(share) {
             document[name] = value;
         }
     }
