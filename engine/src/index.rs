@@ -11,7 +11,7 @@ use crate::activity::ActivityStats;
 use crate::batch::{Batch, BatchOutcome};
 use crate::catalog::Alias;
 use crate::error::Result;
-use crate::mapping::Mapping;
+use crate::mapping::{Mapping, Outstanding};
 use crate::position::{Checkpoint, Generation};
 use crate::snapshot::{Snapshot, StoredDocument};
 use crate::store::background::Background;
@@ -192,6 +192,12 @@ impl Index {
     /// Its mapping now.
     pub fn mapping(&self) -> Arc<Mapping> {
         Arc::clone(&self.shared.view.lock().mapping)
+    }
+
+    /// Additions to the mapping that documents from before may have values for, until these are written
+    /// again: by a rebuild, or of themselves.
+    pub fn outstanding(&self) -> Option<Arc<Outstanding>> {
+        self.shared.view.lock().outstanding.clone()
     }
 
     /// Adds fields and multi-fields. What would change an existing field's type is refused.

@@ -24,6 +24,7 @@ use crate::identity::Identity;
 use crate::pipelines::Pipelines;
 use crate::pools::Pools;
 use crate::progress::Replays;
+use crate::rewrites::Rewrites;
 use crate::sampler;
 use crate::starting::Starting;
 use crate::statistics::Statistics;
@@ -42,6 +43,7 @@ pub struct App {
     /// The memory of searches.
     pub(crate) breaker: Arc<Breaker>,
     pub(crate) tasks: Arc<Tasks>,
+    pub(crate) rewrites: Rewrites,
     pub(crate) contexts: Arc<Contexts>,
     pub(crate) bodies: Arc<Bodies>,
     pub(crate) statistics: Statistics,
@@ -85,6 +87,7 @@ impl App {
                 config.search.max_request_memory_bytes as u64,
             ),
             tasks: Tasks::new(&config.tasks),
+            rewrites: Rewrites::default(),
             contexts: Contexts::open(&config.search),
             bodies: Arc::default(),
             statistics: Statistics::default(),
@@ -111,6 +114,7 @@ impl App {
     /// Stops following, makes everything durable and closes the indexes.
     pub async fn stop(self: &Arc<Self>) -> Result<()> {
         self.pipelines.stop().await;
+        self.rewrites.stop().await;
         let app = Arc::clone(self);
         let close = move || {
             let closed = app.engine.close();

@@ -21,6 +21,8 @@ pub mod pipeline;
 mod pipelines;
 mod pools;
 mod progress;
+mod rebuilds;
+mod rewrites;
 pub mod routes;
 mod sampler;
 mod searches;

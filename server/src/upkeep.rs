@@ -1,5 +1,6 @@
 //! What is looked after while Egret runs: folders that rebuilds have left are removed once their time is
-//! over, and indexes that could not be opened for want of space, files or memory are tried again.
+//! over, indexes that could not be opened for want of space, files or memory are tried again, and those
+//! that have documents from before an addition to their mapping are rewritten.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -26,6 +27,7 @@ async fn run(app: Weak<App>) {
             ticks.tick().await;
             let Some(app) = app.upgrade() else { return };
             drop_expired_folders(&app).await;
+            crate::rewrites::begin_next(&app);
             if look == 0 {
                 open_again(&app).await;
             }

@@ -163,3 +163,45 @@ async fn a_rebuilt_index_that_is_damaged_is_rolled_back() {
     egret.post("/codes/_refresh", &Value::Null).await.ok();
     assert_eq!(egret.get("/codes/_count").await.ok()["count"], DOCUMENTS + 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn documents_are_rewritten_for_an_added_field_also_after_a_kill() {
+    let mut egret = Egret::start(EgretOptions::default());
+    let hidden = json!({"mappings": {"dynamic": false, "properties": {"code": {"type": "long"}}}});
+    egret.put("/notes", &hidden).await.ok();
+    let documents = 8 * DOCUMENTS;
+    for part in 0..8 {
+        let mut lines = Vec::new();
+        for n in part * DOCUMENTS..(part + 1) * DOCUMENTS {
+            lines.push(json!({"index": {"_id": n.to_string()}}));
+            lines.push(json!({"code": n, "note": "older than its mapping"}));
+        }
+        let answer = egret.bulk("/notes/_bulk?refresh=true", &lines).await.ok();
+        assert_eq!(answer["errors"], false, "{answer}");
+    }
+    let note = json!({"properties": {"note": {"type": "text"}}});
+    egret.put("/notes/_mapping", &note).await.ok();
+    egret_tests::poll::until("the rewrite runs", || async {
+        let shown = egret.get("/notes/_rebuild").await.ok();
+        assert!(!shown["notes"]["outstanding"].is_null(), "too fast to be killed: {shown}");
+        (shown["notes"]["rebuilding"] == true).then_some(())
+    })
+    .await;
+    egret.kill();
+    egret.resume();
+    // What is left of it is gone, and it begins again of itself.
+    egret_tests::poll::until("the documents are found", || async {
+        let exists = json!({"query": {"exists": {"field": "note"}}, "track_total_hits": true});
+        let found = egret.search("notes", &exists).await;
+        (found["hits"]["total"]["value"] == documents).then_some(())
+    })
+    .await;
+    let shown = egret.get("/notes/_rebuild").await.ok();
+    let nothing = json!({"rebuilding": false, "kept": null, "outstanding": null});
+    assert_eq!(shown["notes"], nothing);
+    egret_tests::poll::until("one folder is left", || async {
+        let folders = std::fs::read_dir(egret.folder().join("indexes")).unwrap();
+        (folders.count() == 1).then_some(())
+    })
+    .await;
+}

@@ -182,6 +182,7 @@ impl Engine {
         let changing = self.changing.lock();
         let mut next = self.next()?;
         alias::refuse_followed(&next, name)?;
+        self.give_way(&changing, name);
         if self.replacement(name).is_some() {
             let message = format!("index [{name}] is being rebuilt");
             return Err(Error::new(ErrorKind::InvalidArgument, message).with_index(name));

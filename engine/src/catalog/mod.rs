@@ -23,6 +23,7 @@ pub mod pattern;
 mod rebuild;
 mod replacement;
 pub mod resolve;
+mod rewrite;
 mod template;
 #[cfg(test)]
 mod tests;
@@ -39,6 +40,7 @@ use parking_lot::{Mutex, RwLock};
 pub use self::alias::{Alias, AliasAction};
 pub use self::model::{Catalog, IndexEntry, IndexState, Kept, Replacement};
 pub use self::rebuild::{Rebuild, keep_until_ms};
+pub use self::rewrite::Hindrance;
 pub use self::template::{ComponentTemplate, IndexTemplate, LegacyTemplate, Template};
 use self::unopened::Unopened;
 use crate::error::{Error, ErrorKind, Result};
@@ -89,6 +91,8 @@ struct Served {
     handles: BTreeMap<String, Handle>,
     /// Indexes that are filled to take the place of the one of their name.
     replacements: BTreeMap<String, Arc<Index>>,
+    /// The UUIDs of those that nobody has asked for: they give way.
+    rewrites: HashSet<String>,
     /// What indexes were before they were rebuilt; these get every change still.
     kept: BTreeMap<String, Arc<Index>>,
     /// The engine has been closed: nothing changes any more.
@@ -154,7 +158,9 @@ impl Engine {
         let replacements = engine.open_replacements(&catalog);
         let catalog = Arc::new(catalog);
         let kept = BTreeMap::new();
-        *engine.served.write() = Served { catalog, handles, replacements, kept, ended: false };
+        let rewrites = HashSet::new();
+        *engine.served.write() =
+            Served { catalog, handles, replacements, rewrites, kept, ended: false };
         engine.open_kept();
         Ok(engine)
     }

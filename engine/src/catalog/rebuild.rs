@@ -57,6 +57,10 @@ impl Rebuild {
     /// has been changed since came with its change. An error says that the new mapping cannot take a
     /// document, or that the index is gone: it is best given up. Blocking.
     pub fn step(&mut self) -> Result<Option<u64>> {
+        if self.has_given_way() {
+            let message = format!("the rebuild of index [{}] was given up", self.main.name());
+            return Err(Error::new(ErrorKind::Closed, message));
+        }
         let documents = self.next_documents()?;
         if documents.is_empty() {
             return Ok(None);
@@ -65,6 +69,17 @@ impl Rebuild {
         let copy = |reply| Message::Mirroring(Mirroring::Copy(documents, reply));
         self.main.shared().ask(copy).map_err(|error| error.with_index(self.main.name()))?;
         Ok(Some(count))
+    }
+
+    /// The UUID of the folder that it fills.
+    pub(super) fn uuid(&self) -> &str {
+        self.new.uuid()
+    }
+
+    /// Whether it cannot go on since it had to make way for something else, or went with its index.
+    pub fn has_given_way(&self) -> bool {
+        let known = self.engine.replacement(self.main.name());
+        known.is_none_or(|known| !Arc::ptr_eq(&known, &self.new))
     }
 
     fn next_documents(&mut self) -> Result<Vec<Copied>> {
@@ -104,6 +119,7 @@ impl Rebuild {
 
 impl Drop for Rebuild {
     fn drop(&mut self) {
+        self.engine.served.write().rewrites.remove(self.new.uuid());
         if !self.finished {
             self.engine.give_up_rebuild(&self.main, &self.new);
         }
@@ -129,6 +145,7 @@ impl Engine {
             return Err(named(followed(name, pipeline)));
         }
         let main = self.index(name)?;
+        self.give_way(&changing, name);
         if self.replacement(name).is_some() {
             let message = format!("index [{name}] is being rebuilt already");
             return Err(named(Error::new(ErrorKind::InvalidArgument, message)));
@@ -137,6 +154,18 @@ impl Engine {
         if entry.kept.is_some() {
             self.drop_kept_folder(&changing, name)?;
         }
+        self.begin_beside(main, changes, created_ms)
+    }
+
+    /// Under the lock of changes: begins to fill a folder beside that of an index.
+    pub(super) fn begin_beside(
+        self: &Arc<Self>,
+        main: Arc<Index>,
+        changes: &Value,
+        created_ms: i64,
+    ) -> Result<Rebuild> {
+        let name = main.name();
+        let named = |error: Error| error.with_index(name);
         for _ in 0..ATTEMPTS {
             let new = match self.make_beside(&main, changes, created_ms) {
                 Err(error) if error.kind() == ErrorKind::VersionConflict => continue,
@@ -439,7 +468,7 @@ fn attach(to: &Index, mirror: &Index, filling: Option<Arc<Mapping>>) -> Result<(
     to.shared().ask(message)
 }
 
-fn detach(from: &Index) -> Result<()> {
+pub(super) fn detach(from: &Index) -> Result<()> {
     from.shared().ask(|reply| Message::Mirroring(Mirroring::Detach(reply)))
 }
 

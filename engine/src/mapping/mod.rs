@@ -9,6 +9,7 @@ pub mod date;
 pub(crate) mod digest;
 pub mod field;
 pub mod geo;
+pub(crate) mod ignored;
 pub mod ip;
 mod read;
 pub mod schema;
@@ -26,6 +27,7 @@ pub(crate) use build::is_reserved;
 use crate::composition::Composition;
 use crate::error::{Error, ErrorKind, Result};
 pub use field::{FieldKind, FieldMapping, FieldValue, Storage};
+pub use ignored::Outstanding;
 
 /// How many fields an index may have, objects and multi-fields included
 /// (`index.mapping.total_fields.limit`).
@@ -160,6 +162,15 @@ impl Mapping {
     /// Whether there is an object of this dotted path.
     pub fn has_object(&self, path: &str) -> bool {
         matches!(self.paths.get(path), Some(Node::Object(_)))
+    }
+
+    /// The place of the object of this dotted path; empty for the root.
+    fn object_at(&self, path: &str) -> Option<usize> {
+        match self.paths.get(path) {
+            Some(Node::Object(place)) => Some(*place),
+            None if path.is_empty() => Some(ROOT),
+            _ => None,
+        }
     }
 
     /// The fields below an object, at any depth, multi-fields included.

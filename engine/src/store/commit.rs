@@ -3,7 +3,7 @@
 //! One JSON object, UTF-8:
 //!
 //! ```text
-//! {"format": 1,                      rises when an older Egret could not read it any more
+//! {"format": 2,                      rises when an older Egret could not read it any more
 //!  "crc32c": 305419896,              of the bytes of the value of "commit", exactly as written
 //!  "commit": {
 //!    "index_uuid": "…",              22 characters
@@ -15,13 +15,17 @@
 //!    "copy_progress": "…" or null,
 //!    "mapping": {…},                 Elasticsearch's format, fields in tantivy's order
 //!    "mapping_number": 5,            of that mapping in the translog; left out where it is 0
+//!    "ignored": ["", "o"],           objects in which unknown fields may have been ignored, by path
+//!    "outstanding": {"fields": ["o.n"], "additions": 2},     what of the mapping was added after
+//!                                    documents that may have it; left out where there is nothing
 //!    "meta": {…},                    tantivy's meta.json
 //!    "files": [{"name": "…", "length": 123, "crc32c": 456}, …]}}
 //! ```
 //!
 //! It is replaced atomically after everything that it names is durable. Whatever lies beside it and
 //! is not named is left over and removed at the next open. A newer format is refused, an older one
-//! is read as long as this page says how.
+//! is read as long as this page says how: format 1 knew neither "ignored", so that anything may have been,
+//! nor "outstanding".
 
 use std::path::Path;
 
@@ -31,11 +35,14 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::mapping::Outstanding;
+use crate::mapping::ignored::Ignored;
 use crate::position::{Checkpoint, Generation, SeqNo};
 
 /// Its name in the index's folder.
 pub(crate) const COMMIT: &str = "commit.json";
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+const OLDEST_FORMAT: u32 = 1;
 
 /// What one commit holds.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -51,6 +58,11 @@ pub(crate) struct Commit {
     pub(crate) mapping: Value,
     #[serde(default, skip_serializing_if = "is_first")]
     pub(crate) mapping_number: u64,
+    /// `None` in format 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ignored: Option<Ignored>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) outstanding: Option<Outstanding>,
     pub(crate) meta: Box<RawValue>,
     pub(crate) files: Vec<CommittedFile>,
 }
@@ -119,10 +131,10 @@ impl Commit {
             Error::new(ErrorKind::Corrupt, format!("is damaged: {source}")).with_source(source)
         };
         let Version { format } = serde_json::from_slice(bytes).map_err(corrupt)?;
-        if format != FORMAT {
+        if !(OLDEST_FORMAT..=FORMAT).contains(&format) {
             let message = format!(
-                "has format [{format}], which this version of Egret does not know (it reads [{FORMAT}]); \
-                 a newer Egret wrote it"
+                "has format [{format}], which this version of Egret does not know (it reads \
+                 [{OLDEST_FORMAT}] to [{FORMAT}]); a newer Egret wrote it"
             );
             return Err(Error::new(ErrorKind::Corrupt, message));
         }
@@ -162,6 +174,8 @@ mod tests {
             copy_progress: Some("{\"blocks\": [1, 2]}".to_owned()),
             mapping: serde_json::json!({"properties": {"a": {"type": "long"}}}),
             mapping_number: 5,
+            ignored: Some(serde_json::from_str(r#"["", "o"]"#).unwrap()),
+            outstanding: Some(Outstanding { fields: ["o.n".to_owned()].into(), additions: 2 }),
             meta: RawValue::from_string("{\"segments\": [ ]}".to_owned()).unwrap(),
             files: vec![CommittedFile { name: "a.idx".to_owned(), length: 5, crc32c: 7 }],
         }
@@ -191,7 +205,7 @@ mod tests {
 
     #[test]
     fn a_newer_format_is_refused() {
-        let error = Commit::decode(br#"{"format": 2, "shape": "unknown"}"#).unwrap_err();
-        assert!(error.message().contains("format [2]"), "{error}");
+        let error = Commit::decode(br#"{"format": 3, "shape": "unknown"}"#).unwrap_err();
+        assert!(error.message().contains("format [3]"), "{error}");
     }
 }

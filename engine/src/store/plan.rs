@@ -19,6 +19,7 @@ use super::tombstones::{Tombstone, now_ms};
 use crate::batch::{Applied, Condition, DocId, OpResult, Patch, SpooledOutcome, WriteOp};
 use crate::document::{Draft, ParsedDocument, check_id, patch};
 use crate::error::{Error, ErrorKind, Result};
+use crate::mapping::ignored::Origin;
 use crate::mapping::schema::SystemValues;
 use crate::position::SeqNo;
 
@@ -171,7 +172,7 @@ fn apply_chunk(
     }
     let Plan { draft, slots, .. } = plan;
     if let Some(grown) = draft.finish() {
-        store.grow(grown)?;
+        store.grow(grown, Origin::Document)?;
         applied.grew = true;
     }
     carry_out(store, slots, circumstances, applied)?;

@@ -156,10 +156,10 @@ impl Replay<'_> {
             Record::Changes { changes, .. } => {
                 self.progress.bytes += changes.iter().map(bytes).sum::<usize>() as u64;
             }
-            Record::Mapping { number, mapping } => {
+            Record::Mapping { number, mapping, origin } => {
                 self.carry_out()?;
                 let mapping = Mapping::from_json(&mapping)?;
-                self.replayed |= self.store.take_if_later(number, mapping)?;
+                self.replayed |= self.store.take_if_later(number, mapping, origin)?;
             }
             Record::Tombstones { changes, first } => {
                 self.carry_out()?;

@@ -13,6 +13,10 @@ const GC_DELETES: Duration = Duration::from_secs(60);
 /// Bytes of an index's translog that ask for a flush unless the index says otherwise.
 const FLUSH_THRESHOLD_BYTES: u64 = 256 << 20;
 
+/// The largest index whose documents are written again for an addition to its mapping, unless the index
+/// says otherwise.
+const REWRITE_UP_TO_BYTES: u64 = 1 << 30;
+
 /// When what is written becomes searchable without being asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RefreshInterval {
@@ -36,6 +40,15 @@ pub enum Durability {
     Async,
 }
 
+/// What happens when a field is added to the mapping that documents have values for already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rewrite {
+    /// They are written again in the background, so that they are found under it.
+    Auto,
+    /// It is left to a rebuild that somebody asks for.
+    Manual,
+}
+
 /// The settings of an index.
 #[derive(Debug, Clone, PartialEq)]
 pub struct IndexSettings {
@@ -49,6 +62,11 @@ pub struct IndexSettings {
     pub max_result_window: Option<u64>,
     /// `index.gc_deletes`: how long the versions of deleted documents are remembered.
     pub gc_deletes: Duration,
+    /// `index.mapping.rewrite`.
+    pub rewrite: Rewrite,
+    /// `index.mapping.rewrite_up_to`: a larger index is not rewritten of itself, since it takes twice
+    /// its space meanwhile.
+    pub rewrite_up_to_bytes: u64,
     /// `index.hidden`: whether patterns leave it out unless they are told not to.
     pub hidden: bool,
     /// `index.blocks.*`: what clients may not do.
@@ -88,6 +106,8 @@ impl Default for IndexSettings {
             flush_threshold_bytes: FLUSH_THRESHOLD_BYTES,
             max_result_window: None,
             gc_deletes: GC_DELETES,
+            rewrite: Rewrite::Auto,
+            rewrite_up_to_bytes: REWRITE_UP_TO_BYTES,
             hidden: false,
             blocks: Blocks::default(),
             given: BTreeMap::new(),
@@ -168,6 +188,18 @@ impl IndexSettings {
                 self.flush_threshold_bytes = byte_size(name, &text)?;
                 Ok(())
             }
+            "mapping.rewrite" => {
+                self.rewrite = match text.to_ascii_lowercase().as_str() {
+                    "auto" => Rewrite::Auto,
+                    "manual" => Rewrite::Manual,
+                    _ => return Err(wrong(name, &text, "[auto] or [manual] is expected")),
+                };
+                Ok(())
+            }
+            "mapping.rewrite_up_to" => {
+                self.rewrite_up_to_bytes = byte_size(name, &text)?;
+                Ok(())
+            }
             "hidden" => set_flag(&mut self.hidden, name, &text),
             "blocks.read_only" => set_flag(&mut self.blocks.read_only, name, &text),
             "blocks.read_only_allow_delete" => {
@@ -196,7 +228,7 @@ impl IndexSettings {
 
     /// What settings are that nobody gives, by their names without `index.`, but for those that the
     /// server has for all. How often an index refreshes by itself then depends on what it costs.
-    pub fn defaults() -> [(&'static str, String); 12] {
+    pub fn defaults() -> [(&'static str, String); 14] {
         let no = || "false".to_owned();
         [
             ("blocks.metadata", no()),
@@ -206,6 +238,8 @@ impl IndexSettings {
             ("blocks.write", no()),
             ("gc_deletes", "60s".to_owned()),
             ("hidden", no()),
+            ("mapping.rewrite", "auto".to_owned()),
+            ("mapping.rewrite_up_to", "1gb".to_owned()),
             ("number_of_replicas", "0".to_owned()),
             ("number_of_shards", "1".to_owned()),
             ("refresh_interval", "1s".to_owned()),
@@ -397,6 +431,9 @@ mod tests {
             [size(json!("1b")), size(json!("5KB")), size(json!("512mb"))],
             [1, 5 << 10, 512 << 20]
         );
+        let rewritten = read(json!({"mapping": {"rewrite": "manual", "rewrite_up_to": "2mb"}}));
+        assert_eq!(rewritten.rewrite, Rewrite::Manual);
+        assert_eq!(rewritten.rewrite_up_to_bytes, 2 << 20);
         assert_eq!([size(json!("2g")), size(json!("1tb"))], [2 << 30, 1 << 40]);
     }
 
@@ -463,6 +500,12 @@ mod tests {
         refused(json!({"number_of_shards": 0}), "[0] for setting [index.number_of_shards]");
         refused(json!({"refresh_interval": "1"}), "[1] for setting [index.refresh_interval]");
         refused(json!({"translog.durability": "maybe"}), "[maybe]");
+        refused(
+            json!({"index": {"mapping": {"rewrite": "sometimes"}}}),
+            "[sometimes] for setting [index.mapping.rewrite]: [auto] or [manual] is expected",
+        );
+        refused(json!({"mapping.rewrite_up_to": "much"}), "[index.mapping.rewrite_up_to]: a size");
+        refused(json!({"mapping.rewrites": "auto"}), "unknown setting [index.mapping.rewrites]");
         refused(json!({"number_of_replicas": [1]}), "a single value");
         for size in ["", "5", "0b", "-1", "1.5gb", "mb", "1 mb", "1eb", "99999999pb"] {
             refused(

@@ -27,7 +27,7 @@ use crate::activity::Activity;
 use crate::batch::{Batch, BatchOutcome, WriteOp};
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::{IndexStats, Positions};
-use crate::mapping::Mapping;
+use crate::mapping::{Mapping, Outstanding};
 use crate::position::Checkpoint;
 use crate::snapshot::Snapshot;
 
@@ -118,6 +118,7 @@ impl Shared {
 #[derive(Clone)]
 pub(crate) struct View {
     pub(crate) mapping: Arc<Mapping>,
+    pub(crate) outstanding: Option<Arc<Outstanding>>,
     pub(crate) copy_progress: Option<String>,
     pub(crate) stats: IndexStats,
     /// The segments of the published snapshot.

@@ -31,8 +31,10 @@ use super::source::{self, Dictionary, Merging};
 use super::tombstones::Tombstones;
 use crate::document::SchemaFields;
 use crate::error::{Error, ErrorKind, Result};
-use crate::mapping::Mapping;
+use crate::mapping::ignored::{Ignored, Origin};
 use crate::mapping::schema::{self, SystemValues};
+use crate::mapping::{Mapping, Outstanding};
+use crate::position::SeqNo;
 use crate::snapshot::RowSegment;
 
 /// Documents pour in until so long after the last large batch.
@@ -46,6 +48,12 @@ pub(super) struct Store {
     pub(super) mapping: Arc<Mapping>,
     /// How many mappings have gone into the translog, ever.
     pub(super) mapping_number: u64,
+    /// What mappings may have ignored in the documents.
+    pub(super) ignored: Ignored,
+    /// Additions to the mapping that documents from before may have values for.
+    pub(super) outstanding: Option<Arc<Outstanding>>,
+    /// Whether it has, or once had, any documents.
+    had_documents: bool,
     pub(super) schema: Schema,
     /// The mapping's, in the schema.
     fields: Arc<SchemaFields>,
@@ -97,6 +105,10 @@ impl Store {
         directory.set_meta(meta_json(&schema, Vec::new())?.as_bytes());
         let mut store = Self::assemble(directory, mapping, schema, Vec::new())?;
         store.mapping_number = commit.mapping_number;
+        store.had_documents = commit.next_seq_no > SeqNo(0);
+        let anywhere = || Ignored::anywhere(&store.mapping);
+        store.ignored = commit.ignored.clone().unwrap_or_else(anywhere);
+        store.outstanding = commit.outstanding.clone().map(Arc::new);
         let mut files = FxHashMap::<&str, Vec<_>>::default();
         for file in &commit.files {
             let segment = file.name.split_once('.').map_or("", |(segment, _)| segment);
@@ -122,6 +134,9 @@ impl Store {
             index: open_index(&directory)?,
             directory,
             fields: Arc::new(SchemaFields::new(&schema, &mapping)),
+            ignored: Ignored::under(&mapping),
+            outstanding: None,
+            had_documents: false,
             mapping,
             mapping_number: 0,
             schema,
@@ -228,20 +243,26 @@ impl Store {
 
     /// Takes over a mapping that a translog names, unless it belongs to a time before this one. One
     /// without a number is later where it has more fields, which are only ever added. Whether it did.
-    pub(super) fn take_if_later(&mut self, number: Option<u64>, mapping: Mapping) -> Result<bool> {
+    pub(super) fn take_if_later(
+        &mut self,
+        number: Option<u64>,
+        mapping: Mapping,
+        origin: Origin,
+    ) -> Result<bool> {
         let later = match number {
             Some(number) => number > self.mapping_number,
             None => mapping.fields().len() > self.mapping.fields().len(),
         };
         if later {
             self.mapping_number = number.unwrap_or(self.mapping_number);
-            self.grow(mapping)?;
+            self.grow(mapping, origin)?;
         }
         Ok(later)
     }
 
     /// Takes over a grown mapping.
-    pub(super) fn grow(&mut self, mapping: Mapping) -> Result<()> {
+    pub(super) fn grow(&mut self, mapping: Mapping, origin: Origin) -> Result<()> {
+        self.note_ignored(&mapping, origin);
         let schema = schema::extend(&self.schema, &mapping);
         if schema != self.schema {
             self.seal()?;
@@ -256,6 +277,22 @@ impl Store {
         self.mapping = Arc::new(mapping);
         self.fields = Arc::new(SchemaFields::new(&self.schema, &self.mapping));
         Ok(())
+    }
+
+    /// Before the mapping becomes this one.
+    fn note_ignored(&mut self, grown: &Mapping, origin: Origin) {
+        if !self.had_documents {
+            self.ignored = Ignored::under(grown);
+            return;
+        }
+        if origin == Origin::Request {
+            let asked = self.ignored.asked_for(&self.mapping, grown);
+            if !asked.is_empty() {
+                let before = self.outstanding.as_deref().cloned().unwrap_or_default();
+                self.outstanding = Some(Arc::new(before.with(asked)));
+            }
+        }
+        self.ignored = self.ignored.after(&self.mapping, grown);
     }
 
     /// Finishes what is being built, drops what is wholly deleted, and opens what has changed: the

@@ -16,7 +16,7 @@
 //! ```
 //!
 //! Kind 6 is the mapping, written before the first batch that needs it: a u64 number, which rises by one
-//! with each, and JSON. Those are passed over whose number is not above that of the commit. Kind 3 is
+//! with each, and JSON. Kind 7 is the same where somebody asked for what was added. Those are passed over whose number is not above that of the commit. Kind 3 is
 //! JSON alone (of an Egret that did not number them), and counts where it has more fields. Kind 4, without a
 //! payload, says that records of kind 1 before it are of a batch that a crash has cut short. Kind 5
 //! begins a file: the tombstones that are alive, in the same form as changes, but with a count from
@@ -36,6 +36,7 @@ use super::settings::Durability;
 use super::tombstones::{Tombstone, Tombstones};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::Mapping;
+use crate::mapping::ignored::Origin;
 use crate::mapping::schema::SystemValues;
 use crate::position::SeqNo;
 
@@ -45,6 +46,7 @@ const MAPPING: u8 = 3;
 const CUT_SHORT: u8 = 4;
 const TOMBSTONES: u8 = 5;
 const NUMBERED_MAPPING: u8 = 6;
+const REQUESTED_MAPPING: u8 = 7;
 const PUT: u8 = 1;
 const DELETE: u8 = 2;
 const CLEAR: u8 = 3;
@@ -63,7 +65,7 @@ pub(super) enum Record {
     /// A whole batch.
     Changes { changes: Vec<Change>, next_seq_no: SeqNo },
     /// The mapping from here on, and its number.
-    Mapping { number: Option<u64>, mapping: Value },
+    Mapping { number: Option<u64>, mapping: Value, origin: Origin },
     /// Deletes that lie before, and that are still remembered; `first`: all others are forgotten.
     Tombstones { changes: Vec<Change>, first: bool },
 }
@@ -99,7 +101,7 @@ impl Translog {
             let (kind, payload) = (record.kind, record.payload);
             if let Some((number, json)) = mapping_in(kind, payload)? {
                 let mapping = serde_json::from_slice(json).map_err(damaged)?;
-                return replay(Record::Mapping { number, mapping });
+                return replay(Record::Mapping { number, mapping, origin: origin_of(kind) });
             }
             if kind == CUT_SHORT {
                 pending.clear();
@@ -171,10 +173,14 @@ impl Translog {
     }
 
     /// Appends a mapping that has changed, under the next number.
-    pub(super) fn append_mapping(&mut self, number: u64, mapping: &Mapping) {
+    pub(super) fn append_mapping(&mut self, number: u64, mapping: &Mapping, origin: Origin) {
         let mut payload = number.to_le_bytes().to_vec();
         payload.extend_from_slice(mapping.to_json().to_string().as_bytes());
-        self.append_record(NUMBERED_MAPPING, &payload);
+        let kind = match origin {
+            Origin::Request => REQUESTED_MAPPING,
+            Origin::Document => NUMBERED_MAPPING,
+        };
+        self.append_record(kind, &payload);
     }
 
     fn append_record(&mut self, kind: u8, payload: &[u8]) {
@@ -306,11 +312,16 @@ pub(super) fn check_record(record: egret_aof::log::Record<'_>) -> Result<()> {
     }
 }
 
+/// Where a mapping of this kind came from.
+fn origin_of(kind: u8) -> Origin {
+    if kind == REQUESTED_MAPPING { Origin::Request } else { Origin::Document }
+}
+
 /// The number and the JSON of a mapping, where it is one.
 fn mapping_in(kind: u8, payload: &[u8]) -> Result<Option<(Option<u64>, &[u8])>> {
     match kind {
         MAPPING => Ok(Some((None, payload))),
-        NUMBERED_MAPPING => {
+        NUMBERED_MAPPING | REQUESTED_MAPPING => {
             let parts = payload.split_first_chunk();
             let (number, json) = parts.ok_or_else(|| damaged("a mapping has no number"))?;
             Ok(Some((Some(u64::from_le_bytes(*number)), json)))

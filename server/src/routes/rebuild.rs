@@ -1,13 +1,11 @@
 //! `_rebuild`: an index under another mapping, beside the one that serves meanwhile; and the way back.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::extract::{Path, State};
 use egret_engine::catalog::resolve;
-use egret_engine::catalog::{Kept, keep_until_ms};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tokio::runtime::Handle;
 
 use super::by_query::rate;
@@ -16,8 +14,9 @@ use super::{index, tasks};
 use crate::app::App;
 use crate::cached_search::uuid_of;
 use crate::dialect::json::parse_object;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::http::{Call, Reply};
+use crate::rebuilds::{self, ACTION, Course};
 use crate::tasks::{Begin, Progress, Task};
 
 /// What is to be done.
@@ -55,7 +54,7 @@ pub(super) async fn rebuild(
     }
     let mappings = body.get("mappings").cloned().unwrap_or_else(|| json!({}));
     let begin = Begin {
-        action: "indices:admin/rebuild",
+        action: ACTION,
         description: format!("rebuild [{name}]"),
         opaque_id: tasks::opaque_id(&call.headers),
         progress: Progress::new(1, rate),
@@ -85,48 +84,10 @@ fn found(app: &App, name: &str, access: Access) -> Result<String> {
 
 /// Blocking, for as long as it takes.
 fn run(app: &App, task: &Task, plan: &Plan, runtime: &Handle) -> Result<Value> {
-    let progress = &task.begin.progress;
-    let Some(counts) = progress.workers().first() else {
-        return Err(Error::new(Kind::Internal, "a task without a worker"));
-    };
-    let mut rebuild = app.engine.begin_rebuild(&plan.name, &plan.mappings)?;
-    progress.set_total(rebuild.total());
-    let mut since = Instant::now();
-    while progress.cancelled().is_none() {
-        let Some(copied) = rebuild.step()? else { break };
-        counts.taken.fetch_add(copied, Ordering::Relaxed);
-        counts.created.fetch_add(copied, Ordering::Relaxed);
-        counts.batches.fetch_add(1, Ordering::Relaxed);
-        let documents = usize::try_from(copied).unwrap_or(usize::MAX);
-        runtime.block_on(progress.throttle(counts, documents, since));
-        since = Instant::now();
-    }
-    let cancelled = progress.cancelled().is_some();
-    if cancelled {
-        drop(rebuild);
-    } else {
-        rebuild.finish(keep_until_ms(plan.keep))?;
-    }
-    let mut answer = Map::new();
-    answer.insert("acknowledged".into(), (!cancelled).into());
-    answer.insert("index".into(), plan.name.as_str().into());
-    let took = u64::try_from(task.running_time().as_millis()).unwrap_or(u64::MAX);
-    answer.insert("took".into(), took.into());
-    answer.insert("kept".into(), kept(app, &plan.name));
-    if let Value::Object(status) = progress.to_json() {
-        answer.extend(status);
-    }
-    Ok(Value::Object(answer))
-}
-
-/// The folder that an index can go back to.
-fn kept(app: &App, name: &str) -> Value {
-    let catalog = app.engine.catalog();
-    let kept = catalog.indexes.get(name).and_then(|entry| entry.kept.as_ref());
-    kept.map_or(
-        Value::Null,
-        |Kept { uuid, until_ms, .. }| json!({"uuid": uuid, "until_in_millis": until_ms}),
-    )
+    let rebuild = app.engine.begin_rebuild(&plan.name, &plan.mappings)?;
+    let course = Course { keep: plan.keep, in_background: false };
+    let is_done = rebuilds::carry_out(task, rebuild, course, runtime)?;
+    Ok(rebuilds::answer(app, task, &plan.name, is_done))
 }
 
 async fn roll_back(app: &Arc<App>, name: String) -> Result<Reply> {
@@ -160,6 +121,10 @@ pub(super) async fn status(
     let catalog = app.engine.catalog();
     let followed = catalog.indexes.get(&name).is_some_and(|entry| entry.pipeline.is_some());
     let running = !followed && app.engine.replacement(&name).is_some();
-    let shown = json!({"rebuilding": running, "kept": kept(&app, &name)});
+    // Of one that is closed or damaged it is not known.
+    let index = app.engine.index(&name).ok();
+    let outstanding = index.map_or(Value::Null, |index| app.rewrites.shown(&app, &index));
+    let kept = rebuilds::kept(&app, &name);
+    let shown = json!({"rebuilding": running, "kept": kept, "outstanding": outstanding});
     Ok(Reply::ok(&json!({ name: shown })))
 }

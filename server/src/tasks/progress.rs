@@ -80,6 +80,14 @@ impl Progress {
         seen.unwrap_or_default()
     }
 
+    /// Pauses for so long, or until it is asked to stop.
+    pub(crate) async fn rest(&self, time: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep(time) => {}
+            _ = self.until_cancelled() => {}
+        }
+    }
+
     /// Pauses until a worker that has done so many documents since some time keeps to the rate.
     pub(crate) async fn throttle(&self, counts: &Counts, documents: usize, since: Instant) {
         let began = Instant::now();

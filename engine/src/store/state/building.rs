@@ -98,6 +98,7 @@ impl Store {
         if puts.is_empty() {
             return Ok(Vec::new());
         }
+        self.had_documents = true;
         let ways = parallel::ways(puts.len());
         while self.builders.len() < ways {
             let builder = self.new_builder()?;

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use super::building::Put;
 use super::{Current, Store, find_finished};
 use crate::document::{Draft, ParsedDocument};
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::mapping::ignored::Origin;
 use crate::mapping::schema::SystemValues;
 use crate::store::parallel;
 use crate::store::plan::Change;
@@ -150,12 +151,16 @@ impl Store {
     fn put_growing(&mut self, logged: Logged) -> Result<()> {
         let Logged { id, system, source } = logged;
         let mut draft = Draft::new(Arc::clone(&self.mapping));
-        let document = Box::new(draft.parse(&id, &source)?);
+        let document = draft.parse(&id, &source).map_err(|error| {
+            let message = format!("document [{id}] does not fit: {}", error.message());
+            Error::new(error.kind(), message).with_source(error)
+        })?;
         if let Some(grown) = draft.finish() {
-            self.grow(grown)?;
+            self.grow(grown, Origin::Document)?;
         }
         let before = self.current(&id)?.and_then(|current| current.location);
         self.tombstones.remove(&id);
+        let document = Box::new(document);
         self.put_all(vec![Put { before, id, document, system, source }])
     }
 

@@ -224,9 +224,14 @@ fn added_later(seed: u64) {
     };
     let last = format!("tag_{}.keyword", PHASES - 1);
     assert_eq!(known(&last), 0, "seed {seed}");
-    let mut rebuild = engine.begin_rebuild("added", &json!({})).unwrap();
+    // By itself, or as somebody asks for it.
+    let mut rebuild = match seed % 2 {
+        0 => engine.begin_rewrite("added").unwrap().unwrap(),
+        _ => engine.begin_rebuild("added", &json!({})).unwrap(),
+    };
     while rebuild.step().unwrap().is_some() {}
     let rebuilt = rebuild.finish(None).unwrap();
+    assert_eq!(rebuilt.outstanding(), None);
     assert!(known(&last) > 0 || documents.len() < 20, "seed {seed}");
     check(&engine, &rebuilt, &documents, &format!("seed {seed}, added"));
 }

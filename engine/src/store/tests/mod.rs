@@ -13,6 +13,7 @@ mod power;
 mod rebuild;
 mod replacement;
 mod replay;
+mod rewrite;
 mod rows_shown;
 mod sources;
 mod spooled;

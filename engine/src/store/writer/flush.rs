@@ -302,6 +302,8 @@ impl Writer {
             copy_progress: self.copy_progress.clone(),
             mapping: self.store.mapping.to_json(),
             mapping_number: self.store.mapping_number,
+            ignored: Some(self.store.ignored.clone()),
+            outstanding: self.store.outstanding.as_deref().cloned(),
             meta: raw(self.store.meta(&stamps)?)?,
             files: Vec::new(),
         };

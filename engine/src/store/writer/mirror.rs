@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::{Writer, tell};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::Mapping;
+use crate::mapping::ignored::Origin;
 use crate::position::SeqNo;
 use crate::store::builder::guarded;
 use crate::store::mirror::{Copied, Handed, Mirror, Mirroring};
@@ -152,7 +153,7 @@ impl Writer {
             shared.view.lock().mapping = Arc::clone(&self.store.mapping);
         }
         if grew {
-            self.log_mapping();
+            self.log_mapping(Origin::Document);
         }
         if let Some(log) = &mut self.log {
             log.append(changes, self.next_seq_no);

@@ -44,6 +44,7 @@ use super::state::Store;
 use super::translog::Translog;
 use crate::batch::{Batch, BatchOutcome, Refresh};
 use crate::error::{Error, ErrorKind, Result};
+use crate::mapping::ignored::Origin;
 use crate::position::{Checkpoint, SeqNo};
 
 /// So many batches at most share one fsync and one publication.
@@ -248,7 +249,7 @@ impl Writer {
             shared.view.lock().mapping = Arc::clone(&self.store.mapping);
         }
         if applied.grew {
-            self.log_mapping();
+            self.log_mapping(Origin::Document);
         }
         if let Some(log) = self.log.as_mut().filter(|_| self.next_seq_no > first) {
             log.append(&applied.changes, self.next_seq_no);
@@ -354,9 +355,14 @@ impl Writer {
             return Ok(false);
         }
         self.hand_on_mapping(addition)?;
-        self.store.grow(merged)?;
-        shared.view.lock().mapping = Arc::clone(&self.store.mapping);
-        self.log_mapping();
+        let origin = if self.log.is_some() { Origin::Request } else { Origin::Document };
+        self.store.grow(merged, origin)?;
+        {
+            let mut view = shared.view.lock();
+            view.mapping = Arc::clone(&self.store.mapping);
+            view.outstanding.clone_from(&self.store.outstanding);
+        }
+        self.log_mapping(origin);
         if let Some(log) = &mut self.log {
             log.commit();
         }
@@ -367,10 +373,10 @@ impl Writer {
     }
 
     /// Appends a mapping that has changed to the translog.
-    fn log_mapping(&mut self) {
+    fn log_mapping(&mut self, origin: Origin) {
         if let Some(log) = &mut self.log {
             self.store.mapping_number += 1;
-            log.append_mapping(self.store.mapping_number, &self.store.mapping);
+            log.append_mapping(self.store.mapping_number, &self.store.mapping, origin);
         }
     }
 }

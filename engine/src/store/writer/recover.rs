@@ -67,6 +67,8 @@ pub(crate) fn create(
         copy_progress: None,
         mapping: store.mapping.to_json(),
         mapping_number: 0,
+        ignored: Some(store.ignored.clone()),
+        outstanding: None,
         meta: super::flush::raw(meta)?,
         files: Vec::new(),
     };
@@ -125,6 +127,7 @@ fn open_with(
     publishing.number = number;
     let view = View {
         mapping: Arc::clone(&store.mapping),
+        outstanding: store.outstanding.clone(),
         copy_progress: commit.copy_progress.clone(),
         stats: IndexStats::default(),
         segments: shown(&store),
