@@ -22,6 +22,16 @@ pub(crate) fn mapping(kind: &Kind) -> Value {
             "fields": {"keyword": {"type": "keyword", "ignore_above": TEXT_KEYWORD_CHARACTERS}},
         }),
         Kind::Keyword => json!({"type": "keyword", "ignore_above": KEYWORD_CHARACTERS}),
+        Kind::Network => json!({
+            "type": "ip_range",
+            "fields": {"keyword": {"type": "keyword"}},
+        }),
+        Kind::Range(element) | Kind::MultiRange(element) => json!({"type": match **element {
+            Kind::Integer => "integer_range",
+            Kind::Long => "long_range",
+            Kind::Numeric => "double_range",
+            _ => "date_range",
+        }}),
         // What lies past the earth's degrees, or is no point, is in the document alone.
         Kind::Point | Kind::Geometry => json!({"type": "geo_point", "ignore_malformed": true}),
         // An index of addresses has no place for a netmask.

@@ -18,9 +18,12 @@
 //! | `bytea` | base64 | keyword, not indexed |
 //! | domains | as their base type | as their base type |
 //! | `inet` | string | ip, where it has no netmask; with keyword |
+//! | `cidr` | string | ip_range with keyword |
+//! | ranges of numbers, dates and times | `{"gte": 1, "lt": 5}`, without infinite ends; null where empty | range |
+//! | multiranges of these | array of ranges | range |
 //! | `point` | `{"lat": y, "lon": x}` | `geo_point` |
 //! | PostGIS's `geometry`, `geography` | the same for points in degrees, others as their digits | `geo_point` |
-//! | all others (uuid, enum, time, interval, cidr, ranges, bits, ...) | string | keyword |
+//! | all others (uuid, enum, time, interval, other ranges, bits, ...) | string | keyword |
 //!
 //! JSON has no NaN and no infinity, ISO 8601 no infinite date, and an index no year past 294246: such
 //! a value becomes null, as does a `numeric` past the range of a double. Years before 1 and past 9999
@@ -32,6 +35,7 @@ mod geo;
 mod json;
 mod mapping;
 mod nested;
+mod range;
 pub(crate) mod resolve;
 mod scalar;
 
@@ -69,6 +73,12 @@ pub(crate) enum Kind {
     Point,
     /// A geometry or geography of PostGIS.
     Geometry,
+    /// Addresses that begin alike.
+    Network,
+    /// All values between two.
+    Range(Arc<Kind>),
+    /// Several of these.
+    MultiRange(Arc<Kind>),
     /// A day.
     Date,
     /// A day and time without a zone.
@@ -125,10 +135,12 @@ pub(crate) fn write_json(kind: &Kind, text: &str, out: &mut Vec<u8>) -> Result<(
         Kind::Integer | Kind::Long => scalar::integer(text, out),
         Kind::Float | Kind::Numeric => scalar::number(text, out),
         Kind::Money => scalar::money(text, out),
-        Kind::Text | Kind::Keyword | Kind::Address => {
+        Kind::Text | Kind::Keyword | Kind::Address | Kind::Network => {
             scalar::string(text, out);
             Ok(())
         }
+        Kind::Range(element) => range::range(element, text, out),
+        Kind::MultiRange(element) => range::multirange(element, text, out),
         Kind::Point => geo::point(text, out),
         Kind::Geometry => geo::geometry(text, out),
         Kind::PaddedText => {

@@ -92,9 +92,22 @@ fn known(oid: u32) -> Option<Kind> {
         1184 => Kind::TimestampTz,
         1700 => Kind::Numeric,
         600 => Kind::Point,
+        650 => Kind::Network,
         869 => Kind::Address,
-        // "char", cidr, macaddr8, macaddr, time, interval, timetz, bit, varbit, uuid
-        18 | 650 | 774 | 829 | 1083 | 1186 | 1266 | 1560 | 1562 | 2950 => Kind::Keyword,
+        3904 => Kind::Range(Arc::new(Kind::Integer)),
+        3906 => Kind::Range(Arc::new(Kind::Numeric)),
+        3908 => Kind::Range(Arc::new(Kind::Timestamp)),
+        3910 => Kind::Range(Arc::new(Kind::TimestampTz)),
+        3912 => Kind::Range(Arc::new(Kind::Date)),
+        3926 => Kind::Range(Arc::new(Kind::Long)),
+        4451 => Kind::MultiRange(Arc::new(Kind::Integer)),
+        4532 => Kind::MultiRange(Arc::new(Kind::Numeric)),
+        4533 => Kind::MultiRange(Arc::new(Kind::Timestamp)),
+        4534 => Kind::MultiRange(Arc::new(Kind::TimestampTz)),
+        4535 => Kind::MultiRange(Arc::new(Kind::Date)),
+        4536 => Kind::MultiRange(Arc::new(Kind::Long)),
+        // "char", macaddr8, macaddr, time, interval, timetz, bit, varbit, uuid
+        18 | 774 | 829 | 1083 | 1186 | 1266 | 1560 | 1562 | 2950 => Kind::Keyword,
         _ => return None,
     })
 }

@@ -216,6 +216,30 @@ fn geometries() {
 }
 
 #[test]
+fn ranges() {
+    let of = |element: Kind| Kind::Range(Arc::new(element));
+    check(&of(Kind::Integer), "[1,5)", r#"{"gte":1,"lt":5}"#);
+    check(&of(Kind::Integer), "(,6]", r#"{"lte":6}"#);
+    check(&of(Kind::Integer), "(,)", "{}");
+    check(&of(Kind::Integer), "empty", "null");
+    check(&of(Kind::Numeric), "(1.5,Infinity]", r#"{"gt":1.5}"#);
+    let quoted = r#"["2024-02-29 12:00:00+00","2024-03-01 00:00:00+00"]"#;
+    let both = r#"{"gte":"2024-02-29T12:00:00Z","lte":"2024-03-01T00:00:00Z"}"#;
+    check(&of(Kind::TimestampTz), quoted, both);
+    let several = Kind::MultiRange(Arc::new(Kind::Integer));
+    check(&several, "{}", "[]");
+    check(&several, "{[1,3),[5,7)}", r#"[{"gte":1,"lt":3},{"gte":5,"lt":7}]"#);
+    for wrong in ["", "[1,5", "1,5)", "[1)", "[1,2,3)", "[1,5) ", "[\"1,5)", "[x,5)"] {
+        refused(&of(Kind::Integer), wrong);
+    }
+    for wrong in ["{", "{[1,3)[5,7)}", "{[1,3),}", "[1,3)"] {
+        refused(&several, wrong);
+    }
+    assert_eq!(mapping(&of(Kind::Date)), json!({"type": "date_range"}));
+    assert_eq!(mapping(&several), json!({"type": "integer_range"}));
+}
+
+#[test]
 fn mappings() {
     assert_eq!(mapping(&array_of(Kind::Long)), json!({"type": "long"}));
     let text = mapping(&Kind::Text);

@@ -1,14 +1,14 @@
 //! One document against a mapping.
 
-use std::borrow::Cow;
+mod structured;
 
-use serde_json::value::RawValue;
+use std::borrow::Cow;
 
 use super::Parsed;
 use super::json::{JsonError, JsonReader, Kind, line_and_column};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::value::{Raw, convert, shortened};
-use crate::mapping::{Dynamic, FieldKind, FieldValue, Mapping, Node, ROOT, Storage};
+use crate::mapping::{Dynamic, FieldValue, Mapping, Node, ROOT, Storage};
 
 /// How many bytes a term may have (Lucene's limit).
 pub(crate) const TERM_LIMIT_BYTES: usize = 32_766;
@@ -198,7 +198,8 @@ impl Parser<'_> {
         let kind = self.reader.peek()?;
         let from = self.reader.position();
         match kind {
-            Kind::Object | Kind::Array if self.is_point(field) => self.points(field),
+            Kind::Object | Kind::Array if self.is(field, Storage::Point) => self.points(field),
+            Kind::Object if self.is(field, Storage::Span) => self.range(field),
             Kind::Text => {
                 let text = self.reader.string()?;
                 self.scalar(field, Raw::Text(&text), from)
@@ -233,40 +234,6 @@ impl Parser<'_> {
                 Err(Failure::Value { field, from, to: self.reader.position(), reason })
             }
         }
-    }
-
-    fn is_point(&self, field: usize) -> bool {
-        self.mapping().fields.get(field).is_some_and(|field| field.kind == FieldKind::GeoPoint)
-    }
-
-    /// A point as an object or as an array of numbers, or an array of points.
-    fn points(&mut self, field: usize) -> Parse<()> {
-        let from = self.reader.position();
-        self.reader.skip()?;
-        let text = self.source.get(from..self.reader.position()).unwrap_or_default().trim();
-        let rest = text.strip_prefix('[').map(str::trim_start);
-        let is_one =
-            |rest: &str| rest.starts_with(|first: char| first == '-' || first.is_ascii_digit());
-        if rest.is_none_or(is_one) {
-            return self.scalar(field, Raw::Json(text), from);
-        }
-        let to = self.reader.position();
-        let fails = |error: serde_json::Error| {
-            let reason = error.to_string();
-            Failure::Value { field, from, to, reason }
-        };
-        let values: Vec<&RawValue> = serde_json::from_str(text).map_err(fails)?;
-        for value in values {
-            match value.get() {
-                "null" => self.null(field),
-                text if text.starts_with('"') => {
-                    let text: String = serde_json::from_str(text).map_err(fails)?;
-                    self.scalar(field, Raw::Text(&text), from)?;
-                }
-                text => self.scalar(field, Raw::Json(text), from)?,
-            }
-        }
-        Ok(())
     }
 
     /// One value of a leaf field, of its multi-fields, and of what it is copied to.

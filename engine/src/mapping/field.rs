@@ -35,6 +35,18 @@ pub enum FieldKind {
     Ip,
     /// A point on the earth.
     GeoPoint,
+    /// A range of 32-bit numbers.
+    IntegerRange,
+    /// A range of 64-bit numbers.
+    LongRange,
+    /// Kept in double precision.
+    FloatRange,
+    /// A range of double-precision numbers.
+    DoubleRange,
+    /// A range of instants, in microseconds.
+    DateRange,
+    /// A range of IP addresses.
+    IpRange,
 }
 
 /// How a field's values lie in the index.
@@ -56,9 +68,11 @@ pub enum Storage {
     Ip,
     /// Points, [as bits](super::geo::Point).
     Point,
+    /// Ranges, whose terms are [texts](super::span).
+    Span,
 }
 
-const KINDS: [(FieldKind, &str, Storage); 14] = [
+const KINDS: [(FieldKind, &str, Storage); 20] = [
     (FieldKind::Text, "text", Storage::Text),
     (FieldKind::Keyword, "keyword", Storage::Text),
     (FieldKind::Long, "long", Storage::I64),
@@ -73,12 +87,18 @@ const KINDS: [(FieldKind, &str, Storage); 14] = [
     (FieldKind::Date, "date", Storage::Date),
     (FieldKind::Ip, "ip", Storage::Ip),
     (FieldKind::GeoPoint, "geo_point", Storage::Point),
+    (FieldKind::IntegerRange, "integer_range", Storage::Span),
+    (FieldKind::LongRange, "long_range", Storage::Span),
+    (FieldKind::FloatRange, "float_range", Storage::Span),
+    (FieldKind::DoubleRange, "double_range", Storage::Span),
+    (FieldKind::DateRange, "date_range", Storage::Span),
+    (FieldKind::IpRange, "ip_range", Storage::Span),
 ];
 
 impl Storage {
     /// Whether a column's numbers are counted with.
     pub(crate) fn has_numbers(self) -> bool {
-        !matches!(self, Self::Text | Self::Ip | Self::Point)
+        !matches!(self, Self::Text | Self::Ip | Self::Point | Self::Span)
     }
 
     /// Whether a column has numbers that stand for the texts of a dictionary.
@@ -112,7 +132,7 @@ impl FieldKind {
 /// A value, converted to its field's type.
 #[derive(Debug, Clone, PartialEq)]
 pub enum FieldValue {
-    /// A text or keyword; of an `ip`, [its term](super::ip::term).
+    /// A text or keyword; of an `ip` or a range, its term.
     Text(String),
     /// A `long`, `integer`, `short` or `byte`.
     I64(i64),
@@ -145,7 +165,7 @@ pub struct FieldMapping {
     pub kind: FieldKind,
     /// Whether it can be searched through its terms.
     pub index: bool,
-    /// Whether it has a column to sort, aggregate and range over; never for text.
+    /// Whether it has a column to sort, aggregate and range over; never for text and ranges.
     pub doc_values: bool,
     /// Whether its length counts in scores; only for text.
     pub norms: bool,
@@ -180,7 +200,7 @@ impl FieldMapping {
             path: path.into(),
             kind,
             index: true,
-            doc_values: !text,
+            doc_values: !text && kind.storage() != Storage::Span,
             norms: text,
             analyzer: analyzer.to_owned(),
             search_analyzer: analyzer.to_owned(),

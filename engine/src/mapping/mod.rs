@@ -13,6 +13,7 @@ pub(crate) mod ignored;
 pub mod ip;
 mod read;
 pub mod schema;
+pub(crate) mod span;
 pub(crate) mod tokenize;
 pub(crate) mod value;
 mod write;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::field::NullValue;
+use super::field::{NullValue, Storage};
 use super::value::{Raw, convert};
 use super::{COPY_TO_LIMIT, Dynamic, FieldKind, FieldMapping, Mapping, Node, ROOT, invalid};
 use crate::composition::Composition;
@@ -331,7 +331,7 @@ fn read_parameters(name: &str, kind: &str, json: &Map<String, Value>) -> Result<
             ("ignore_above", FieldKind::Keyword) => {
                 field.ignore_above = Some(count(parameter, name, value)?);
             }
-            ("doc_values", kind) if kind != FieldKind::Text => {
+            ("doc_values", kind) if kind != FieldKind::Text && kind.storage() != Storage::Span => {
                 field.doc_values = boolean(parameter, name, value)?;
             }
             ("coerce", kind) if kind.is_numeric() => {
@@ -340,13 +340,15 @@ fn read_parameters(name: &str, kind: &str, json: &Map<String, Value>) -> Result<
             ("ignore_malformed", kind) if kind != FieldKind::Text && kind != FieldKind::Keyword => {
                 field.ignore_malformed = boolean(parameter, name, value)?;
             }
-            ("format", FieldKind::Date) => {
+            ("format", FieldKind::Date | FieldKind::DateRange) => {
                 let text = string(parameter, name, value)?;
                 field.format = text.parse().map_err(|error| {
                     invalid(format!("Invalid format: [{text}] of field [{name}]: {error}"))
                 })?;
             }
-            ("null_value", kind) if kind != FieldKind::Text => null_value = Some(value),
+            ("null_value", kind) if kind != FieldKind::Text && kind.storage() != Storage::Span => {
+                null_value = Some(value);
+            }
             _ => check_fixed(parameter, kind, name, value)?,
         }
     }

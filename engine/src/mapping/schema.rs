@@ -140,7 +140,9 @@ fn add(builder: &mut tantivy::schema::SchemaBuilder, field: &FieldMapping) {
         numeric = numeric.set_fast();
     }
     match field.kind.storage() {
-        Storage::Text | Storage::Ip => builder.add_text_field(name, text_options(field)),
+        Storage::Text | Storage::Ip | Storage::Span => {
+            builder.add_text_field(name, text_options(field))
+        }
         // Dates are microseconds: tantivy's own have nanoseconds in 64 bits, too few centuries.
         Storage::I64 | Storage::Date => builder.add_i64_field(name, numeric),
         Storage::U64 => builder.add_u64_field(name, numeric),

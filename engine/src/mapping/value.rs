@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::date::Reading;
 use super::field::{FieldKind, FieldMapping, FieldValue, Storage};
 use super::geo::Point;
+use super::span::Spans;
 
 /// A JSON scalar as it was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +48,10 @@ pub(crate) fn convert(field: &FieldMapping, raw: Raw<'_>) -> Result<Option<Field
     match field.kind.storage() {
         Storage::Text => Ok(Some(FieldValue::Text(raw.as_str().to_owned()))),
         Storage::Ip => ip(raw).map(|term| Some(FieldValue::Text(term))),
+        Storage::Span => {
+            let spans = Spans::of(field).ok_or("no range")?;
+            Ok(spans.read(raw)?.map(|span| FieldValue::Text(spans.term(span))))
+        }
         Storage::Point => point(raw).map(|point| Some(FieldValue::U64(point.to_bits()))),
         Storage::Bool => boolean(raw).map(|value| Some(FieldValue::Bool(value))),
         Storage::Date => date(field, raw).map(|micros| Some(FieldValue::Date(micros))),

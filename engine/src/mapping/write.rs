@@ -109,7 +109,9 @@ fn write_parameters(field: &FieldMapping) -> Map<String, Value> {
     if !field.copy_to.is_empty() {
         json.insert("copy_to".into(), json!(field.copy_to));
     }
-    if field.kind == FieldKind::Date && field.format != DateFormat::default() {
+    if matches!(field.kind, FieldKind::Date | FieldKind::DateRange)
+        && field.format != DateFormat::default()
+    {
         json.insert("format".into(), json!(field.format.to_string()));
     }
     json

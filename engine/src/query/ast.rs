@@ -292,8 +292,22 @@ pub struct Range {
     pub format: Option<String>,
     /// The time zone of dates that name none: `+01:00` or an IANA name.
     pub time_zone: Option<String>,
+    /// How a field's own ranges lie to this one; of single values only their lying within counts.
+    pub relation: Relation,
     /// The score.
     pub boost: f32,
+}
+
+/// How a field's range lies to that of a query.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Relation {
+    /// They have a value in common.
+    #[default]
+    Intersects,
+    /// It has all values of the query's.
+    Contains,
+    /// It has none but values of the query's.
+    Within,
 }
 
 /// `bool`.

@@ -3,20 +3,21 @@
 use std::ops::Bound;
 
 use jiff::tz::TimeZone;
-use tantivy::Term;
 use tantivy::query::RangeQuery;
 use tantivy::schema::Field;
+use tantivy::{Term, f64_to_u64, i64_to_u64};
 
-use super::ast::{Range, Scalar};
+use super::ast::{Range, Relation, Scalar};
 use super::compile::{Compiled, Compiler, invalid};
 use super::date_math::instant;
 use super::term_level::Target;
-use super::term_selection::{Selection, TermSelection};
+use super::term_selection::{Selection, SpanSelection, TermSelection};
 use super::value::{Number, address, boolean, number, text, whole_interval};
 use crate::error::Result;
 use crate::mapping::date::{DateFormat, MICROS, Reading};
-use crate::mapping::field::{FieldMapping, Storage};
+use crate::mapping::field::{FieldKind, FieldMapping, Storage};
 use crate::mapping::ip;
+use crate::mapping::span::{Span, Spans};
 use crate::mapping::value::shortened;
 
 impl Compiler<'_> {
@@ -38,15 +39,20 @@ impl Compiler<'_> {
                 mapping.kind.name()
             )));
         }
-        if mapping.kind.storage() != Storage::Date
-            && (clause.format.is_some() || clause.time_zone.is_some())
-        {
+        let of_dates = matches!(mapping.kind, FieldKind::Date | FieldKind::DateRange);
+        if !of_dates && (clause.format.is_some() || clause.time_zone.is_some()) {
             let kind = mapping.kind.name();
             let option = if clause.format.is_some() { "format" } else { "time_zone" };
             return Err(invalid(format!(
                 "Field [{}] of type [{kind}] does not support range queries with [{option}]",
                 clause.field
             )));
+        }
+        if let Some(spans) = Spans::of(mapping) {
+            let Some(span) = span(clause, mapping, &spans)? else {
+                return Ok(Compiled::nothing());
+            };
+            return self.spans(field, mapping, &spans, (span, clause.relation), boost);
         }
         if clause.lower.is_none() && clause.upper.is_none() {
             return Ok(self.exists(&clause.field, boost));
@@ -79,6 +85,23 @@ impl Compiler<'_> {
         let bytes = |bound: Bound<Term>| bound.map(|term| term.serialized_value_bytes().to_owned());
         let selection = Selection::Within(bytes(lower), bytes(upper));
         Ok(self.constant_query(TermSelection { field, selection }, 0.0))
+    }
+
+    /// The documents with a range that lies so to another.
+    pub(super) fn spans(
+        &self,
+        field: Field,
+        mapping: &FieldMapping,
+        spans: &Spans,
+        (span, relation): (Span, Relation),
+        boost: f32,
+    ) -> Result<Compiled> {
+        if !mapping.index {
+            return Err(not_searchable(mapping));
+        }
+        let (first, last) = (spans.digits(span.first), spans.digits(span.last));
+        let selection = Selection::Spans(SpanSelection { first, last, relation });
+        Ok(self.constant_query(TermSelection { field, selection }, boost))
     }
 
     /// The documents with an address in a network.
@@ -165,7 +188,7 @@ fn bounds(clause: &Range, field: Field, mapping: &FieldMapping) -> Result<Option
             }))
         }
         Storage::Date => date_bounds(clause, field, mapping),
-        Storage::Point => Ok(None),
+        Storage::Point | Storage::Span => Ok(None),
     }
 }
 
@@ -180,6 +203,52 @@ fn bound(
     })
 }
 
+/// The values of a query's range, as those of a field of ranges; `None` if it is empty.
+fn span(clause: &Range, mapping: &FieldMapping, spans: &Spans) -> Result<Option<Span>> {
+    let whole = |(lower, upper): (i128, i128)| {
+        let key = |value: i128| i64::try_from(value).ok().map(|value| i64_to_u64(value).into());
+        Some(Span { first: key(lower)?, last: key(upper)? })
+    };
+    match mapping.kind {
+        FieldKind::IntegerRange => {
+            Ok(interval(clause, i32::MIN.into(), i32::MAX.into())?.and_then(whole))
+        }
+        FieldKind::LongRange => {
+            Ok(interval(clause, i64::MIN.into(), i64::MAX.into())?.and_then(whole))
+        }
+        FieldKind::DateRange => {
+            let (lower, upper) = date_interval(clause, mapping)?;
+            let (least, greatest) = ((*MICROS.start()).into(), (*MICROS.end()).into());
+            let held = (lower.max(least), upper.min(greatest));
+            Ok((held.0 <= held.1).then_some(held).and_then(whole))
+        }
+        _ => {
+            let end = |end: &Option<(Scalar, bool)>| -> Result<Option<(u128, bool)>> {
+                let Some((scalar, included)) = end else { return Ok(None) };
+                let key = if mapping.kind == FieldKind::IpRange {
+                    address(scalar)?.into()
+                } else {
+                    f64_to_u64(number(scalar)?.to_f64() + 0.0).into()
+                };
+                Ok(Some((key, *included)))
+            };
+            let all = spans.all();
+            let first = match end(&clause.lower)? {
+                None => Some(all.first),
+                Some((key, true)) => Some(key),
+                Some((key, false)) => key.checked_add(1),
+            };
+            let last = match end(&clause.upper)? {
+                None => Some(all.last),
+                Some((key, true)) => Some(key),
+                Some((key, false)) => key.checked_sub(1),
+            };
+            let both = first.zip(last).filter(|(first, last)| first <= last);
+            Ok(both.map(|(first, last)| Span { first, last }))
+        }
+    }
+}
+
 fn interval(clause: &Range, least: i128, greatest: i128) -> Result<Option<(i128, i128)>> {
     let end = |end: &Option<(Scalar, bool)>| -> Result<Option<(Number, bool)>> {
         end.as_ref().map(|(scalar, included)| Ok((number(scalar)?, *included))).transpose()
@@ -192,8 +261,13 @@ fn included(interval: Option<(i128, i128)>, term: impl Fn(i128) -> Option<Term>)
     Some((Bound::Included(term(lower)?), Bound::Included(term(upper)?)))
 }
 
-/// An end that is included takes in the whole of what its text means; one that is not, none of it.
 fn date_bounds(clause: &Range, field: Field, mapping: &FieldMapping) -> Result<Option<Bounds>> {
+    let (lower, upper) = date_interval(clause, mapping)?;
+    Ok(date_terms(field, lower, upper))
+}
+
+/// An end that is included takes in the whole of what its text means; one that is not, none of it.
+fn date_interval(clause: &Range, mapping: &FieldMapping) -> Result<(i128, i128)> {
     let format = match &clause.format {
         None => mapping.format.clone(),
         Some(text) => text.parse::<DateFormat>().map_err(|error| {
@@ -211,7 +285,7 @@ fn date_bounds(clause: &Range, field: Field, mapping: &FieldMapping) -> Result<O
     let lower = end(&clause.lower, above)?.map_or(least, |lower| lower + i128::from(above));
     let greatest = i128::from(*MICROS.end());
     let upper = end(&clause.upper, !below)?.map_or(greatest, |upper| upper - i128::from(below));
-    Ok(date_terms(field, lower, upper))
+    Ok((lower, upper))
 }
 
 fn date_terms(field: Field, lower: i128, upper: i128) -> Option<Bounds> {

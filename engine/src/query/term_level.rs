@@ -6,7 +6,7 @@ use tantivy::Term;
 use tantivy::query::{ExistsQuery, TermQuery};
 use tantivy::schema::{Field, IndexRecordOption};
 
-use super::ast::Scalar;
+use super::ast::{Relation, Scalar};
 use super::compile::{Compiled, Compiler, as_f32, invalid, union};
 use super::exists::HasNorm;
 use super::matcher::Matcher;
@@ -17,6 +17,8 @@ use super::value::{exact_term, text};
 use crate::error::Result;
 use crate::mapping::field::{FieldKind, FieldMapping, Storage};
 use crate::mapping::schema::{self, ID};
+use crate::mapping::span::Spans;
+use crate::mapping::value::Raw;
 use crate::query::compile::Shape;
 
 /// What a clause's field is.
@@ -83,6 +85,18 @@ impl<'a> Compiler<'a> {
         if mapping.kind == FieldKind::Ip && text(value).contains('/') {
             return self.network(field, mapping, value, boost);
         }
+        if let Some(spans) = Spans::of(mapping) {
+            let text = text(value);
+            let raw = if matches!(value, Scalar::Text(_)) {
+                Raw::Text(&text)
+            } else {
+                Raw::Number(&text)
+            };
+            let span = spans
+                .value(raw)
+                .map_err(|reason| invalid(format!("failed to create query: {reason}")))?;
+            return self.spans(field, mapping, &spans, (span, Relation::Intersects), boost);
+        }
         let Some(term) = exact_term(field, mapping, value)? else {
             return Ok(Compiled::nothing());
         };
@@ -100,7 +114,12 @@ impl<'a> Compiler<'a> {
                 self.scored_term(field, mapping, term, boost)
             }
             // Numbers and addresses are points in Elasticsearch, which are not scored.
-            Storage::I64 | Storage::U64 | Storage::F64 | Storage::Ip | Storage::Point => {
+            Storage::I64
+            | Storage::U64
+            | Storage::F64
+            | Storage::Ip
+            | Storage::Point
+            | Storage::Span => {
                 let query = TermQuery::new(term, IndexRecordOption::Basic);
                 Ok(self.constant_query(query, boost))
             }
@@ -186,7 +205,7 @@ impl<'a> Compiler<'a> {
         boost: f32,
     ) -> Result<Compiled> {
         let is_network = |value| mapping.kind == FieldKind::Ip && text(value).contains('/');
-        if mapping.kind.storage() == Storage::Date
+        if matches!(mapping.kind.storage(), Storage::Date | Storage::Span)
             || !mapping.index
             || values.iter().any(is_network)
         {

@@ -12,6 +12,7 @@ use tantivy::query::{EnableScoring, Explanation, Query, Scorer, Weight};
 use tantivy::schema::Field;
 use tantivy::{DocId, Score, SegmentReader, TantivyError};
 
+use super::ast::Relation;
 use super::matcher::Matcher;
 use super::texts::{Interval, Texts, beginning_with, end_of_prefix};
 use super::union::Union;
@@ -26,6 +27,39 @@ pub(super) enum Selection {
     Within(Bound<Vec<u8>>, Bound<Vec<u8>>),
     /// Texts that fit.
     Matching(Arc<Matcher>),
+    /// Ranges that lie so to another.
+    Spans(SpanSelection),
+}
+
+/// [Ranges](crate::mapping::span) that lie so to one whose ends have these digits.
+#[derive(Debug, Clone)]
+pub(super) struct SpanSelection {
+    pub(super) first: String,
+    pub(super) last: String,
+    pub(super) relation: Relation,
+}
+
+impl SpanSelection {
+    /// Where their terms are, which are in the order of where ranges begin.
+    fn begin_within(&self) -> (Bound<&[u8]>, Bound<Vec<u8>>) {
+        // After all terms that begin with these digits.
+        let after = |digits: &String| Bound::Excluded([digits.as_bytes(), b"g"].concat());
+        match self.relation {
+            Relation::Intersects => (Bound::Unbounded, after(&self.last)),
+            Relation::Contains => (Bound::Unbounded, after(&self.first)),
+            Relation::Within => (Bound::Included(self.first.as_bytes()), after(&self.last)),
+        }
+    }
+
+    /// Whether a term that begins so ends so, too.
+    fn takes(&self, term: &[u8]) -> bool {
+        let end = term.get(self.last.len()..).unwrap_or_default();
+        match self.relation {
+            Relation::Intersects => end >= self.first.as_bytes(),
+            Relation::Contains => end >= self.last.as_bytes(),
+            Relation::Within => end <= self.last.as_bytes(),
+        }
+    }
 }
 
 /// Documents that have any of the terms.
@@ -80,6 +114,13 @@ impl TermSelection {
             Selection::Within(lower, upper) => {
                 let interval = (as_slice(lower), as_slice(upper));
                 return within(union, &Texts::open(reader, self.field)?, interval, reader);
+            }
+            Selection::Spans(spans) => {
+                let texts = Texts::open(reader, self.field)?;
+                let (lower, upper) = spans.begin_within();
+                texts.for_each_term_within((lower, as_slice(&upper)), &mut |term, info| {
+                    if spans.takes(term) { union.add(info) } else { Ok(()) }
+                })?;
             }
             Selection::Matching(matcher) => {
                 let texts = Texts::open(reader, self.field)?;

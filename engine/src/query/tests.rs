@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::QueryLimits;
 use super::ast::{
     Bool, Fuzziness, Match, MatchPhrase, MinimumShouldMatch, MultiMatch, MultiMatchKind, Operator,
-    Query, Range, Scalar, ZeroTerms,
+    Query, Range, Relation, Scalar, ZeroTerms,
 };
 use super::compile::compile;
 use crate::search::fixture;
@@ -150,7 +150,15 @@ fn exact_values() {
 
 fn range(field: &str, lower: Option<(Scalar, bool)>, upper: Option<(Scalar, bool)>) -> Range {
     let (format, time_zone) = (None, None);
-    Range { field: field.into(), lower, upper, format, time_zone, boost: 1.0 }
+    Range {
+        field: field.into(),
+        lower,
+        upper,
+        format,
+        time_zone,
+        relation: Relation::Intersects,
+        boost: 1.0,
+    }
 }
 
 #[test]

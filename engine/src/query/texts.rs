@@ -123,6 +123,17 @@ impl Texts {
         })
     }
 
+    /// Visits the terms of an interval, where the terms are the texts, with what they are.
+    pub(super) fn for_each_term_within(
+        &self,
+        interval: Interval<'_>,
+        visit: &mut dyn FnMut(&[u8], &TermInfo) -> tantivy::Result<()>,
+    ) -> tantivy::Result<()> {
+        self.look_within(interval, &mut |text, info| {
+            info.map_or(Ok(()), |info| visit(text, info)).map(ControlFlow::Continue)
+        })
+    }
+
     /// Visits the texts that fit, in their order, until told to stop.
     pub(super) fn for_each_match(
         &self,
@@ -250,7 +261,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::query::ast::{Query, Range, Scalar};
+    use crate::query::ast::{Query, Range, Relation, Scalar};
     use crate::search::request::{SearchRequest, TrackTotalHits};
     use crate::search::{fixture, search};
     use crate::snapshot::Snapshot;
@@ -301,6 +312,7 @@ mod tests {
                 upper: end.and_then(|end| bound(end, false)),
                 format: None,
                 time_zone: None,
+                relation: Relation::Intersects,
                 boost,
             });
             assert_eq!(count(&snapshot, query), expected, "range from {prefix}");

@@ -170,7 +170,7 @@ pub(super) fn exact_term(
         },
         Storage::Ip => Some(Term::from_field_text(field, &ip::term(address(scalar)?))),
         Storage::Point => return Err(no_exact_points(mapping)),
-        Storage::Date => None,
+        Storage::Date | Storage::Span => None,
     };
     Ok(term)
 }

@@ -31,7 +31,7 @@ impl FieldColumn {
     pub(super) fn open(segment: &Segment, mapping: &FieldMapping) -> Result<Option<Self>> {
         let storage = mapping.kind.storage();
         let kind = match storage {
-            Storage::Text | Storage::Ip => ColumnType::Str,
+            Storage::Text | Storage::Ip | Storage::Span => ColumnType::Str,
             Storage::U64 | Storage::Point => ColumnType::U64,
             Storage::F64 => ColumnType::F64,
             Storage::Bool => ColumnType::Bool,
@@ -150,7 +150,7 @@ pub(super) fn read_term(text: &str) -> Result<Ipv6Addr> {
 pub(super) fn decode(storage: Storage, raw: u64) -> SortValue {
     match storage {
         Storage::I64 | Storage::Date => SortValue::I64(u64_to_i64(raw)),
-        Storage::U64 | Storage::Text | Storage::Ip => SortValue::U64(raw),
+        Storage::U64 | Storage::Text | Storage::Ip | Storage::Span => SortValue::U64(raw),
         Storage::Point => SortValue::Point(Point::of_bits(raw)),
         Storage::F64 => SortValue::F64(u64_to_f64(raw)),
         Storage::Bool => SortValue::Bool(raw > 0),
@@ -171,7 +171,12 @@ pub(super) fn date_value(micros: i64) -> SortValue {
 pub(super) fn to_f64(storage: Storage, raw: u64) -> f64 {
     match storage {
         Storage::I64 | Storage::Date => u64_to_i64(raw) as f64,
-        Storage::U64 | Storage::Text | Storage::Ip | Storage::Point | Storage::Bool => raw as f64,
+        Storage::U64
+        | Storage::Text
+        | Storage::Ip
+        | Storage::Point
+        | Storage::Span
+        | Storage::Bool => raw as f64,
         Storage::F64 => u64_to_f64(raw),
     }
 }
@@ -240,7 +245,7 @@ fn encode_whole(
         Storage::I64 | Storage::Date => (i64::MIN.into(), i64::MAX.into()),
         Storage::U64 => (0, u64::MAX.into()),
         Storage::Bool => (0, 1),
-        Storage::F64 | Storage::Text | Storage::Ip | Storage::Point => return None,
+        Storage::F64 | Storage::Text | Storage::Ip | Storage::Point | Storage::Span => return None,
     };
     let (held, order) = clamp(number, least, greatest);
     let raw = if matches!(storage, Storage::I64 | Storage::Date) {
@@ -273,7 +278,7 @@ pub(super) fn scalar_value(mapping: &FieldMapping, scalar: &Scalar) -> Result<So
     match mapping.kind.storage() {
         Storage::Text => Ok(SortValue::Text(text(scalar))),
         Storage::Ip => ip::read(&text(scalar)).map(SortValue::Ip).ok_or_else(unfit),
-        Storage::Point => Err(unfit()),
+        Storage::Point | Storage::Span => Err(unfit()),
         Storage::Date => {
             let micros = mapping.format.parse(&text(scalar)).ok_or_else(unfit)?;
             Ok(date_value(micros))

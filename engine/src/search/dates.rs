@@ -15,7 +15,7 @@ use super::search;
 use crate::document::Draft;
 use crate::mapping::Mapping;
 use crate::mapping::date::{DateFormat, MICROS};
-use crate::query::ast::{Query, Range, Scalar};
+use crate::query::ast::{Query, Range, Relation, Scalar};
 use crate::snapshot::Snapshot;
 
 /// By date, the ids 1 to 8.
@@ -69,7 +69,15 @@ fn range(field: &str, lower: Option<(&str, bool)>, upper: Option<(&str, bool)>) 
         |end: Option<(&str, bool)>| end.map(|(text, in_it)| (Scalar::Text(text.into()), in_it));
     let (lower, upper) = (end(lower), end(upper));
     let field = field.into();
-    Query::Range(Range { field, lower, upper, format: None, time_zone: None, boost: 1.0 })
+    Query::Range(Range {
+        field,
+        lower,
+        upper,
+        format: None,
+        time_zone: None,
+        relation: Relation::Intersects,
+        boost: 1.0,
+    })
 }
 
 #[test]

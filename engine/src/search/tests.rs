@@ -12,7 +12,7 @@ use super::response::{SearchResponse, Total};
 use super::{fixture, search};
 use crate::error::ErrorKind;
 use crate::position::{Lsn, SeqNo};
-use crate::query::ast::{Query, Range, Scalar};
+use crate::query::ast::{Query, Range, Relation, Scalar};
 use crate::snapshot::{DocumentVersion, Snapshot};
 
 fn mapping() -> Value {
@@ -157,6 +157,7 @@ fn early_ends() {
             upper: None,
             format: None,
             time_zone: None,
+            relation: Relation::Intersects,
             boost: 1.0,
         }),
         track_total_hits: TrackTotalHits::Exact,

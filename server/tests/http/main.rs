@@ -6,6 +6,7 @@ mod addresses;
 mod contexts;
 mod fairness;
 mod places;
+mod ranges;
 mod rewrites;
 mod stats;
 mod support;

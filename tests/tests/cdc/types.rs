@@ -93,7 +93,7 @@ const VALUES: &[(&str, &str, &str)] = &[
     ("bool[]", "'{t,NULL,f}'", "[true,null,false]"),
     ("date[]", "'{infinity,0044-03-15 BC}'", r#"[null,"-0043-03-15"]"#),
     ("bytea[]", "ARRAY['\\xDE'::bytea, '']", r#"["3g==",""]"#),
-    ("int4range[]", "'{\"[1,5)\",empty,NULL}'", r#"["[1,5)","empty",null]"#),
+    ("int4range[]", "'{\"[1,5)\",empty,NULL}'", r#"[{"gte":1,"lt":5},null,null]"#),
     ("text[]", "ARRAY['a', NULL, 'NULL', 'b,\"c\\', '']", r#"["a",null,"NULL","b,\"c\\",""]"#),
     ("text[]", "ARRAY[['a', 'b'], ['c', 'd']]", r#"[["a","b"],["c","d"]]"#),
     ("timestamptz[]", "ARRAY['2024-02-29 12:00+00'::timestamptz]", r#"["2024-02-29T12:00:00Z"]"#),
@@ -125,16 +125,16 @@ const VALUES: &[(&str, &str, &str)] = &[
     ("cidr", "'10.0.0.1/32'", r#""10.0.0.1/32""#),
     ("cidr", "'2001:db8::/32'", r#""2001:db8::/32""#),
     ("macaddr8", "'08:00:2b:01:02:03:04:05'", r#""08:00:2b:01:02:03:04:05""#),
-    ("int4range", "'[1,5)'", r#""[1,5)""#),
-    ("tstzrange", "'empty'", r#""empty""#),
-    ("int4range", "'(,5]'", r#""(,6)""#),
-    ("int8range", "'(,)'", r#""(,)""#),
-    ("numrange", "'(1.5,2.50]'", r#""(1.5,2.50]""#),
-    ("daterange", "'[2024-01-01,infinity)'", r#""[2024-01-01,infinity)""#),
-    ("tstzrange", "'[2024-02-29 12:00+00,)'", r#""[\"2024-02-29 12:00:00+00\",)""#),
-    ("int4multirange", "'{}'", r#""{}""#),
-    ("nummultirange", "'{(,1.5],[2,2],empty}'", r#""{(,1.5],[2,2]}""#),
-    ("int4multirange", "'{[1,3),[5,7)}'", r#""{[1,3),[5,7)}""#),
+    ("int4range", "'[1,5)'", r#"{"gte":1,"lt":5}"#),
+    ("tstzrange", "'empty'", "null"),
+    ("int4range", "'(,5]'", r#"{"lt":6}"#),
+    ("int8range", "'(,)'", "{}"),
+    ("numrange", "'(1.5,2.50]'", r#"{"gt":1.5,"lte":2.50}"#),
+    ("daterange", "'[2024-01-01,infinity)'", r#"{"gte":"2024-01-01"}"#),
+    ("tstzrange", "'[2024-02-29 12:00+00,)'", r#"{"gte":"2024-02-29T12:00:00Z"}"#),
+    ("int4multirange", "'{}'", "[]"),
+    ("nummultirange", "'{(,1.5],[2,2],empty}'", r#"[{"lte":1.5},{"gte":2,"lte":2}]"#),
+    ("int4multirange", "'{[1,3),[5,7)}'", r#"[{"gte":1,"lt":3},{"gte":5,"lt":7}]"#),
     ("bit(3)", "B'101'", r#""101""#),
     ("varbit", "B''", r#""""#),
     ("bit(8)", "B'00000001'", r#""00000001""#),
@@ -220,7 +220,8 @@ async fn mappings_come_from_the_catalog() {
     let following = Following::start(&format!(
         "{TYPES} CREATE TABLE every (
              id int8 PRIMARY KEY, small int2, price numeric, name text, code char(3), id2 uuid,
-             feeling mood, ok bool, at timestamptz, host inet, hosts inet[], net cidr, place point, tags text[], doc jsonb, raw bytea, p positive)"
+             feeling mood, ok bool, at timestamptz, host inet, hosts inet[], net cidr, place point,
+             during tstzrange, numbers int8range, prices nummultirange, tags text[], doc jsonb, raw bytea, p positive)"
     ))
     .await;
     let mapping = following.mapping("every");
@@ -239,7 +240,10 @@ async fn mappings_come_from_the_catalog() {
     check("at", "date");
     check("host", "ip");
     check("hosts", "ip");
-    check("net", "keyword");
+    check("net", "ip_range");
+    check("during", "date_range");
+    check("numbers", "long_range");
+    check("prices", "double_range");
     check("place", "geo_point");
     assert_eq!(field("host")["fields"]["keyword"]["type"], "keyword");
     assert_eq!(field("name")["fields"]["keyword"]["type"], "keyword");

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{Document, KINDS, Model, TAGS, WORDS};
 use crate::query::ast::{
     Bool, Fuzziness, Match, MatchPhrase, MinimumShouldMatch, MultiMatch, MultiMatchKind, Operator,
-    Query, Range, Scalar, ZeroTerms,
+    Query, Range, Relation, Scalar, ZeroTerms,
 };
 use crate::search::fixture;
 use crate::snapshot::Snapshot;
@@ -316,6 +316,7 @@ impl Draw {
             upper: bound(self, high),
             format: None,
             time_zone: None,
+            relation: Relation::Intersects,
             boost: self.boost(),
         })
     }

@@ -10,7 +10,7 @@ mod simple;
 
 use egret_engine::query::ast::{
     Bool, Fuzziness, Match, MatchPhrase, MinimumShouldMatch, MultiMatch, MultiMatchKind, Operator,
-    Query, Range, Scalar, ZeroTerms,
+    Query, Range, Relation, Scalar, ZeroTerms,
 };
 
 pub(crate) use parser::parse;
@@ -201,6 +201,7 @@ impl Leaves<'_, '_> {
                 upper: scalar(upper),
                 format: None,
                 time_zone: time_zone.clone(),
+                relation: Relation::Intersects,
                 boost,
             })
         })

@@ -1,6 +1,6 @@
 //! `term`, `terms`, `range`, `prefix`, `wildcard`, `fuzzy`, `exists`, `ids`.
 
-use egret_engine::query::ast::{Fuzziness, Query, Range, Scalar};
+use egret_engine::query::ast::{Fuzziness, Query, Range, Relation, Scalar};
 use serde_json::{Map, Value};
 
 use super::full_text::{DEFAULT_MAX_EXPANSIONS, max_expansions};
@@ -107,6 +107,7 @@ pub(super) fn range(body: &Map<String, Value>) -> Result<Query> {
         upper: None,
         format: None,
         time_zone: None,
+        relation: Relation::Intersects,
         boost: 1.0,
     };
     for (key, value) in entries {
@@ -119,7 +120,7 @@ pub(super) fn range(body: &Map<String, Value>) -> Result<Query> {
             "format" => range.format = Some(field.text()?),
             "time_zone" => range.time_zone = Some(field.text()?),
             "boost" => range.boost = field.boost()?,
-            "relation" => relation(&field)?,
+            "relation" => range.relation = relation(&field)?,
             "from" | "to" | "include_lower" | "include_upper" => {}
             _ => return Err(field.unknown()),
         }
@@ -132,10 +133,12 @@ fn bound(field: &Field<'_>) -> Result<Option<Scalar>> {
     if field.value.is_null() { Ok(None) } else { field.scalar().map(Some) }
 }
 
-fn relation(field: &Field<'_>) -> Result<()> {
+fn relation(field: &Field<'_>) -> Result<Relation> {
     match field.text()?.to_ascii_uppercase().as_str() {
-        "INTERSECTS" => Ok(()),
-        _ => Err(field.wrong("[intersects], the only relation of a field with single values")),
+        "INTERSECTS" => Ok(Relation::Intersects),
+        "CONTAINS" => Ok(Relation::Contains),
+        "WITHIN" => Ok(Relation::Within),
+        _ => Err(field.wrong("[intersects], [contains] or [within]")),
     }
 }
 

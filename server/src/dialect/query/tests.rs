@@ -2,7 +2,7 @@
 
 use egret_engine::query::ast::{
     Bool, Fuzziness, Match, MatchPhrase, MinimumShouldMatch, MultiMatch, MultiMatchKind, Operator,
-    Query, Range, Scalar, ZeroTerms,
+    Query, Range, Relation, Scalar, ZeroTerms,
 };
 use serde_json::{Value, json};
 
@@ -173,6 +173,7 @@ fn term_level_clauses() {
             upper,
             format: None,
             time_zone: None,
+            relation: Relation::Intersects,
             boost: 1.0,
         })
     };
@@ -306,8 +307,16 @@ fn query_strings() {
         Query::Bool(Bool { must, should, must_not, ..empty_bool() })
     };
     let range = |field: &str, lower, upper| {
-        let (format, time_zone, boost) = (None, None, 1.0);
-        Query::Range(Range { field: field.into(), lower, upper, format, time_zone, boost })
+        let (format, time_zone, relation, boost) = (None, None, Relation::Intersects, 1.0);
+        Query::Range(Range {
+            field: field.into(),
+            lower,
+            upper,
+            format,
+            time_zone,
+            relation,
+            boost,
+        })
     };
     check("a b", title("a b"));
     check("a AND b", group(vec![title("a"), title("b")], vec![], vec![]));
