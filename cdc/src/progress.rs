@@ -39,6 +39,9 @@ pub(crate) struct Progress {
     /// The table's place in the publication; likewise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) membership: Option<String>,
+    /// Since which version of Egret the columns' values are [written](Kind::written_since) as they are.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub(crate) written_since: u32,
     /// What a copy that has not ended has read of the table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) copied: Option<Copied>,
@@ -164,6 +167,7 @@ impl Progress {
             key: table.key.clone().unwrap_or_default(),
             storage: Some(table.storage.remembered()),
             membership: Some(table.membership.clone()),
+            written_since: written_since(table, |_| true),
             copied: None,
             missing: Vec::new(),
             unsettled: false,
@@ -212,6 +216,9 @@ impl Progress {
             }
         }
         let is_new = |name: &str| !self.columns.iter().any(|(known, _)| known == name);
+        if self.written_since != written_since(table, |name| !is_new(name)) {
+            return Drift::Changed("values of its types are written otherwise by now".to_owned());
+        }
         let mut added = table.columns.iter().filter(|column| is_new(&column.name)).peekable();
         let grows = added.peek().is_some();
         if let Some(column) = added.find(|column| column.has_default) {
@@ -251,6 +258,17 @@ impl Progress {
         }
         drift
     }
+}
+
+/// Since when the values of a table's columns are written as they are.
+fn written_since(table: &Table, counts: impl Fn(&str) -> bool) -> u32 {
+    let columns = table.columns.iter().filter(|column| counts(&column.name));
+    columns.map(|column| column.kind.written_since()).max().unwrap_or(0)
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "so serde wants it")]
+fn is_first(version: &u32) -> bool {
+    *version == 0
 }
 
 /// The tables that a table's documents are composed from besides.
@@ -414,6 +432,14 @@ mod tests {
         };
         check(storage(1, ""), "grown");
         check(storage(1, "new"), "it was rewritten by an ALTER TABLE");
+        // An earlier version had texts for some types.
+        let mut typed = table(1, &[a, b], "a");
+        typed.columns[1].kind = Kind::Address;
+        check(typed.clone(), "values of its types are written otherwise by now");
+        assert_eq!(Progress::done(&typed, Lsn(5)).drift(&typed), Drift::None);
+        let mut grown = table(1, &[a, b, ("c", 869, false)], "a");
+        grown.columns[2].kind = Kind::Address;
+        check(grown, "grown");
         // What an earlier version remembered says nothing of either.
         let older = Progress { storage: None, membership: None, ..progress.clone() };
         let older = Progress::from_text(&older.to_text()).unwrap();

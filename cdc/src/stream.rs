@@ -338,6 +338,10 @@ impl Stream {
         let was_spooled = changes.iter().any(|(_, changes)| changes.spool.is_some());
         for (place, changes) in changes {
             let Some(Some(feed)) = self.feeds.get_mut(place) else { continue };
+            if begin < feed.reached && feed.resumes.is_some() {
+                // Its copy would have begun again had anything of this been left to be listed.
+                continue;
+            }
             if begin < feed.reached {
                 let (held, first) = (held(changes, end)?, || feed.unlisted(begin));
                 self.outstanding.look_at_held(place, held, first).await?;

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use egret_engine::ErrorKind;
 use egret_engine::catalog::{Kept, Rebuild, keep_until_ms};
 use serde_json::{Map, Value, json};
 use tokio::runtime::Handle;
@@ -58,8 +59,11 @@ pub(crate) fn carry_out(
         // It is given up.
         return Ok(false);
     }
-    rebuild.finish(keep_until_ms(course.keep))?;
-    Ok(true)
+    match rebuild.finish(keep_until_ms(course.keep)) {
+        // It had to give way at last.
+        Err(error) if course.in_background && error.kind() == ErrorKind::Closed => Ok(false),
+        finished => Ok(finished.map(|_| true)?),
+    }
 }
 
 /// What the task answers.

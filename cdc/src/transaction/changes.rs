@@ -167,10 +167,11 @@ impl Changes {
     }
 
     /// Whether more may come of it than rows that are written and removed: some may not be there to be
-    /// changed, or are to be listed. Of what is on disk nothing is known.
+    /// changed, or the index may refuse them, so that they are to be listed. Of what is on disk nothing
+    /// is known.
     pub(crate) fn unsettles(&self) -> bool {
-        let may_miss = |op: &WriteOp| matches!(op, WriteOp::Patch { .. });
-        self.spool.is_some() || !self.refused.is_empty() || self.ops.iter().any(may_miss)
+        let writes = |op: &WriteOp| matches!(op, WriteOp::Upsert { .. } | WriteOp::Patch { .. });
+        self.spool.is_some() || !self.refused.is_empty() || self.ops.iter().any(writes)
     }
 
     /// Writes the operations in memory to disk.

@@ -18,7 +18,7 @@
 //! | `bytea` | base64 | keyword, not indexed |
 //! | domains | as their base type | as their base type |
 //! | `inet` | string | ip, where it has no netmask; with keyword |
-//! | `cidr` | string | ip_range with keyword |
+//! | `cidr` | string | `ip_range` with keyword |
 //! | ranges of numbers, dates and times | `{"gte": 1, "lt": 5}`, without infinite ends; null where empty | range |
 //! | multiranges of these | array of ranges | range |
 //! | `point` | `{"lat": y, "lon": x}` | `geo_point` |
@@ -102,6 +102,26 @@ pub(crate) enum Kind {
     },
     /// Named values of different types.
     Composite(Arc<[Field]>),
+}
+
+impl Kind {
+    /// Since which version of this page its values and its mapping are what they are: the first had
+    /// texts and keywords for some that have types of their own since the second.
+    pub(crate) fn written_since(&self) -> u32 {
+        match self {
+            Self::Address
+            | Self::Network
+            | Self::Point
+            | Self::Geometry
+            | Self::Range(_)
+            | Self::MultiRange(_) => 1,
+            Self::Array { element, .. } => element.written_since(),
+            Self::Composite(fields) => {
+                fields.iter().map(|field| field.kind.written_since()).max().unwrap_or(0)
+            }
+            _ => 0,
+        }
+    }
 }
 
 /// A part of a composite type.

@@ -19,6 +19,7 @@ use serde_json::{Map, Value};
 
 use super::change::{Changing, new_uuid};
 use super::model::{Catalog, IndexState, Kept};
+use super::rewrite::given_way;
 use super::{Engine, Handle, format, identity, not_found};
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::Index;
@@ -38,9 +39,9 @@ const ATTEMPTS: usize = 10;
 
 /// A rebuild that has begun. Dropped unfinished, it is given up, which blocks.
 pub struct Rebuild {
-    engine: Arc<Engine>,
-    main: Arc<Index>,
-    new: Arc<Index>,
+    pub(super) engine: Arc<Engine>,
+    pub(super) main: Arc<Index>,
+    pub(super) new: Arc<Index>,
     snapshot: Arc<Snapshot>,
     /// The segment and the document to copy next.
     next: (usize, u32),
@@ -58,8 +59,7 @@ impl Rebuild {
     /// document, or that the index is gone: it is best given up. Blocking.
     pub fn step(&mut self) -> Result<Option<u64>> {
         if self.has_given_way() {
-            let message = format!("the rebuild of index [{}] was given up", self.main.name());
-            return Err(Error::new(ErrorKind::Closed, message));
+            return Err(given_way(self.main.name()));
         }
         let documents = self.next_documents()?;
         if documents.is_empty() {
@@ -69,17 +69,6 @@ impl Rebuild {
         let copy = |reply| Message::Mirroring(Mirroring::Copy(documents, reply));
         self.main.shared().ask(copy).map_err(|error| error.with_index(self.main.name()))?;
         Ok(Some(count))
-    }
-
-    /// The UUID of the folder that it fills.
-    pub(super) fn uuid(&self) -> &str {
-        self.new.uuid()
-    }
-
-    /// Whether it cannot go on since it had to make way for something else, or went with its index.
-    pub fn has_given_way(&self) -> bool {
-        let known = self.engine.replacement(self.main.name());
-        known.is_none_or(|known| !Arc::ptr_eq(&known, &self.new))
     }
 
     fn next_documents(&mut self) -> Result<Vec<Copied>> {
@@ -119,8 +108,9 @@ impl Rebuild {
 
 impl Drop for Rebuild {
     fn drop(&mut self) {
-        self.engine.served.write().rewrites.remove(self.new.uuid());
-        if !self.finished {
+        if self.finished {
+            self.engine.served.write().rewrites.remove(self.new.uuid());
+        } else {
             self.engine.give_up_rebuild(&self.main, &self.new);
         }
     }
@@ -205,6 +195,7 @@ impl Engine {
         let name = main.name();
         {
             let mut served = self.served.write();
+            served.rewrites.remove(new.uuid());
             let own = served.replacements.get(name).is_some_and(|known| Arc::ptr_eq(known, new));
             if !own {
                 // It went with its index.
@@ -231,6 +222,9 @@ impl Engine {
         if entry.uuid != main.uuid() || entry.state != IndexState::Open {
             let message = format!("index [{name}] has been closed or replaced meanwhile");
             return Err(Error::new(ErrorKind::InvalidArgument, message));
+        }
+        if self.replacement(name).is_none_or(|known| !Arc::ptr_eq(&known, new)) {
+            return Err(given_way(name));
         }
         let kept = keep_until_ms.map(|until_ms| Kept {
             uuid: entry.uuid.clone(),

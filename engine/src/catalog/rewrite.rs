@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use super::change::Changing;
 use super::rebuild::detach;
 use super::{Engine, Rebuild, not_found};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::index::Index;
 use crate::store::settings::{Blocks, IndexSettings, Rewrite};
 
@@ -55,6 +55,24 @@ impl fmt::Display for Hindrance {
             Self::Rebuilt => f.write_str("the index is being rebuilt"),
         }
     }
+}
+
+impl Rebuild {
+    /// The UUID of the folder that it fills.
+    fn uuid(&self) -> &str {
+        self.new.uuid()
+    }
+
+    /// Whether it cannot go on since it had to make way for something else, or went with its index.
+    pub fn has_given_way(&self) -> bool {
+        let known = self.engine.replacement(self.main.name());
+        known.is_none_or(|known| !Arc::ptr_eq(&known, &self.new))
+    }
+}
+
+/// What the rebuild of an index ends with that had to make way.
+pub(super) fn given_way(name: &str) -> Error {
+    Error::new(ErrorKind::Closed, format!("the rebuild of index [{name}] was given up"))
 }
 
 impl Engine {

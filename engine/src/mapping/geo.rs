@@ -69,7 +69,7 @@ impl Point {
 
     /// As it lies in the index.
     pub(crate) fn to_bits(self) -> u64 {
-        u64::from(latitude_bits(self.lat)) << 32 | u64::from(step(self.lon, 360.0))
+        u64::from(latitude_bits(self.lat)) << 32 | u64::from(longitude_bits(self.lon))
     }
 
     /// Of bits of the index.
@@ -106,6 +106,16 @@ pub(crate) fn bits_between(south: f64, north: f64) -> (u64, u64) {
     let first = u64::from(latitude_bits(south)) << 32;
     let last = u64::from(latitude_bits(north)) << 32 | u64::from(u32::MAX);
     (first, last)
+}
+
+/// The longitude's part of bits.
+#[expect(clippy::cast_possible_truncation, reason = "the lower half")]
+pub(crate) fn longitude_of(bits: u64) -> u32 {
+    bits as u32
+}
+
+pub(crate) fn longitude_bits(lon: f64) -> u32 {
+    step(lon, 360.0)
 }
 
 fn latitude_bits(lat: f64) -> u32 {

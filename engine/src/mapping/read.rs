@@ -331,7 +331,10 @@ fn read_parameters(name: &str, kind: &str, json: &Map<String, Value>) -> Result<
             ("ignore_above", FieldKind::Keyword) => {
                 field.ignore_above = Some(count(parameter, name, value)?);
             }
-            ("doc_values", kind) if kind != FieldKind::Text && kind.storage() != Storage::Span => {
+            ("doc_values", kind)
+                if !matches!(kind.storage(), Storage::Span | Storage::Point)
+                    && kind != FieldKind::Text =>
+            {
                 field.doc_values = boolean(parameter, name, value)?;
             }
             ("coerce", kind) if kind.is_numeric() => {
@@ -376,6 +379,10 @@ fn read_null_value(field: &FieldMapping, json: &Value) -> Result<Option<NullValu
             number = value.to_string();
             Raw::Number(&number)
         }
+        other if field.kind == FieldKind::GeoPoint => {
+            number = other.to_string();
+            Raw::Json(&number)
+        }
         other => {
             return Err(invalid(format!(
                 "[null_value] of field [{}] must be a scalar, found [{}]",
@@ -419,7 +426,9 @@ fn analyzer(field: &str, value: &Value) -> Result<String> {
 }
 
 /// Parameters that are only accepted with the value that Egret has anyway.
-const FIXED: [(&str, FieldKind, &str); 8] = [
+const FIXED: [(&str, FieldKind, &str); 9] = [
+    // What is asked of points is asked of their column.
+    ("doc_values", FieldKind::GeoPoint, "true"),
     ("index_options", FieldKind::Text, "positions"),
     ("index_options", FieldKind::Keyword, "docs"),
     ("norms", FieldKind::Keyword, "false"),

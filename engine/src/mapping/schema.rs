@@ -147,10 +147,7 @@ fn add(builder: &mut tantivy::schema::SchemaBuilder, field: &FieldMapping) {
         Storage::I64 | Storage::Date => builder.add_i64_field(name, numeric),
         Storage::U64 => builder.add_u64_field(name, numeric),
         // What is asked of points is asked of their column.
-        Storage::Point if field.doc_values => {
-            builder.add_u64_field(name, NumericOptions::default().set_fast())
-        }
-        Storage::Point => builder.add_u64_field(name, NumericOptions::default()),
+        Storage::Point => builder.add_u64_field(name, NumericOptions::default().set_fast()),
         Storage::F64 => builder.add_f64_field(name, numeric),
         Storage::Bool => builder.add_bool_field(name, numeric),
     };

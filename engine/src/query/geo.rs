@@ -3,17 +3,18 @@
 //! Columns are read between the latitudes of the area, and each point there is held against it.
 
 use tantivy::columnar::ColumnType;
-use tantivy::query::{EnableScoring, Explanation, Query, Scorer, Weight};
-use tantivy::schema::Field;
+use tantivy::query::{
+    BitSetDocSet, ConstScorer, EnableScoring, Explanation, Query, Scorer, Weight,
+};
 use tantivy::{BitSet, DocId, Score, SegmentReader, TantivyError};
 
 use super::ast::Area;
 use super::compile::{Compiled, Compiler, invalid};
 use super::term_level::Target;
-use super::union::Union;
+use super::union::count_alive;
 use crate::control::Ticks;
 use crate::error::Result;
-use crate::mapping::field::{FieldKind, FieldMapping};
+use crate::mapping::field::FieldKind;
 use crate::mapping::geo::{self, Point};
 
 /// Documents of a column that are read at once.
@@ -28,8 +29,8 @@ impl Compiler<'_> {
         ignore_unmapped: bool,
         boost: f32,
     ) -> Result<Compiled> {
-        let (field, mapping) = match self.target(path) {
-            Target::Mapped(field, mapping) => (field, mapping),
+        let mapping = match self.target(path) {
+            Target::Mapped(_, mapping) => mapping,
             Target::Unmapped if ignore_unmapped => return Ok(Compiled::nothing()),
             _ => return Err(no_geo_field(path)),
         };
@@ -39,23 +40,13 @@ impl Compiler<'_> {
                 mapping.kind.name()
             )));
         }
-        if !mapping.doc_values {
-            return Err(no_column(mapping));
-        }
-        let query = WithinArea { field, path: path.to_owned(), area: area.clone() };
+        let query = WithinArea { path: path.to_owned(), area: area.clone() };
         Ok(self.constant_query(query, boost))
     }
 }
 
 fn no_geo_field(path: &str) -> crate::error::Error {
     invalid(format!("failed to create query: failed to find geo field [{path}]"))
-}
-
-fn no_column(mapping: &FieldMapping) -> crate::error::Error {
-    invalid(format!(
-        "failed to create query: Cannot search on field [{}] since it has no doc values.",
-        mapping.path
-    ))
 }
 
 impl Area {
@@ -67,17 +58,18 @@ impl Area {
         }
     }
 
-    fn has(&self, point: Point) -> bool {
+    /// Whether a point lies within, its edges included, to the steps of the index.
+    fn has(&self, bits: u64) -> bool {
         match self {
-            Self::Circle { center, metres } => center.distance(point) <= *metres,
+            Self::Circle { center, metres } => center.distance(Point::of_bits(bits)) <= *metres,
             Self::Box { north, west, south, east } => {
-                let across = if west <= east {
-                    (*west..=*east).contains(&point.lon)
-                } else {
-                    // Over the 180th meridian.
-                    point.lon >= *west || point.lon <= *east
-                };
-                across && (*south..=*north).contains(&point.lat)
+                let (first, last) = geo::bits_between(*south, *north);
+                let (from, to) = (geo::longitude_bits(*west), geo::longitude_bits(*east));
+                let lon = geo::longitude_of(bits);
+                // Over the 180th meridian where the left is greater.
+                let across =
+                    if from <= to { (from..=to).contains(&lon) } else { lon >= from || lon <= to };
+                across && (first..=last).contains(&bits)
             }
         }
     }
@@ -85,7 +77,6 @@ impl Area {
 
 #[derive(Debug, Clone)]
 struct WithinArea {
-    field: Field,
     path: String,
     area: Area,
 }
@@ -98,13 +89,12 @@ impl Query for WithinArea {
 
 impl Weight for WithinArea {
     fn scorer(&self, reader: &SegmentReader, boost: Score) -> tantivy::Result<Box<dyn Scorer>> {
-        let index = reader.inverted_index(self.field)?;
-        Union::new(&index, reader).of(self.documents(reader)?).into_scorer(boost)
+        let docs = BitSetDocSet::from(self.documents(reader)?);
+        Ok(Box::new(ConstScorer::new(docs, boost)))
     }
 
     fn count(&self, reader: &SegmentReader) -> tantivy::Result<u32> {
-        let index = reader.inverted_index(self.field)?;
-        Union::new(&index, reader).of(self.documents(reader)?).count(reader)
+        Ok(count_alive(self.documents(reader)?, reader))
     }
 
     fn explain(&self, reader: &SegmentReader, doc: DocId) -> tantivy::Result<Explanation> {
@@ -132,9 +122,7 @@ impl WithinArea {
             let end = from.saturating_add(DOCUMENTS_AT_ONCE).min(max_doc);
             near.clear();
             column.get_docids_for_value_range(first..=last, from..end, &mut near);
-            let has_one = |doc: &DocId| {
-                column.values_for_doc(*doc).any(|bits| self.area.has(Point::of_bits(bits)))
-            };
+            let has_one = |doc: &DocId| column.values_for_doc(*doc).any(|bits| self.area.has(bits));
             near.iter().copied().filter(has_one).for_each(|doc| _ = docs.insert(doc));
             from = end;
         }

@@ -1,5 +1,6 @@
 //! `range`: an interval of numbers, dates, booleans or terms.
 
+use std::net::Ipv6Addr;
 use std::ops::Bound;
 
 use jiff::tz::TimeZone;
@@ -7,7 +8,7 @@ use tantivy::query::RangeQuery;
 use tantivy::schema::Field;
 use tantivy::{Term, f64_to_u64, i64_to_u64};
 
-use super::ast::{Range, Relation, Scalar};
+use super::ast::{Range, Scalar};
 use super::compile::{Compiled, Compiler, invalid};
 use super::date_math::instant;
 use super::term_level::Target;
@@ -52,7 +53,8 @@ impl Compiler<'_> {
             let Some(span) = span(clause, mapping, &spans)? else {
                 return Ok(Compiled::nothing());
             };
-            return self.spans(field, mapping, &spans, (span, clause.relation), boost);
+            let span = SpanSelection::new(&spans, span, clause.relation);
+            return self.spans(field, mapping, vec![span], boost);
         }
         if clause.lower.is_none() && clause.upper.is_none() {
             return Ok(self.exists(&clause.field, boost));
@@ -87,20 +89,43 @@ impl Compiler<'_> {
         Ok(self.constant_query(TermSelection { field, selection }, 0.0))
     }
 
-    /// The documents with a range that lies so to another.
+    /// The documents with any of such ranges.
     pub(super) fn spans(
         &self,
         field: Field,
         mapping: &FieldMapping,
-        spans: &Spans,
-        (span, relation): (Span, Relation),
+        spans: Vec<SpanSelection>,
         boost: f32,
     ) -> Result<Compiled> {
         if !mapping.index {
             return Err(not_searchable(mapping));
         }
-        let (first, last) = (spans.digits(span.first), spans.digits(span.last));
-        let selection = Selection::Spans(SpanSelection { first, last, relation });
+        let selection = Selection::Spans(spans.into());
+        Ok(self.constant_query(TermSelection { field, selection }, boost))
+    }
+
+    /// The documents with any of these addresses, or an address in any of these networks.
+    pub(super) fn addresses(
+        &self,
+        field: Field,
+        values: &[Scalar],
+        boost: f32,
+    ) -> Result<Compiled> {
+        let mut intervals = Vec::with_capacity(values.len());
+        for value in values {
+            let (first, last) = network(value)?;
+            intervals.push((ip::term(first).into_bytes(), ip::term(last).into_bytes()));
+        }
+        // Apart from one another, so that no term is read twice.
+        intervals.sort_unstable();
+        intervals.dedup_by(|(next_first, next_last), (_, last)| {
+            let overlaps = next_first <= last;
+            if overlaps && next_last > last {
+                std::mem::swap(last, next_last);
+            }
+            overlaps
+        });
+        let selection = Selection::Intervals(intervals.into());
         Ok(self.constant_query(TermSelection { field, selection }, boost))
     }
 
@@ -112,11 +137,7 @@ impl Compiler<'_> {
         value: &Scalar,
         boost: f32,
     ) -> Result<Compiled> {
-        let text = text(value);
-        let (first, last) = ip::read_network(&text).ok_or_else(|| {
-            let text = shortened(&text);
-            invalid(format!("failed to create query: '{text}' is not an IP network."))
-        })?;
+        let (first, last) = network(value)?;
         let term = |address| Bound::Included(Term::from_field_text(field, &ip::term(address)));
         let compiled = self.between(field, mapping, term(first), term(last))?;
         Ok(self.constant(compiled, boost))
@@ -142,6 +163,18 @@ impl Compiler<'_> {
         let compiled = self.between(field, mapping, lower, upper)?;
         Ok(self.constant(compiled, boost))
     }
+}
+
+/// The first and the last address of a network, or of a single one.
+fn network(value: &Scalar) -> Result<(Ipv6Addr, Ipv6Addr)> {
+    let text = text(value);
+    if !text.contains('/') {
+        return address(value).map(|address| (address, address));
+    }
+    ip::read_network(&text).ok_or_else(|| {
+        let text = shortened(&text);
+        invalid(format!("failed to create query: '{text}' is not an IP network."))
+    })
 }
 
 /// A field that has neither terms nor a column to answer from.

@@ -12,7 +12,7 @@ use super::exists::HasNorm;
 use super::matcher::Matcher;
 use super::range::not_searchable;
 use super::scored_term::{ScoredTerm, TermStatistics};
-use super::term_selection::{Selection, TermSelection};
+use super::term_selection::{Selection, SpanSelection, TermSelection};
 use super::value::{exact_term, text};
 use crate::error::Result;
 use crate::mapping::field::{FieldKind, FieldMapping, Storage};
@@ -86,16 +86,8 @@ impl<'a> Compiler<'a> {
             return self.network(field, mapping, value, boost);
         }
         if let Some(spans) = Spans::of(mapping) {
-            let text = text(value);
-            let raw = if matches!(value, Scalar::Text(_)) {
-                Raw::Text(&text)
-            } else {
-                Raw::Number(&text)
-            };
-            let span = spans
-                .value(raw)
-                .map_err(|reason| invalid(format!("failed to create query: {reason}")))?;
-            return self.spans(field, mapping, &spans, (span, Relation::Intersects), boost);
+            let span = intersecting(&spans, value)?;
+            return self.spans(field, mapping, vec![span], boost);
         }
         let Some(term) = exact_term(field, mapping, value)? else {
             return Ok(Compiled::nothing());
@@ -204,11 +196,15 @@ impl<'a> Compiler<'a> {
         values: &[Scalar],
         boost: f32,
     ) -> Result<Compiled> {
-        let is_network = |value| mapping.kind == FieldKind::Ip && text(value).contains('/');
-        if matches!(mapping.kind.storage(), Storage::Date | Storage::Span)
-            || !mapping.index
-            || values.iter().any(is_network)
-        {
+        if mapping.kind == FieldKind::Ip && mapping.index {
+            return self.addresses(field, values, boost);
+        }
+        if let Some(spans) = Spans::of(mapping) {
+            let spans: Result<Vec<_>> =
+                values.iter().map(|value| intersecting(&spans, value)).collect();
+            return self.spans(field, mapping, spans?, boost);
+        }
+        if mapping.kind.storage() == Storage::Date || !mapping.index {
             let queries: Result<Vec<_>> =
                 values.iter().map(|value| self.exact(field, mapping, value, 0.0)).collect();
             let union = union(queries?);
@@ -358,6 +354,15 @@ impl<'a> Compiler<'a> {
         let selection = Selection::Matching(Arc::new(matcher));
         Ok(self.constant_query(TermSelection { field, selection }, boost))
     }
+}
+
+/// The ranges that have a value.
+fn intersecting(spans: &Spans, value: &Scalar) -> Result<SpanSelection> {
+    let text = text(value);
+    let raw = if matches!(value, Scalar::Text(_)) { Raw::Text(&text) } else { Raw::Number(&text) };
+    let span = spans.value(raw);
+    let span = span.map_err(|reason| invalid(format!("failed to create query: {reason}")))?;
+    Ok(SpanSelection::new(spans, span, Relation::Intersects))
 }
 
 impl TermStatistics {

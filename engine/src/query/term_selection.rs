@@ -17,6 +17,7 @@ use super::matcher::Matcher;
 use super::texts::{Interval, Texts, beginning_with, end_of_prefix};
 use super::union::Union;
 use crate::control::Ticks;
+use crate::mapping::span::{Span, Spans};
 
 /// Which terms.
 #[derive(Debug, Clone)]
@@ -27,19 +28,25 @@ pub(super) enum Selection {
     Within(Bound<Vec<u8>>, Bound<Vec<u8>>),
     /// Texts that fit.
     Matching(Arc<Matcher>),
-    /// Ranges that lie so to another.
-    Spans(SpanSelection),
+    /// Those between any of these, both included, in the dictionary's bytes; in order and apart.
+    Intervals(Arc<[(Vec<u8>, Vec<u8>)]>),
+    /// Ranges that lie so to any of others.
+    Spans(Arc<[SpanSelection]>),
 }
 
 /// [Ranges](crate::mapping::span) that lie so to one whose ends have these digits.
 #[derive(Debug, Clone)]
 pub(super) struct SpanSelection {
-    pub(super) first: String,
-    pub(super) last: String,
-    pub(super) relation: Relation,
+    first: String,
+    last: String,
+    relation: Relation,
 }
 
 impl SpanSelection {
+    pub(super) fn new(spans: &Spans, span: Span, relation: Relation) -> Self {
+        Self { first: spans.digits(span.first), last: spans.digits(span.last), relation }
+    }
+
     /// Where their terms are, which are in the order of where ranges begin.
     fn begin_within(&self) -> (Bound<&[u8]>, Bound<Vec<u8>>) {
         // After all terms that begin with these digits.
@@ -115,12 +122,20 @@ impl TermSelection {
                 let interval = (as_slice(lower), as_slice(upper));
                 return within(union, &Texts::open(reader, self.field)?, interval, reader);
             }
+            Selection::Intervals(intervals) => {
+                let texts = Texts::open(reader, self.field)?;
+                let mut ticks = Ticks::default();
+                for (first, last) in intervals.iter() {
+                    ticks.tick()?;
+                    let interval = (Bound::Included(&**first), Bound::Included(&**last));
+                    texts.for_each_within(interval, &mut |info| union.add(info))?;
+                }
+            }
             Selection::Spans(spans) => {
                 let texts = Texts::open(reader, self.field)?;
-                let (lower, upper) = spans.begin_within();
-                texts.for_each_term_within((lower, as_slice(&upper)), &mut |term, info| {
-                    if spans.takes(term) { union.add(info) } else { Ok(()) }
-                })?;
+                for span in spans.iter() {
+                    add_spans(&mut union, &texts, span)?;
+                }
             }
             Selection::Matching(matcher) => {
                 let texts = Texts::open(reader, self.field)?;
@@ -152,4 +167,12 @@ fn within<'a>(
     }
     texts.for_each_within(interval, &mut |info| union.add(info))?;
     Ok(union)
+}
+
+/// Adds the ranges that lie so to another.
+fn add_spans(union: &mut Union<'_>, texts: &Texts, span: &SpanSelection) -> tantivy::Result<()> {
+    let (lower, upper) = span.begin_within();
+    texts.for_each_term_within((lower, as_slice(&upper)), &mut |term, info| {
+        if span.takes(term) { union.add(info) } else { Ok(()) }
+    })
 }

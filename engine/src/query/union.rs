@@ -76,7 +76,7 @@ impl<'a> Union<'a> {
     /// How many documents there are that are not deleted.
     pub(super) fn count(self, reader: &SegmentReader) -> tantivy::Result<u32> {
         let alive = reader.alive_bitset();
-        let mut docs = match self.lists {
+        let docs = match self.lists {
             Lists::None => return Ok(0),
             Lists::One(info) if alive.is_none() => return Ok(info.doc_freq),
             Lists::One(info) => {
@@ -91,10 +91,7 @@ impl<'a> Union<'a> {
                 docs
             }
         };
-        if let Some(alive) = alive {
-            docs.intersect_update(alive.bitset());
-        }
-        Ok(u32::try_from(docs.len()).unwrap_or(u32::MAX))
+        Ok(count_alive(docs, reader))
     }
 
     pub(super) fn into_scorer(self, boost: Score) -> tantivy::Result<Box<dyn Scorer>> {
@@ -115,6 +112,14 @@ impl<'a> Union<'a> {
             }
         })
     }
+}
+
+/// How many documents of a set are not deleted.
+pub(super) fn count_alive(mut docs: BitSet, reader: &SegmentReader) -> u32 {
+    if let Some(alive) = reader.alive_bitset() {
+        docs.intersect_update(alive.bitset());
+    }
+    u32::try_from(docs.len()).unwrap_or(u32::MAX)
 }
 
 /// Gathers all but the longest lists.

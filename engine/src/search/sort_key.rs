@@ -332,18 +332,31 @@ impl KeyColumn {
                 (encode(Storage::F64, value).ok_or_else(unfit)?.0, Ordering::Equal)
             }
             KeySource::Column(column, _) => {
-                return limit_key(Some(column), value, self.descending);
+                let (key, order) = limit_key(Some(column), value, self.descending)?;
+                return Ok((key, self.among_missing(column, key, value).unwrap_or(order)));
             }
-            KeySource::None => return Ok(self.limit_without_values(value)),
+            KeySource::None => return self.limit_without_values(value).ok_or_else(unfit),
         };
         Ok(directed(raw, order, self.descending))
     }
 
+    /// Where a text lies against the missing value, if both lie between the same two of the column.
+    fn among_missing(&self, column: &FieldColumn, key: Key, value: &SortValue) -> Option<Ordering> {
+        let missing = self.missing_value.as_ref().filter(|_| key == self.missing)?;
+        let storage = Some(column.storage()).filter(|storage| storage.has_dictionary())?;
+        let order = text_of(storage, value)?.cmp(&text_of(storage, missing)?);
+        Some(if self.descending { order.reverse() } else { order })
+    }
+
     /// Where every document is missing, only the missing ones' place matters.
-    fn limit_without_values(&self, value: &SortValue) -> (Key, Ordering) {
-        let Some(missing) = &self.missing_value else { return (VALUE, Ordering::Equal) };
-        let order = compare_values(value, missing);
-        (self.missing, if self.descending { order.reverse() } else { order })
+    fn limit_without_values(&self, value: &SortValue) -> Option<(Key, Ordering)> {
+        let Some(missing) = &self.missing_value else { return Some((VALUE, Ordering::Equal)) };
+        let order = match (value, missing) {
+            // As a client has it from an earlier page.
+            (SortValue::Text(text), SortValue::Ip(missing)) => ip::read(text)?.cmp(missing),
+            _ => compare_values(value, missing),
+        };
+        Some((self.missing, if self.descending { order.reverse() } else { order }))
     }
 }
 

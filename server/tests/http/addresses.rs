@@ -50,6 +50,11 @@ async fn addresses_are_found_one_by_one_and_by_network() {
         (json!({"term": {"address": "2001:db8::/32"}}), "2 5"),
         (json!({"terms": {"address": ["9.0.0.1", "192.168.0.0/16"]}}), "1 4"),
         (json!({"terms": {"address": ["9.0.0.1", "9.0.0.2", "10.0.0.10"]}}), "1 3"),
+        (
+            json!({"terms": {"address": ["10.0.0.0/29", "10.0.0.0/8", "10.0.0.4/30", "9.0.0.1"]}}),
+            "1 2 3 6",
+        ),
+        (json!({"terms": {"address": ["10.0.0.0/29", "10.0.0.10", "2001:db8::/127"]}}), "2 3 5 6"),
         (json!({"match": {"address": "9.0.0.1"}}), "1"),
         (json!({"range": {"address": {"gte": "10.0.0.2", "lt": "10.0.0.10"}}}), "2 6"),
         (json!({"range": {"address": {"gt": "10.0.0.2", "lte": "192.168.1.1"}}}), "3 4"),
@@ -131,6 +136,38 @@ async fn addresses_are_sorted_and_counted_as_addresses() {
     assert_eq!(answer["aggregations"]["all"]["value"], 7);
     let sum = json!({"size": 0, "aggs": {"s": {"sum": {"field": "address"}}}});
     assert_eq!(server.ask("POST", "/hosts/_search", sum.to_string()).await.status, 400);
+}
+
+/// The ids of all hosts by address, two at a time.
+async fn pages(server: &Server, order: &str) -> String {
+    let mut search = json!({"size": 2, "sort":
+        [{"address": {"order": order, "missing": "10.0.0.0"}}, "n"]});
+    let mut found = Vec::new();
+    loop {
+        let answer = server.search("/hosts/_search", search.clone()).await;
+        let hits = answer["hits"]["hits"].as_array().unwrap();
+        let Some(last) = hits.last() else { return found.join(" ") };
+        assert!(found.len() < 10, "{found:?}");
+        search["search_after"] = last["sort"].clone();
+        found.extend(hits.iter().map(|hit| hit["_id"].as_str().unwrap().to_owned()));
+    }
+}
+
+/// Pages past documents that count as having an address, in segments that have none at all.
+#[tokio::test]
+async fn pages_go_past_those_without_an_address() {
+    let server = Server::start().await;
+    let mapping = json!({"mappings": {"properties": {
+        "address": {"type": "ip"}, "n": {"type": "long"}}}});
+    check(&server.put("/hosts", mapping).await, 200, &json!({}));
+    for (n, address) in ["9.0.0.1", "", "", "10.0.0.1", "", "11.0.0.1"].into_iter().enumerate() {
+        let host =
+            if address.is_empty() { json!({"n": n}) } else { json!({"n": n, "address": address}) };
+        let path = format!("/hosts/_doc/{n}?refresh=true");
+        check(&server.put(&path, host).await, 201, &json!({}));
+    }
+    assert_eq!(pages(&server, "asc").await, "0 1 2 4 3 5");
+    assert_eq!(pages(&server, "desc").await, "5 3 1 2 4 0");
 }
 
 #[tokio::test]

@@ -62,6 +62,9 @@ async fn what_is_near_and_what_is_in_a_box() {
             "2 3",
         ),
         (json!({"geo_bounding_box": {"at": {"wkt": "BBOX (6, 8, 47, 46)"}}}), "2 3"),
+        // Edges are within.
+        (corners(json!([7.4474, 46.948]), json!([7.4474, 46.948])), "2"),
+        (corners(json!([6.1432, 47]), json!([7.4474, 46.2044])), "2 3"),
         (json!({"exists": {"field": "at"}}), "1 2 3 4 5 6"),
         (json!({"geo_distance": {"distance": "1km", "no": [0, 0], "ignore_unmapped": true}}), ""),
         (
@@ -142,7 +145,7 @@ async fn the_nearest_come_first() {
         let answer = server.ask("POST", "/places/_search", json!({"sort": sort}).to_string()).await;
         assert!(answer.status == 400 && answer.text.contains(reason), "{sort}: {}", answer.text);
     }
-    for kind in ["terms", "sum", "histogram"] {
+    for kind in ["terms", "sum", "histogram", "cardinality"] {
         let aggregation = json!({"size": 0, "aggs": {"a": {kind: {"field": "at"}}}});
         let answer = server.ask("POST", "/places/_search", aggregation.to_string()).await;
         assert_eq!(answer.status, 400, "{kind}: {}", answer.text);
@@ -154,6 +157,25 @@ async fn what_is_no_place_is_refused_unless_it_may_be_left_out() {
     let server = Server::start().await;
     let mapping = json!({"mappings": {"properties": {"at": {"type": "geo_point"}}}});
     check(&server.put("/places", mapping).await, 200, &json!({}));
+    let at = |at: Value| json!({"mappings": {"properties": {"at": at}}});
+    for stands_in in [json!({"lat": 1, "lon": 2}), json!([2, 1]), json!("1,2")] {
+        let mapping = at(json!({"type": "geo_point", "null_value": stands_in.clone()}));
+        check(&server.put("/others", mapping).await, 200, &json!({}));
+        check(
+            &server.put("/others/_doc/1?refresh=true", json!({"at": null})).await,
+            201,
+            &json!({}),
+        );
+        let near = json!({"query": {"geo_distance": {"distance": "1m", "at": [2, 1]}}});
+        assert_eq!(ids(&server.search("/others/_search", near).await), "1", "{stands_in}");
+        check(&server.ask("DELETE", "/others", "").await, 200, &json!({}));
+    }
+    for wrong in [json!({"null_value": "somewhere"}), json!({"doc_values": false})] {
+        let mut mapping = at(json!({"type": "geo_point"}));
+        let field = mapping["mappings"]["properties"]["at"].as_object_mut().unwrap();
+        field.extend(wrong.as_object().unwrap().clone());
+        assert_eq!(server.put("/others", mapping).await.status, 400, "{wrong}");
+    }
     for wrong in [
         json!({"lat": 91, "lon": 0}),
         json!({"lat": 1}),

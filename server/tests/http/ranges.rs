@@ -9,8 +9,7 @@ fn ids(answer: &Value) -> String {
     hits.map(|hit| hit["_id"].as_str().unwrap()).collect::<Vec<_>>().join(" ")
 }
 
-#[tokio::test]
-async fn ranges_are_found_by_what_they_have_in_common() {
+async fn rooms() -> Server {
     let server = Server::start().await;
     let mapping = json!({"mappings": {"properties": {
         "stay": {"type": "date_range", "format": "yyyy-MM-dd"}, "n": {"type": "long"},
@@ -29,6 +28,12 @@ async fn ranges_are_found_by_what_they_have_in_common() {
         let path = format!("/rooms/_doc/{}?refresh=true", room["n"]);
         check(&server.put(&path, room).await, 201, &json!({}));
     }
+    server
+}
+
+#[tokio::test]
+async fn ranges_are_found_by_what_they_have_in_common() {
+    let server = rooms().await;
     let stay = |from: &str, to: &str, relation: &str| json!({"range": {"stay": {"gte": from, "lt": to, "relation": relation}}});
     for (query, expected) in [
         (stay("2024-05-09", "2024-06-01", "intersects"), "1 3"),
@@ -61,6 +66,11 @@ async fn ranges_are_found_by_what_they_have_in_common() {
         let search = json!({"query": query, "sort": ["n"]});
         assert_eq!(ids(&server.search("/rooms/_search", search).await), expected, "{query}");
     }
+}
+
+#[tokio::test]
+async fn what_cannot_be_asked_of_ranges_is_refused() {
+    let server = rooms().await;
     for (query, reason) in [
         (json!({"range": {"stay": {"gte": 1, "relation": "disjoint"}}}), "[within]"),
         (json!({"range": {"guests": {"gte": "x"}}}), "For input string"),

@@ -5,6 +5,7 @@ use tantivy::DocId;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::hyper_log_log::HashCounter;
+use super::terms::can_be_keys;
 use super::{Aggregator, BucketId, Budget, MetricValue, SegmentContext, field_of, missing_value};
 use crate::control;
 use crate::error::Result;
@@ -76,11 +77,11 @@ fn hash(value: &SortValue) -> u64 {
 
 impl Aggregator for Cardinality {
     fn begin(&mut self, snapshot: &Snapshot) -> Result<()> {
-        field_of(snapshot, &self.field.field, "cardinality", |_| true).map(|_| ())
+        field_of(snapshot, &self.field.field, "cardinality", can_be_keys).map(|_| ())
     }
 
     fn open(&mut self, segment: &SegmentContext<'_>) -> Result<()> {
-        let mapping = field_of(segment.snapshot, &self.field.field, "cardinality", |_| true)?;
+        let mapping = field_of(segment.snapshot, &self.field.field, "cardinality", can_be_keys)?;
         self.column = match mapping {
             Some(mapping) => FieldColumn::open(segment.segment, mapping)?,
             None => None,

@@ -412,8 +412,8 @@ impl Terms {
     }
 }
 
-/// Points are no keys of buckets.
-fn can_be_keys(mapping: &FieldMapping) -> bool {
+/// Points are no keys of buckets, nor counted.
+pub(super) fn can_be_keys(mapping: &FieldMapping) -> bool {
     mapping.kind.storage() != Storage::Point
 }
 
