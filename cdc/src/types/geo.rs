@@ -2,7 +2,7 @@
 //! the flags that PostGIS adds) in hexadecimal digits.
 
 use super::BadValue;
-use super::scalar::{number, string};
+use super::scalar::{hex, number, string};
 
 /// The flags of a geometry's type.
 const HAS_Z: u32 = 0x8000_0000;
@@ -32,7 +32,7 @@ pub(super) fn point(text: &str, out: &mut Vec<u8>) -> Result<(), BadValue> {
 
 /// A point as an object; any other geometry, and points in other units, as the digits that they came as.
 pub(super) fn geometry(text: &str, out: &mut Vec<u8>) -> Result<(), BadValue> {
-    let bytes = bytes(text).ok_or_else(|| BadValue::new("a geometry in hex", text))?;
+    let bytes = hex(text).ok_or_else(|| BadValue::new("a geometry in hex", text))?;
     match read_point(&bytes) {
         Some((lon, lat)) => {
             let json = |value: f64| value.is_finite().then(|| format!("{value}").into_bytes());
@@ -47,13 +47,6 @@ fn write_point(point: Option<(Vec<u8>, Vec<u8>)>, out: &mut Vec<u8>) {
     let Some((lat, lon)) = point else { return out.extend_from_slice(b"null") };
     let parts: [&[u8]; 5] = [b"{\"lat\":", &lat, b",\"lon\":", &lon, b"}"];
     out.extend(parts.concat());
-}
-
-fn bytes(text: &str) -> Option<Vec<u8>> {
-    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-    let digit = |byte: u8| u8::try_from(char::from(byte).to_digit(16)?).ok();
-    let byte = |&[high, low]: &[u8; 2]| Some(digit(high)? << 4 | digit(low)?);
-    rest.is_empty().then(|| pairs.iter().map(byte).collect())?
 }
 
 /// The x and y of a point in degrees.

@@ -99,14 +99,17 @@ pub(super) fn money(text: &str, out: &mut Vec<u8>) -> Result<(), BadValue> {
 /// `\xDEADBEEF` as base64.
 pub(super) fn bytea(text: &str, out: &mut Vec<u8>) -> Result<(), BadValue> {
     let bad = || BadValue::new("a bytea in hex", text);
-    let hex = text.strip_prefix("\\x").ok_or_else(bad)?.as_bytes();
-    let (pairs, rest) = hex.as_chunks::<2>();
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|value| u8::try_from(value).ok());
-    let byte = |&[high, low]: &[u8; 2]| Some(digit(high)? << 4 | digit(low)?);
-    let bytes: Option<Vec<u8>> = pairs.iter().map(byte).collect();
-    let bytes = bytes.filter(|_| rest.is_empty()).ok_or_else(bad)?;
+    let bytes = text.strip_prefix("\\x").and_then(hex).ok_or_else(bad)?;
     out.push(b'"');
     out.extend_from_slice(STANDARD.encode(bytes).as_bytes());
     out.push(b'"');
     Ok(())
+}
+
+/// The bytes of hexadecimal digits.
+pub(super) fn hex(digits: &str) -> Option<Vec<u8>> {
+    let (pairs, rest) = digits.as_bytes().as_chunks::<2>();
+    let digit = |byte: u8| u8::try_from(char::from(byte).to_digit(16)?).ok();
+    let byte = |&[high, low]: &[u8; 2]| Some(digit(high)? << 4 | digit(low)?);
+    rest.is_empty().then(|| pairs.iter().map(byte).collect())?
 }

@@ -134,16 +134,15 @@ impl Spans {
                 other => return Err(format!("[{name}] of a range is no value: {other}")),
             };
             let at = self.value(raw)?;
-            let none = match name.as_str() {
-                "gte" => at.first.checked_add(0).map(|from| first = from),
-                "gt" => at.last.checked_add(1).map(|from| first = from),
-                "lte" => at.last.checked_sub(0).map(|to| last = to),
-                "lt" => at.first.checked_sub(1).map(|to| last = to),
+            let (end, value) = match name.as_str() {
+                "gte" => (&mut first, Some(at.first)),
+                "gt" => (&mut first, at.last.checked_add(1)),
+                "lte" => (&mut last, Some(at.last)),
+                "lt" => (&mut last, at.first.checked_sub(1)),
                 _ => return Err(format!("error parsing field, unknown parameter [{name}]")),
             };
-            if none.is_none() {
-                return Ok(None);
-            }
+            let Some(value) = value else { return Ok(None) };
+            *end = value;
         }
         Ok((first <= last).then_some(Span { first, last }))
     }
