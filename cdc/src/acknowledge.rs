@@ -19,6 +19,10 @@ use crate::position::{Holds, Position};
 use crate::receipts::LetterBox;
 use crate::sink::Sink;
 
+/// So many bytes of log are worth a flush of their own once nothing follows them: the database can
+/// forget a burst when it ends. What trickles in waits for the interval.
+const BURST_BYTES: u64 = 1 << 20;
+
 /// A table that is out of the stream, and the log that it needs to come back.
 #[derive(Debug, Clone)]
 pub(crate) struct Held {
@@ -119,6 +123,15 @@ impl Acknowledgements {
             }
             else => std::future::pending().await,
         }
+    }
+
+    /// Whether so much is not flushed, nor being flushed, that it should be once the stream is quiet.
+    pub(crate) fn has_burst(&self, feeds: &[Option<Feed>]) -> bool {
+        joined(feeds).any(|(_, feed)| {
+            let durable = feed.durable().unwrap_or(self.confirmed);
+            let unflushed = feed.submitted.unwrap_or_default().0.saturating_sub(durable.0);
+            unflushed >= BURST_BYTES && !self.flushing.contains(feed.sink.uuid())
+        })
     }
 
     /// Asks indexes with something unflushed to flush it.

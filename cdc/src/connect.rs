@@ -44,7 +44,7 @@ const LIMIT: &str = "
     WHERE name = 'statement_timeout' AND setting::int8 NOT BETWEEN 1 AND $1::text::int8";
 
 /// How often a standby status may be sent, which is also the longest that a raised position waits.
-const STATUS_INTERVAL: Duration = Duration::from_millis(500);
+const STATUS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Events that may wait between the driver and us: few, since one may be a whole large row.
 const BUFFERED_EVENTS: usize = 64;

@@ -12,6 +12,7 @@ mod tables;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use egret_aof::failpoint;
 use egret_engine::{Checkpoint, Lsn};
@@ -43,6 +44,9 @@ use crate::watcher::Report;
 
 /// Events after which indexes are told how far the stream is, even while it never pauses.
 const EVENTS_BETWEEN_LOOKS: u32 = 256;
+
+/// A burst has ended where nothing has come for so long.
+const QUIET: Duration = Duration::from_millis(20);
 
 /// Looks in a row that may find the slot without a session, as just after its beginning.
 const LOOKS_UNTIL_DEAD: u32 = 1;
@@ -197,9 +201,10 @@ impl<'a> Follower<'a> {
 
     /// Waits for something to do.
     async fn wake(&mut self) -> Result<Wake> {
-        let next_acknowledgement = self.next_acknowledgement;
-        let due =
-            self.members.due().map_or(next_acknowledgement, |due| due.min(next_acknowledgement));
+        let has_burst = self.acknowledgements.has_burst(&self.stream.feeds);
+        let burst_ended = has_burst.then(|| Instant::now() + QUIET);
+        let dues = [self.members.due(), burst_ended].into_iter().flatten();
+        let due = dues.fold(self.next_acknowledgement, Instant::min);
         Ok(tokio::select! {
             biased;
             () = self.pipeline.interrupted() => return Err(stopped()),
@@ -219,7 +224,12 @@ impl<'a> Follower<'a> {
             Some(step) = self.checks.steps.join_next() => {
                 Wake::Checked(step.unwrap_or_else(|error| Step::Read(Err(given_up(error)))))
             }
-            () = sleep_until(due) => Wake::Due,
+            () = sleep_until(due) => {
+                if burst_ended.is_some_and(|ended| ended <= Instant::now()) {
+                    self.next_acknowledgement = Instant::now();
+                }
+                Wake::Due
+            }
         })
     }
 

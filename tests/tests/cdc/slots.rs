@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use egret_cdc::status::TableState;
 use egret_cdc::{PipelineState, PipelineStatus};
+use egret_engine::Lsn;
 use egret_tests::poll;
 use egret_tests::postgres::{Cluster, ClusterOptions, Database};
 
@@ -114,6 +115,27 @@ async fn what_is_durable_is_acknowledged_also_when_idle() {
     catches_up("an idle slot advances").await;
     let status = following.pipeline().status();
     assert_eq!(status.lsn.confirmed.is_some(), status.retained_wal_bytes.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_burst_is_acknowledged_before_the_interval_is_over() {
+    const BURST: &str = "INSERT INTO birds SELECT n, repeat(md5(n::text), 4) FROM generate_series(2001, 32000) AS n";
+    let database = Database::create().await;
+    database.execute(TABLE).await;
+    let following =
+        Following::follow(database, |config| config.acknowledge_interval_ms = 3_600_000);
+    following.streams().await;
+    let confirmed =
+        async || slot(&following).await.map(|(lsn, _)| lsn.parse::<Lsn>().unwrap()).unwrap();
+    following.execute("DELETE FROM birds WHERE id < 10", &["birds"]).await;
+    let before: Lsn = following.database.flush_lsn().await.parse().unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(confirmed().await < before, "what trickles in waits for the interval");
+    following.execute(BURST, &["birds"]).await;
+    poll::until("the burst is acknowledged", async || {
+        (confirmed().await > Lsn(before.0 + (4 << 20))).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

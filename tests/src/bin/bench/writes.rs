@@ -160,9 +160,11 @@ fn updates(port: u16, corpus: &Corpus, queries: &[Query]) {
         while !done.load(Ordering::Relaxed) {
             let mut times = Times::default();
             times.ask(&mut client, INDEX, queries);
-            rounds.push(sum(&times.medians()));
+            rounds.push(times.medians());
         }
-        (quantile(&mut rounds, 0.5), sender.join().expect("the sender of updates"))
+        rounds.sort_by_key(sum);
+        let median = rounds.swap_remove(rounds.len() / 2);
+        (median, sender.join().expect("the sender of updates"))
     });
     settle(port, INDEX);
     let after = ask_both(&mut client, queries);
@@ -181,15 +183,20 @@ fn updates(port: u16, corpus: &Corpus, queries: &[Query]) {
         ));
     };
     line("before them", before.each_ref().map(sum), "the untouched index");
-    line("during them", [during, sum(&before[0])], "before");
+    line("during them", [&during, &before[0]].map(sum), "before");
+    classes(&during, &before[0]);
     line("once merges have caught up", after.each_ref().map(sum), "the untouched index");
-    let [updated, untouched] = after;
-    let classes = updated.iter().zip(&untouched).map(|((class, updated), (_, other))| {
-        format!("{class} {:.2}", updated.as_secs_f64() / other.as_secs_f64())
+    classes(&after[0], &after[1]);
+}
+
+/// How the classes of queries compare.
+fn classes(these: &Medians, those: &Medians) {
+    let ratios = these.iter().zip(those).map(|((class, these), (_, those))| {
+        format!("{class} {:.2}", these.as_secs_f64() / those.as_secs_f64())
     });
     report::line(&format!(
         "  by class                   {}",
-        classes.collect::<Vec<_>>().join("  ")
+        ratios.collect::<Vec<_>>().join("  ")
     ));
 }
 
