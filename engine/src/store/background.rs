@@ -11,6 +11,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use parking_lot::Mutex;
 
 use super::limits::Limits;
+use super::scheduling::Schedule;
 use super::throttle::Throttle;
 use super::writers::Writers;
 use crate::error::{Error, ErrorKind, Result};
@@ -94,8 +95,9 @@ impl Background {
 
 /// Does the jobs of one lane until no more can come.
 fn work(lane: Lane, jobs: &Receiver<Job>) {
-    if matches!(lane, Lane::LargeMerge) {
-        yield_to_others();
+    match lane {
+        Lane::Flush | Lane::SmallMerge => Schedule::LongSlices.take(),
+        Lane::LargeMerge => Schedule::Leftovers.take(),
     }
     for job in jobs {
         job();
@@ -112,14 +114,6 @@ impl Drop for Background {
                 tracing::error!("a background thread of the engine has panicked");
             }
         }
-    }
-}
-
-/// Lets other threads go first: on Linux, niceness belongs to the calling thread.
-fn yield_to_others() {
-    const NICENESS: i32 = 19;
-    if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
-        tracing::debug!(%error, "merges run at normal priority");
     }
 }
 

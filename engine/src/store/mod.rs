@@ -32,6 +32,7 @@ pub(crate) mod pressure;
 pub(crate) mod recent;
 mod removal;
 pub mod replay;
+mod scheduling;
 pub(crate) mod segment;
 pub(crate) mod segment_writer;
 pub mod settings;

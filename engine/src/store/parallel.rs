@@ -5,6 +5,8 @@ use std::sync::OnceLock;
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
+use super::scheduling::Schedule;
+
 /// At most so many work on one batch, the writer included. Each builds a segment of its own.
 const MOST_WAYS: usize = 4;
 /// So many pieces of work are worth waking others for; in tests nearly any, to see it at work.
@@ -20,6 +22,7 @@ fn helpers() -> Option<&'static ThreadPool> {
             return None;
         }
         let builder = ThreadPoolBuilder::new().num_threads(threads);
+        let builder = builder.start_handler(|_| Schedule::LongSlices.take());
         let pool = builder.thread_name(|number| format!("egret-build-{number}")).build();
         pool.map_err(|error| tracing::warn!(%error, "writers have no helpers")).ok()
     };

@@ -15,6 +15,7 @@ use crate::index::Receipt;
 use crate::position::Checkpoint;
 use crate::store::builder::guarded;
 use crate::store::plan::ReadBefore;
+use crate::store::scheduling::Schedule;
 use crate::store::shared::{Event, Message, Shared, Write, closed, held_bytes};
 use crate::store::translog::Translog;
 use crate::store::writers::Turn;
@@ -193,6 +194,7 @@ impl Shared {
 impl Writer {
     /// Does what comes; `is_surplus`: only what is necessary.
     fn run(mut self: Box<Self>, shared: &Arc<Shared>, is_surplus: bool) {
+        Schedule::LongSlices.take();
         self.leaving = is_surplus;
         let mut idle_since = Instant::now();
         loop {
