@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
+use std::sync::Arc;
 
 use tantivy::columnar::TermOrdHit;
 use tantivy::{DocId, f64_to_u64, i64_to_u64, u64_to_f64, u64_to_i64};
@@ -189,6 +190,32 @@ impl<'a> SortPlan<'a> {
         };
         Ok(KeyColumn { source, descending, missing, missing_value: self.missing.clone() })
     }
+}
+
+/// Refuses orders of texts, addresses and numbers among one another, where indexes have a field as
+/// different types: a key of one would say nothing in the other.
+pub(super) fn check_types(snapshots: &[Arc<Snapshot>], order: &[Sort]) -> Result<()> {
+    let fields = order.iter().filter_map(|sort| match &sort.by {
+        SortBy::Field(path) => Some(path),
+        _ => None,
+    });
+    for path in fields {
+        let mappings = snapshots.iter().filter_map(|snapshot| snapshot.mapping().field(path));
+        let mut types = mappings.map(|mapping| match mapping.kind.storage() {
+            Storage::Text => "STRING",
+            Storage::Ip => "IP",
+            _ => "LONG",
+        });
+        let Some(first) = types.next() else { continue };
+        if let Some(other) = types.find(|other| *other != first) {
+            let message = format!(
+                "Can't sort on field [{path}]; the field has incompatible sort types: [{first}] and \
+                 [{other}] across shards!"
+            );
+            return Err(Error::new(ErrorKind::InvalidArgument, message));
+        }
+    }
+    Ok(())
 }
 
 /// The order of two values under a key of the order.

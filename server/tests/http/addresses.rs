@@ -189,3 +189,27 @@ async fn what_is_no_address_is_refused_unless_it_may_be_left_out() {
     let sort = json!({"sort": ["address"]});
     assert_eq!(server.ask("POST", "/hosts/_search", sort.to_string()).await.status, 400);
 }
+
+#[tokio::test]
+async fn indexes_with_another_type_are_not_sorted_together() {
+    let server = hosts().await;
+    for (index, kind, value) in
+        [("texts", "keyword", json!("9.0.0.2")), ("longs", "long", json!(9))]
+    {
+        let mapping = json!({"mappings": {"properties": {"address": {"type": kind}}}});
+        check(&server.put(&format!("/{index}"), mapping).await, 200, &json!({}));
+        let path = format!("/{index}/_doc/1?refresh=true");
+        check(&server.put(&path, json!({"address": value})).await, 201, &json!({}));
+        let answer = server
+            .ask(
+                "POST",
+                &format!("/hosts,{index}/_search"),
+                &json!({"sort": ["address"]}).to_string(),
+            )
+            .await;
+        check(&answer, 400, &json!({"error": {"type": "illegal_argument_exception"}}));
+        // In no order of theirs they are searched together.
+        let found = server.search(&format!("/hosts,{index}/_search"), json!({"size": 0})).await;
+        assert_eq!(found["hits"]["total"]["value"], 9);
+    }
+}
