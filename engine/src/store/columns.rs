@@ -121,6 +121,14 @@ impl ColumnsWriter {
     }
 }
 
+/// The columns that a segment of this schema has, with or without values.
+pub(super) fn of(schema: &Schema) -> Result<Vec<(String, ColumnType)>> {
+    let columns = schema.fields().map(|(_, entry)| {
+        Ok(column_type(entry)?.map(|column_type| (entry.name().to_owned(), column_type)))
+    });
+    columns.filter_map(Result::transpose).collect()
+}
+
 /// The type of a field's column, if it has any.
 fn column_type(entry: &FieldEntry) -> Result<Option<ColumnType>> {
     if !entry.is_fast() {

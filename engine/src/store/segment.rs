@@ -10,7 +10,7 @@ use tantivy::fastfield::AliveBitSet;
 use tantivy::index::{InvertedIndexReader, SegmentId};
 use tantivy::schema::{Field, IndexRecordOption};
 use tantivy::termdict::TermDictionary;
-use tantivy::{BitSet, DocId, DocSet, Index, SegmentReader, TERMINATED};
+use tantivy::{BitSet, DocId, DocSet, Index, Segment, SegmentReader, TERMINATED};
 
 use super::directory::SegmentFiles;
 use super::source::{self, PreparedDictionary, SourceReader};
@@ -378,8 +378,12 @@ fn open_reader(
     max_doc: u32,
     alive: &BitSet,
 ) -> Result<SegmentReader> {
-    let segment = index.segment(index.new_segment_meta(id, max_doc));
-    let dead = alive.len() < max_doc as usize;
+    open_living(&index.segment(index.new_segment_meta(id, max_doc)), alive)
+}
+
+/// Reads a segment's living documents.
+pub(super) fn open_living(segment: &Segment, alive: &BitSet) -> Result<SegmentReader> {
+    let dead = alive.len() < segment.meta().max_doc() as usize;
     let alive = if dead { Some(alive_set(alive)?) } else { None };
-    Ok(SegmentReader::open_with_custom_alive_set(&segment, alive)?)
+    Ok(SegmentReader::open_with_custom_alive_set(segment, alive)?)
 }

@@ -4,7 +4,7 @@
 //! part, the inverted index, the columns and the sources by ours.
 
 use tantivy::Segment;
-use tantivy::directory::{TerminatingWrite as _, WritePtr};
+use tantivy::directory::{FileSlice, TerminatingWrite as _, WritePtr};
 use tantivy::index::SegmentComponent;
 use tantivy::schema::TantivyDocument;
 use tantivy::schema::document::Document;
@@ -69,7 +69,7 @@ impl SegmentWriter {
 }
 
 /// Tantivy's merges read a document store of every segment.
-fn write_empty_store(segment: &Segment, docs: u32) -> Result<()> {
+pub(super) fn write_empty_store(segment: &Segment, docs: u32) -> Result<()> {
     let settings = segment.index().settings();
     let file = open_write(segment, SegmentComponent::Store)?;
     let (compression, block_size) = (settings.docstore_compression, settings.docstore_blocksize);
@@ -87,4 +87,12 @@ pub(super) fn open_write(
     component: SegmentComponent,
 ) -> tantivy::Result<WritePtr> {
     Ok(segment.open_write(component)?)
+}
+
+/// A file of a segment.
+pub(super) fn open_read(
+    segment: &Segment,
+    component: SegmentComponent,
+) -> tantivy::Result<FileSlice> {
+    Ok(segment.open_read(component)?)
 }

@@ -42,7 +42,9 @@ use std::sync::Arc;
 use tantivy::directory::TerminatingWrite;
 use tantivy::index::SegmentComponent;
 use tantivy::indexer::doc_id_mapping::MappingType;
-use tantivy::{PluginMergeContext, PluginWriter, PluginWriterContext, Segment, SegmentPlugin};
+use tantivy::{
+    PluginMergeContext, PluginWriter, PluginWriterContext, Segment, SegmentPlugin, SegmentReader,
+};
 
 pub(super) use self::dictionary::Dictionary;
 pub(crate) use self::dictionary::PreparedDictionary;
@@ -88,12 +90,20 @@ impl SegmentPlugin for SourcePlugin {
         if ctx.doc_id_mapping.mapping_type() == MappingType::Shuffled {
             return Err(io::Error::other("sources cannot be reordered").into());
         }
-        let inputs: Result<Vec<_>> = ctx.readers.iter().map(merge::Input::open).collect();
-        let inputs = inputs.map_err(io::Error::other)?;
-        let file = open_write(ctx.target_segment, component())?;
-        let file = merge::merge(&inputs, &self.merging, file).map_err(io::Error::other)?;
-        Ok(file.terminate()?)
+        let merged = merge_into(ctx.target_segment, ctx.readers.iter(), &self.merging);
+        Ok(merged.map_err(io::Error::other)?)
     }
+}
+
+/// Writes the sources of the readers' living documents, in their order.
+pub(super) fn merge_into<'a>(
+    target: &Segment,
+    readers: impl Iterator<Item = &'a SegmentReader>,
+    merging: &Merging,
+) -> Result<()> {
+    let inputs = readers.map(merge::Input::open).collect::<Result<Vec<_>>>()?;
+    let file = open_write(target, component())?;
+    Ok(merge::merge(&inputs, merging, file)?.terminate()?)
 }
 
 fn component() -> SegmentComponent {

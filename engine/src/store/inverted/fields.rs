@@ -116,7 +116,7 @@ impl FieldWriter {
     }
 
     /// Writes every term.
-    pub(super) fn write(self, sink: &mut PostingsWriter) -> io::Result<()> {
+    pub(super) fn write(self, sink: &mut PostingsWriter<'_>) -> io::Result<()> {
         match self.kind {
             Kind::Texts(texts) => texts.write(sink),
             Kind::Keywords(keywords) => keywords.write(sink),

@@ -4,29 +4,32 @@
 //! and calls through an interface for every token. Here a field has a table of its own
 //! ([`terms`]), and what was found is one list of numbers in the order of the documents
 //! ([`fields`]); when the segment is finished, the terms are sorted once and the list is dealt out to
-//! them ([`postings`], [`dictionary`]). The files are tantivy's, and what reads or merges them is, too.
+//! them ([`postings`], [`dictionary`]). The files are tantivy's, and what reads them is, too. Segments
+//! are merged term by term ([`merge`](mod@merge)).
 //!
 //! Invariant: a segment has the same terms, documents, frequencies, positions and norms as if tantivy
 //! had written it (`tests` compare them).
 
 pub(super) mod dictionary;
 mod fields;
+mod merge;
 mod postings;
 pub(super) mod terms;
 
 #[cfg(test)]
 mod tests;
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
 
 use tantivy::Segment;
 use tantivy::directory::{CompositeWrite, FileSlice, WritePtr};
 use tantivy::fieldnorm::{FieldNormReader, FieldNormsSerializer};
 use tantivy::index::SegmentComponent;
 use tantivy::schema::document::{Document, ReferenceValue, Value as _};
-use tantivy::schema::{FieldEntry, Schema};
+use tantivy::schema::{Field, FieldEntry, Schema};
 
 use self::fields::FieldWriter;
+pub(super) use self::merge::{Input, merge};
 use self::postings::PostingsWriter;
 use super::segment_writer::open_write;
 use crate::error::{Error, ErrorKind, Result};
@@ -68,30 +71,20 @@ impl InvertedIndexWriter {
     /// Writes the files of a segment with so many documents.
     pub(super) fn write(mut self, segment: &Segment, docs: u32) -> Result<()> {
         let norms = self.write_norms(segment, docs)?;
-        let open = |component| -> Result<CompositeWrite<WritePtr>> {
-            Ok(CompositeWrite::wrap(open_write(segment, component)?))
-        };
-        let mut dictionaries = open(SegmentComponent::Terms)?;
-        let mut postings = open(SegmentComponent::Postings)?;
-        let mut positions = open(SegmentComponent::Positions)?;
+        let mut files = TermFiles::open(segment)?;
         let schema = segment.schema();
         let writers = self.fields.into_iter().zip(norms).zip(schema.fields());
         for ((writer, norms), (field, entry)) in writers {
             let Some(writer) = writer.filter(|writer| !writer.is_empty()) else { continue };
-            let tokens = writer.tokens();
+            let (tokens, terms) = (writer.tokens(), writer.term_count());
             let option = entry.field_type().index_record_option().unwrap_or_default();
-            let mut sink = PostingsWriter::new(option, tokens, norms, writer.term_count());
-            writer.write(&mut sink)?;
-            let written = sink.finish();
-            dictionaries.for_field(field).write_all(&written.dictionary)?;
-            let postings = postings.for_field(field);
-            postings.write_all(&tokens.to_le_bytes())?;
-            postings.write_all(&written.postings)?;
-            positions.for_field(field).write_all(&written.positions)?;
+            files.write(field, |parts| {
+                let mut sink = PostingsWriter::new(option, tokens, norms, terms, parts)?;
+                writer.write(&mut sink)?;
+                Ok(sink.finish()?)
+            })?;
         }
-        dictionaries.close()?;
-        postings.close()?;
-        Ok(positions.close()?)
+        files.close()
     }
 
     /// Writes the norms of every field that has any, and gives them back for the postings.
@@ -114,6 +107,45 @@ impl InvertedIndexWriter {
         }
         file.close()?;
         Ok(readers)
+    }
+}
+
+/// The files that terms and their postings are written to, field by field.
+struct TermFiles {
+    dictionaries: CompositeWrite<WritePtr>,
+    postings: CompositeWrite<WritePtr>,
+    positions: CompositeWrite<WritePtr>,
+}
+
+impl TermFiles {
+    fn open(segment: &Segment) -> Result<Self> {
+        let open = |component| -> Result<CompositeWrite<WritePtr>> {
+            Ok(CompositeWrite::wrap(open_write(segment, component)?))
+        };
+        Ok(Self {
+            dictionaries: open(SegmentComponent::Terms)?,
+            postings: open(SegmentComponent::Postings)?,
+            positions: open(SegmentComponent::Positions)?,
+        })
+    }
+
+    /// Writes a field: `write` is given its parts of the files of postings and of positions, and gives
+    /// its dictionary.
+    fn write(
+        &mut self,
+        field: Field,
+        write: impl FnOnce([&mut dyn io::Write; 2]) -> Result<Vec<u8>>,
+    ) -> Result<()> {
+        let parts: [&mut dyn io::Write; 2] =
+            [self.postings.for_field(field), self.positions.for_field(field)];
+        let dictionary = write(parts)?;
+        Ok(self.dictionaries.for_field(field).write_all(&dictionary)?)
+    }
+
+    fn close(self) -> Result<()> {
+        self.dictionaries.close()?;
+        self.postings.close()?;
+        Ok(self.positions.close()?)
     }
 }
 

@@ -18,7 +18,7 @@ use tantivy::schema::IndexRecordOption;
 use super::dictionary::DictionaryWriter;
 
 /// Numbers in a packed block.
-const BLOCK: usize = BitPacker4x::BLOCK_LEN;
+pub(super) const BLOCK: usize = BitPacker4x::BLOCK_LEN;
 
 /// Where a term was found. The documents rise; with frequencies there are as many of them as
 /// documents, and as many positions as their sum.
@@ -37,76 +37,110 @@ impl Occurrences {
     }
 }
 
+/// So many bytes of a field's file are handed over at once.
+const HANDED_OVER: usize = 256 << 10;
+
 /// Writes one field.
-pub(super) struct PostingsWriter {
+pub(super) struct PostingsWriter<'a> {
     option: IndexRecordOption,
     norms: Option<FieldNormReader>,
     average_norm: f32,
     packer: BitPacker4x,
-    written: Written,
+    postings: Part<'a>,
+    positions: Part<'a>,
     dictionary: DictionaryWriter,
 }
 
-/// The parts of the field's files.
-#[derive(Debug, Default)]
-pub(super) struct Written {
-    pub(super) dictionary: Vec<u8>,
-    pub(super) postings: Vec<u8>,
-    pub(super) positions: Vec<u8>,
+/// The field's part of a file.
+struct Part<'a> {
+    file: &'a mut dyn io::Write,
+    /// What is not handed over yet,
+    bytes: Vec<u8>,
+    /// and the bytes before it.
+    before: usize,
 }
 
-impl PostingsWriter {
-    /// For a field that has so many tokens, and about so many terms.
+impl<'a> Part<'a> {
+    fn new(file: &'a mut dyn io::Write) -> Self {
+        Self { file, bytes: Vec::new(), before: 0 }
+    }
+
+    fn end(&self) -> usize {
+        self.before + self.bytes.len()
+    }
+
+    /// Hands over what there is, if that is worth it.
+    fn hand_over(&mut self, at_least: usize) -> io::Result<()> {
+        if self.bytes.len() >= at_least {
+            self.file.write_all(&self.bytes)?;
+            self.before += self.bytes.len();
+            self.bytes.clear();
+        }
+        Ok(())
+    }
+}
+
+impl<'a> PostingsWriter<'a> {
+    /// For a field that has so many tokens, and about so many terms; writes to its parts of the files
+    /// of postings and of positions.
     pub(super) fn new(
         option: IndexRecordOption,
         tokens: u64,
         norms: Option<FieldNormReader>,
         terms: usize,
-    ) -> Self {
-        Self {
+        [postings, positions]: [&'a mut dyn io::Write; 2],
+    ) -> io::Result<Self> {
+        // Places are counted from behind it.
+        postings.write_all(&tokens.to_le_bytes())?;
+        Ok(Self {
             option,
             average_norm: norms.as_ref().map_or(0.0, |norms| average(tokens, norms.num_docs())),
             norms,
             packer: BitPacker4x::new(),
-            written: Written::default(),
+            postings: Part::new(postings),
+            positions: Part::new(positions),
             dictionary: DictionaryWriter::new(terms),
-        }
+        })
     }
 
     /// Adds a term; they come in the order of their bytes.
     pub(super) fn term(&mut self, term: &[u8], found: &Occurrences) -> io::Result<()> {
         let doc_freq = u32::try_from(found.docs.len()).map_err(io::Error::other)?;
-        let begin = (self.written.postings.len(), self.written.positions.len());
+        let begin = (self.postings.end(), self.positions.end());
         if found.docs.len() < BLOCK {
             self.few(found);
         } else {
             self.many(doc_freq, found)?;
         }
         if self.option.has_positions() {
-            self.positions(&found.positions)?;
+            self.put_positions(&found.positions)?;
         }
         let info = TermInfo {
             doc_freq,
-            postings_range: begin.0..self.written.postings.len(),
-            positions_range: begin.1..self.written.positions.len(),
+            postings_range: begin.0..self.postings.end(),
+            positions_range: begin.1..self.positions.end(),
         };
+        self.postings.hand_over(HANDED_OVER)?;
+        self.positions.hand_over(HANDED_OVER)?;
         self.dictionary.insert(term, &info)
     }
 
-    /// Ends the field.
-    pub(super) fn finish(self) -> Written {
-        Written { dictionary: self.dictionary.finish(), ..self.written }
+    /// Ends the field, and gives its dictionary.
+    pub(super) fn finish(mut self) -> io::Result<Vec<u8>> {
+        self.postings.hand_over(0)?;
+        self.positions.hand_over(0)?;
+        Ok(self.dictionary.finish())
     }
 
     fn few(&mut self, found: &Occurrences) {
         let mut before = 0;
         for doc in &found.docs {
-            push_integer(&mut self.written.postings, doc - before);
+            push_integer(&mut self.postings.bytes, doc - before);
             before = *doc;
         }
         if self.option.has_freq() {
             for frequency in &found.frequencies {
-                push_integer(&mut self.written.postings, *frequency);
+                push_integer(&mut self.postings.bytes, *frequency);
             }
         }
     }
@@ -123,11 +157,11 @@ impl PostingsWriter {
         } else {
             found.docs.iter().for_each(|doc| serializer.write_doc(*doc, 0));
         }
-        serializer.close_term(doc_freq, &mut self.written.postings)
+        serializer.close_term(doc_freq, &mut self.postings.bytes)
     }
 
-    fn positions(&mut self, positions: &[u32]) -> io::Result<()> {
-        let into = &mut self.written.positions;
+    fn put_positions(&mut self, positions: &[u32]) -> io::Result<()> {
+        let into = &mut self.positions.bytes;
         let blocks = positions.chunks_exact(BLOCK);
         let rest = blocks.remainder();
         push_integer(into, u32::try_from(blocks.len()).map_err(io::Error::other)?);

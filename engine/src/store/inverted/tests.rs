@@ -4,15 +4,19 @@ use std::collections::BTreeMap;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use tantivy::index::SegmentReader;
-use tantivy::indexer::{AddOperation, SegmentWriter as TantivysWriter};
-use tantivy::postings::Postings as _;
+use tantivy::directory::{CompositeFile, Directory, FileSlice, RamDirectory};
+use tantivy::index::{SegmentComponent, SegmentReader};
+use tantivy::indexer::{AddOperation, SegmentWriter as TantivysWriter, merge_filtered_segments};
+use tantivy::postings::{Postings as _, TermInfo};
 use tantivy::schema::{
     FAST, Field, INDEXED, IndexRecordOption, NumericOptions, Schema, TextFieldIndexing, TextOptions,
 };
-use tantivy::{DocSet as _, Index, TERMINATED, TantivyDocument};
+use tantivy::termdict::TermDictionary;
+use tantivy::{BitSet, DocSet as _, Index, Segment, TERMINATED, TantivyDocument};
 
+use super::{Input, merge};
 use crate::mapping::schema::{ID, tokenizers};
+use crate::store::segment::{alive_set, open_living};
 use crate::store::segment_writer::SegmentWriter;
 use crate::store::source;
 
@@ -204,6 +208,118 @@ fn files_of_postings_and_positions_are_tantivys_to_the_byte() {
             file.read_bytes().unwrap().as_slice().to_vec()
         };
         assert!(bytes(&ours) == bytes(&tantivys), "{component:?} differs");
+    }
+}
+
+/// A field's part of a segment's file.
+fn part(segment: &Segment, component: SegmentComponent, field: Field) -> Option<FileSlice> {
+    CompositeFile::open(&segment.open_read(component).unwrap()).unwrap().open_read(field)
+}
+
+fn bytes(segment: &Segment, component: SegmentComponent, field: Field) -> Vec<u8> {
+    let part = part(segment, component, field);
+    part.map_or_else(Vec::new, |part| part.read_bytes().unwrap().to_vec())
+}
+
+fn terms(segment: &Segment, field: Field) -> Vec<(Vec<u8>, TermInfo)> {
+    let mut terms = Vec::new();
+    let Some(part) = part(segment, SegmentComponent::Terms, field) else { return terms };
+    let dictionary = TermDictionary::open(part).unwrap();
+    let mut stream = dictionary.stream().unwrap();
+    while stream.advance() {
+        terms.push((stream.key().to_vec(), stream.value().clone()));
+    }
+    terms
+}
+
+/// The number of tokens, and the postings behind it.
+fn split(bytes: &[u8]) -> (u64, &[u8]) {
+    let (tokens, postings) = bytes.split_at(8.min(bytes.len()));
+    (tokens.try_into().map_or(0, u64::from_le_bytes), postings)
+}
+
+/// A segment of an index, and which of its documents are not deleted. It may lack most fields, as one
+/// from before they were added.
+fn segment(
+    index: &Index,
+    count: usize,
+    deleted: f64,
+    lacking: bool,
+    random: &mut StdRng,
+) -> (Segment, BitSet) {
+    let segment = index.new_segment();
+    let mut writer = SegmentWriter::new(segment.clone()).unwrap();
+    for document in documents(&index.schema(), count, random) {
+        let mut kept = TantivyDocument::default();
+        let has = |field: Field| !lacking || field.field_id() < 5;
+        for (field, value) in document.field_values().filter(|(field, _)| has(*field)) {
+            kept.add_field_value(field, value);
+        }
+        writer.add("1", &kept, b"{}").unwrap();
+    }
+    let max_doc = writer.max_doc();
+    writer.finish().unwrap();
+    let mut alive = BitSet::with_max_value(max_doc);
+    for doc in (0..max_doc).filter(|_| !random.random_bool(deleted)) {
+        alive.insert(doc);
+    }
+    (segment.with_max_doc(max_doc), alive)
+}
+
+/// Segments of one index, some of whose documents are deleted, merged by tantivy and by ours.
+fn check_merge(counts: &[usize], deleted: f64, lacking: bool, random: &mut StdRng) {
+    use tantivy::index::SegmentComponent::{FieldNorms, Positions, Postings};
+    let schema = schema();
+    let index = Index::builder().schema(schema.clone()).tokenizers(tokenizers());
+    let index = index.register_plugin(source::plugin()).create_in_ram().unwrap();
+    let (mut segments, mut filters, mut inputs, mut docs) = (Vec::new(), Vec::new(), Vec::new(), 0);
+    for (place, count) in counts.iter().enumerate() {
+        let (segment, alive) = segment(&index, *count, deleted, lacking && place == 0, random);
+        let is_whole = alive.len() == segment.meta().max_doc() as usize;
+        filters.push((!is_whole).then(|| alive_set(&alive).unwrap()));
+        let reader = open_living(&segment, &alive).unwrap();
+        let first = docs;
+        docs += reader.num_docs();
+        inputs.push(Input::open(&segment, reader, first).unwrap());
+        segments.push(segment);
+    }
+    let ours = index.new_segment();
+    merge(&inputs, &ours, docs).unwrap();
+    if docs == 0 {
+        return;
+    }
+    let theirs: Box<dyn Directory> = Box::new(RamDirectory::create());
+    let theirs =
+        merge_filtered_segments(&segments, index.settings().clone(), filters, theirs).unwrap();
+    let theirs = theirs.searchable_segments().unwrap().remove(0);
+    assert_eq!(theirs.meta().max_doc(), docs);
+    for (field, entry) in schema.fields() {
+        let name = entry.name();
+        for component in [Positions, FieldNorms] {
+            let differ =
+                bytes(&ours, component.clone(), field) != bytes(&theirs, component.clone(), field);
+            assert!(!differ, "{component:?} of {name} differ");
+        }
+        let [our, their] = [&ours, &theirs].map(|segment| bytes(segment, Postings, field));
+        let ((tokens, our), (their_tokens, their)) = (split(&our), split(&their));
+        assert!(our == their, "the postings of {name} differ");
+        // Where documents are dead and norms do not tell, tantivy reckons their tokens in floats.
+        let most = if entry.has_fieldnorms() { 0 } else { counts.len() as u64 };
+        assert!(tokens.abs_diff(their_tokens) <= most, "{tokens} tokens of {name}");
+        if entry.is_indexed() {
+            assert!(terms(&ours, field) == terms(&theirs, field), "the terms of {name} differ");
+        }
+    }
+}
+
+#[test]
+fn merges_are_as_tantivy_makes_them() {
+    let mut random = StdRng::seed_from_u64(7);
+    for counts in [&[0, 3][..], &[1, 1, 1], &[30, 127, 128, 129], &[700, 1, 300], &[2000, 900]] {
+        for deleted in [0.0, 0.01, 0.5, 0.95, 1.0] {
+            check_merge(counts, deleted, false, &mut random);
+            check_merge(counts, deleted, true, &mut random);
+        }
     }
 }
 

@@ -45,7 +45,7 @@ impl Numbers {
     }
 
     /// Writes every number with its documents.
-    pub(super) fn write(mut self, sink: &mut PostingsWriter) -> io::Result<()> {
+    pub(super) fn write(mut self, sink: &mut PostingsWriter<'_>) -> io::Result<()> {
         self.values.sort_unstable();
         let mut found = Occurrences::default();
         for same in self.values.chunk_by(|left, right| left.0 == right.0) {

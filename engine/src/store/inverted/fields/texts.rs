@@ -93,7 +93,7 @@ impl Texts {
     }
 
     /// Writes every term with its documents, frequencies and positions.
-    pub(super) fn write(mut self, sink: &mut PostingsWriter) -> io::Result<()> {
+    pub(super) fn write(mut self, sink: &mut PostingsWriter<'_>) -> io::Result<()> {
         self.table.end();
         let order = self.table.sorted();
         let mut ends = vec![0; self.table.len()];
