@@ -19,9 +19,9 @@ use crate::position::{Holds, Position};
 use crate::receipts::LetterBox;
 use crate::sink::Sink;
 
-/// So many bytes of log are worth a flush of their own once nothing follows them: the database can
-/// forget a burst when it ends. What trickles in waits for the interval.
-const BURST_BYTES: u64 = 1 << 20;
+/// So many rows are worth a flush of their own once nothing follows them: the database can forget a
+/// burst when it ends. What trickles in waits for the interval.
+const BURST_ROWS: u64 = 1_000;
 
 /// A table that is out of the stream, and the log that it needs to come back.
 #[derive(Debug, Clone)]
@@ -125,22 +125,23 @@ impl Acknowledgements {
         }
     }
 
-    /// Whether so much is not flushed, nor being flushed, that it should be once the stream is quiet.
+    /// Whether any index has a burst that is not being flushed.
     pub(crate) fn has_burst(&self, feeds: &[Option<Feed>]) -> bool {
-        joined(feeds).any(|(_, feed)| {
-            let durable = feed.durable().unwrap_or(self.confirmed);
-            let unflushed = feed.submitted.unwrap_or_default().0.saturating_sub(durable.0);
-            unflushed >= BURST_BYTES && !self.flushing.contains(feed.sink.uuid())
-        })
+        joined(feeds).any(|(_, feed)| is_burst(feed) && !self.flushing.contains(feed.sink.uuid()))
     }
 
-    /// Asks indexes with something unflushed to flush it.
-    pub(crate) fn ask_for_flushes(&mut self, feeds: &[Option<Feed>]) {
-        for (place, feed) in joined(feeds) {
-            let unflushed = feed.submitted > feed.durable() && feed.submitted.is_some();
+    /// Asks indexes with something unflushed to flush it; `bursts`: only those that have a burst.
+    pub(crate) fn ask_for_flushes(&mut self, feeds: &mut [Option<Feed>], bursts: bool) {
+        let joined = feeds.iter_mut().enumerate();
+        for (place, feed) in joined.filter_map(|(place, feed)| Some((place, feed.as_mut()?))) {
+            if !is_unflushed(feed) {
+                feed.unflushed_rows = 0;
+                continue;
+            }
             let uuid = feed.sink.uuid();
-            if unflushed && !self.flushing.contains(uuid) {
+            if (!bursts || is_burst(feed)) && !self.flushing.contains(uuid) {
                 self.flushing.insert(uuid.to_owned());
+                feed.unflushed_rows = 0;
                 let (sink, uuid) = (Arc::clone(&feed.sink), uuid.to_owned());
                 self.flushes.spawn_blocking(move || (place, uuid, sink.flush()));
             }
@@ -215,6 +216,15 @@ async fn join(storing: &mut Option<JoinHandle<Result<Position>>>) -> Result<Posi
 
 fn given_up(error: tokio::task::JoinError) -> Error {
     Error::new(ErrorKind::Engine, "a flush was given up").with_source(error)
+}
+
+/// Whether an index was given so much that it should be flushed once the stream is quiet.
+fn is_burst(feed: &Feed) -> bool {
+    feed.unflushed_rows >= BURST_ROWS && is_unflushed(feed)
+}
+
+fn is_unflushed(feed: &Feed) -> bool {
+    feed.submitted.is_some() && feed.submitted > feed.durable()
 }
 
 /// The tables that the stream writes to, with their places.

@@ -33,6 +33,8 @@ pub(crate) struct Feed {
     pub(crate) reached: Lsn,
     /// The end of the last transaction that was handed over.
     pub(crate) submitted: Option<Lsn>,
+    /// Rows that were handed over since a flush was last asked for.
+    pub(crate) unflushed_rows: u64,
     /// The truncation that its copy met and that the log must bring.
     pub(crate) truncation: Option<Truncation>,
     /// Whether a transaction that ended its copy may not be durable yet. A crash would go back into the
@@ -144,6 +146,7 @@ impl Feed {
             counters,
             reached,
             submitted,
+            unflushed_rows: 0,
             truncation: None,
             ended_unflushed: false,
             resumes: None,

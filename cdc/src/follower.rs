@@ -45,8 +45,10 @@ use crate::watcher::Report;
 /// Events after which indexes are told how far the stream is, even while it never pauses.
 const EVENTS_BETWEEN_LOOKS: u32 = 256;
 
-/// A burst has ended where nothing has come for so long.
+/// A burst has ended where nothing has come for so long;
 const QUIET: Duration = Duration::from_millis(20);
+/// one that ends sooner after another is flushed after so long.
+const BURSTS_APART: Duration = Duration::from_millis(200);
 
 /// Looks in a row that may find the slot without a session, as just after its beginning.
 const LOOKS_UNTIL_DEAD: u32 = 1;
@@ -80,6 +82,8 @@ pub(crate) struct Follower<'a> {
     checks: Checks,
     looks_inactive: u32,
     next_acknowledgement: Instant,
+    /// When the end of a burst may be acknowledged.
+    next_burst: Instant,
 }
 
 /// What it is made from.
@@ -107,6 +111,7 @@ enum Wake {
     Read(Result<Read>),
     Written(Vec<crate::orders::Retried>),
     Checked(Step),
+    BurstEnded,
     Due,
 }
 
@@ -144,6 +149,7 @@ impl<'a> Follower<'a> {
             checks: Checks::default(),
             looks_inactive: 0,
             next_acknowledgement: Instant::now(),
+            next_burst: Instant::now(),
         }
     }
 
@@ -194,6 +200,7 @@ impl<'a> Follower<'a> {
                 Wake::Read(read) => self.read_again(read),
                 Wake::Written(retried) => self.written_again(retried),
                 Wake::Checked(step) => self.checked(step),
+                Wake::BurstEnded => self.burst_ended()?,
                 Wake::News(None) | Wake::Due => {}
             }
         }
@@ -201,10 +208,11 @@ impl<'a> Follower<'a> {
 
     /// Waits for something to do.
     async fn wake(&mut self) -> Result<Wake> {
+        let next_acknowledgement = self.next_acknowledgement;
+        let due =
+            self.members.due().map_or(next_acknowledgement, |due| due.min(next_acknowledgement));
         let has_burst = self.acknowledgements.has_burst(&self.stream.feeds);
-        let burst_ended = has_burst.then(|| Instant::now() + QUIET);
-        let dues = [self.members.due(), burst_ended].into_iter().flatten();
-        let due = dues.fold(self.next_acknowledgement, Instant::min);
+        let burst_ended = self.next_burst.max(Instant::now() + QUIET);
         Ok(tokio::select! {
             biased;
             () = self.pipeline.interrupted() => return Err(stopped()),
@@ -224,12 +232,8 @@ impl<'a> Follower<'a> {
             Some(step) = self.checks.steps.join_next() => {
                 Wake::Checked(step.unwrap_or_else(|error| Step::Read(Err(given_up(error)))))
             }
-            () = sleep_until(due) => {
-                if burst_ended.is_some_and(|ended| ended <= Instant::now()) {
-                    self.next_acknowledgement = Instant::now();
-                }
-                Wake::Due
-            }
+            () = sleep_until(due) => Wake::Due,
+            () = sleep_until(burst_ended), if has_burst => Wake::BurstEnded,
         })
     }
 
@@ -297,7 +301,14 @@ impl<'a> Follower<'a> {
             return Ok(());
         }
         self.next_acknowledgement = Instant::now() + self.acknowledgements.interval();
-        self.acknowledgements.ask_for_flushes(&self.stream.feeds);
+        self.acknowledgements.ask_for_flushes(&mut self.stream.feeds, false);
+        self.acknowledge()
+    }
+
+    /// Has flushed what came in a burst.
+    fn burst_ended(&mut self) -> Result<()> {
+        self.next_burst = Instant::now() + BURSTS_APART;
+        self.acknowledgements.ask_for_flushes(&mut self.stream.feeds, true);
         self.acknowledge()
     }
 

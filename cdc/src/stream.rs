@@ -388,6 +388,7 @@ impl Stream {
             };
             feed.reached = end;
             feed.submitted = Some(end);
+            feed.unflushed_rows += changes.rows;
             feed.counters.streamed.fetch_add(changes.rows, Ordering::Relaxed);
             self.outstanding.submit(&*feed.sink, handover).await?;
             failpoint::reach("transaction-handed-over");

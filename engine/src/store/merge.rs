@@ -6,7 +6,8 @@
 //!
 //! Most merges are of small segments, and what tantivy sets up for each weighs more than what they
 //! move. So terms are merged by our own ([`inverted`]), which has the largest term's postings and a
-//! field's dictionary in memory; inputs past [`IN_MEMORY_BYTES`] are merged by tantivy ([`tantivys`]).
+//! field's dictionary in memory; inputs that are too many or too large for that are merged by tantivy
+//! ([`tantivys`]).
 
 mod tantivys;
 
@@ -91,9 +92,10 @@ impl MergeTask {
     pub(super) fn run(self) -> Result<Merged> {
         // What a damaged file says must not come out under a checksum that fits it.
         self.inputs.iter().try_for_each(|input| input.files.verify())?;
-        let in_memory = self.counted().bytes <= IN_MEMORY_BYTES;
-        let Output { id, max_doc, files } =
-            guarded(|| if in_memory { self.merge_in_memory() } else { tantivys::merge(&self) })?;
+        let Output { id, max_doc, files } = guarded(|| {
+            let opened = self.open_for_memory()?;
+            opened.map_or_else(|| tantivys::merge(&self), |opened| self.merge_in_memory(&opened))
+        })?;
         let expected: usize = self.inputs.iter().map(|input| input.alive.len()).sum();
         if max_doc as usize != expected {
             let message =
@@ -103,30 +105,47 @@ impl MergeTask {
         Ok(Merged { inputs: self.inputs, files, id, max_doc })
     }
 
-    fn merge_in_memory(&self) -> Result<Output> {
-        let target = self.index.new_segment();
-        let files = self.directory.adopt(target.id().uuid_string(), self.pace.clone());
-        let mut inputs = Vec::with_capacity(self.inputs.len());
-        let mut columns = Vec::with_capacity(self.inputs.len());
-        let mut docs = 0;
+    /// Opens the inputs, unless they are too large or too many to be merged in memory.
+    fn open_for_memory(&self) -> Result<Option<Opened>> {
+        if self.counted().bytes > IN_MEMORY_BYTES {
+            return Ok(None);
+        }
+        let mut opened = Opened { inputs: Vec::new(), columns: Vec::new(), docs: 0 };
         for input in &self.inputs {
             let meta = self.index.new_segment_meta(input.id, input.max_doc);
             let segment = self.index.segment(meta);
             let reader = open_living(&segment, &input.alive)?;
-            let alive = reader.num_docs();
-            columns.push(ColumnarReader::open(open_read(&segment, SegmentComponent::FastFields)?)?);
-            inputs.push(inverted::Input::open(&segment, reader, docs)?);
-            docs = u32::checked_add(docs, alive).ok_or_else(|| {
+            let (alive, first) = (reader.num_docs(), opened.docs);
+            let columns = open_read(&segment, SegmentComponent::FastFields)?;
+            opened.columns.push(ColumnarReader::open(columns)?);
+            opened.inputs.push(inverted::Input::open(&segment, reader, first)?);
+            opened.docs = first.checked_add(alive).ok_or_else(|| {
                 Error::new(ErrorKind::Internal, "a merge would have 2^32 documents")
             })?;
         }
-        inverted::merge(&inputs, &target, docs)?;
-        merge_columns(&inputs, &columns, &target)?;
-        write_empty_store(&target, docs)?;
+        let is_fit = inverted::is_fit(&opened.inputs, &self.index.schema())?;
+        Ok(is_fit.then_some(opened))
+    }
+
+    fn merge_in_memory(&self, opened: &Opened) -> Result<Output> {
+        let Opened { inputs, columns, docs } = opened;
+        let target = self.index.new_segment();
+        let files = self.directory.adopt(target.id().uuid_string(), self.pace.clone());
+        inverted::merge(inputs, &target, *docs)?;
+        merge_columns(inputs, columns, &target)?;
+        write_empty_store(&target, *docs)?;
         let readers = inputs.iter().map(inverted::Input::reader);
         source::merge_into(&target, readers, &self.sources)?;
-        Ok(Output { id: target.id(), max_doc: docs, files })
+        Ok(Output { id: target.id(), max_doc: *docs, files })
     }
+}
+
+/// The inputs as they are read.
+struct Opened {
+    inputs: Vec<inverted::Input>,
+    columns: Vec<ColumnarReader>,
+    /// Living ones of all inputs.
+    docs: u32,
 }
 
 /// Writes the columns of the inputs' living documents.

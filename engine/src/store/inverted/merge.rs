@@ -6,8 +6,8 @@
 //! the dictionaries, which are as valid and much sooner written. Unlike tantivy's, an input may lack the
 //! norms of a field that its mapping did not have: a document without a field has length zero.
 //!
-//! A term's postings are in memory as a whole, as is a field's dictionary: so this is for inputs that are
-//! bounded.
+//! A term's postings are in memory as a whole, as is a field's dictionary, and every term is looked for
+//! in every input: so this is for a few inputs that are bounded ([`is_fit`]).
 
 use std::io;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use tantivy::directory::{CompositeFile, FileSlice, OwnedBytes};
 use tantivy::fieldnorm::{FieldNormReader, FieldNormsSerializer};
 use tantivy::index::SegmentComponent;
 use tantivy::postings::TermInfo;
-use tantivy::schema::{Field, FieldEntry, IndexRecordOption};
+use tantivy::schema::{Field, FieldEntry, IndexRecordOption, Schema};
 use tantivy::termdict::TermStreamer;
 use tantivy::{InvertedIndexReader, Segment, SegmentReader};
 
@@ -37,8 +37,8 @@ pub(in crate::store) struct Input {
 
 /// What an input's documents are numbered in the output.
 enum Numbers {
-    /// From here on.
-    From(u32),
+    /// So many from the first number on.
+    From { first: u32, docs: u32 },
     /// Each by itself; the dead have none.
     Each(Vec<Option<u32>>),
 }
@@ -62,7 +62,7 @@ impl Input {
             Ok(CompositeFile::open(&open_read(segment, component)?)?)
         };
         let numbers = match reader.alive_bitset() {
-            None => Numbers::From(first),
+            None => Numbers::From { first, docs: reader.max_doc() },
             Some(alive) => {
                 let mut next = first..;
                 let number = |doc| alive.is_alive(doc).then(|| next.next()).flatten();
@@ -125,6 +125,28 @@ impl Input {
     }
 }
 
+/// So many terms of a field in all inputs, repetitions included, may be those of one: each takes four
+/// bytes or more while it is merged.
+const MOST_TOKENS: u64 = if cfg!(test) { 20_000 } else { 32 << 20 };
+/// And of so many inputs it takes longer to find the next term than a heap of them would.
+const MOST_INPUTS: usize = 16;
+
+/// Whether these inputs should be merged here.
+pub(in crate::store) fn is_fit(inputs: &[Input], schema: &Schema) -> Result<bool> {
+    if inputs.len() > MOST_INPUTS {
+        return Ok(false);
+    }
+    for (field, _) in schema.fields().filter(|(_, entry)| entry.is_indexed()) {
+        let tokens = |input: &Input| -> Result<u64> {
+            Ok(input.reader.inverted_index(field)?.total_num_tokens())
+        };
+        if inputs.iter().map(tokens).sum::<Result<u64>>()? > MOST_TOKENS {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Writes the terms and norms of the inputs' living documents, which are so many.
 pub(in crate::store) fn merge(inputs: &[Input], target: &Segment, docs: u32) -> Result<()> {
     let schema = target.schema();
@@ -156,7 +178,7 @@ fn merge_norms(inputs: &[Input], field: Field, docs: u32) -> Result<Vec<u8>> {
         let end = merged.len() + input.reader.num_docs() as usize;
         if let Some(norms) = input.norms(field)? {
             match &input.numbers {
-                Numbers::From(_) => merged.extend_from_slice(&norms),
+                Numbers::From { .. } => merged.extend_from_slice(&norms),
                 Numbers::Each(numbers) => {
                     let alive = norms.iter().zip(numbers).filter(|(_, number)| number.is_some());
                     merged.extend(alive.map(|(norm, _)| *norm));
@@ -265,11 +287,12 @@ impl Numbers {
     /// that the input does not have.
     fn assign(&self, start: (usize, usize, usize), found: &mut Occurrences) -> Option<()> {
         match self {
-            Self::From(first) => {
-                for doc in &mut found.docs[start.0..] {
-                    *doc = first.checked_add(*doc)?;
-                }
-                Some(())
+            Self::From { first, docs } => {
+                let mut own = found.docs[start.0..].iter_mut();
+                own.try_for_each(|doc| {
+                    *doc = first.checked_add(*doc).filter(|_| *doc < *docs)?;
+                    Some(())
+                })
             }
             Self::Each(numbers) => keep_living(numbers, start, found),
         }

@@ -29,8 +29,8 @@ use tantivy::schema::document::{Document, ReferenceValue, Value as _};
 use tantivy::schema::{Field, FieldEntry, Schema};
 
 use self::fields::FieldWriter;
-pub(super) use self::merge::{Input, merge};
-use self::postings::PostingsWriter;
+pub(super) use self::merge::{Input, is_fit, merge};
+use self::postings::{HANDED_OVER, PostingsWriter};
 use super::segment_writer::open_write;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -139,7 +139,10 @@ impl TermFiles {
         let parts: [&mut dyn io::Write; 2] =
             [self.postings.for_field(field), self.positions.for_field(field)];
         let dictionary = write(parts)?;
-        Ok(self.dictionaries.for_field(field).write_all(&dictionary)?)
+        let file = self.dictionaries.for_field(field);
+        // In pieces: what writes to disk may be held back between them.
+        dictionary.chunks(HANDED_OVER).try_for_each(|piece| file.write_all(piece))?;
+        Ok(())
     }
 
     fn close(self) -> Result<()> {

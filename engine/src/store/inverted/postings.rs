@@ -38,7 +38,7 @@ impl Occurrences {
 }
 
 /// So many bytes of a field's file are handed over at once.
-const HANDED_OVER: usize = 256 << 10;
+pub(super) const HANDED_OVER: usize = 256 << 10;
 
 /// Writes one field.
 pub(super) struct PostingsWriter<'a> {

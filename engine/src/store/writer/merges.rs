@@ -21,6 +21,22 @@ use crate::store::throttle::Pace;
 /// An index that has not changed for so long is tidied up.
 const IDLE_BEFORE_TIDYING: Duration = Duration::from_secs(if cfg!(test) { 600 } else { 1 });
 
+impl Shared {
+    /// Tells the writer of a merge that has ended. Where that begins the writer's thread, this must not
+    /// be one that takes what others leave: threads have the priority of who begins them.
+    fn merged(self: Arc<Self>, finished: FinishedMerge) {
+        if !finished.large {
+            return self.tell(Event::Merged(finished));
+        }
+        let (owner, background) = (Arc::clone(&self), Arc::clone(&self.background));
+        let tell = move || owner.tell(Event::Merged(finished));
+        if let Err(error) = background.run(Lane::SmallMerge, tell) {
+            // The engine ends, and nobody waits for it.
+            tracing::debug!(%error, "the end of a merge is not told");
+        }
+    }
+}
+
 impl Writer {
     /// Merges what there is now as is asked, and answers when that is done and published.
     pub(super) fn force_merge(
@@ -93,7 +109,7 @@ impl Writer {
             owner.merges.ended(counted, took, pace.waited());
             let index = &owner.identity.name;
             tracing::debug!(%index, large, ?took, "merged");
-            owner.tell(Event::Merged(FinishedMerge { epoch, inputs, large, result }));
+            owner.merged(FinishedMerge { epoch, inputs, large, result });
         });
         if let Err(error) = started {
             // Only at the end of the engine.
