@@ -110,8 +110,8 @@ load() {
         psql --quiet --no-psqlrc -v ON_ERROR_STOP=1 "$url" -c '\copy packages FROM pstdin' <"$work/packages.copy"
         psql --quiet --no-psqlrc -v ON_ERROR_STOP=1 "$url" -c '\copy package_tags FROM pstdin' <"$work/tags.copy"
         rm "$work/packages.copy" "$work/tags.copy"
-        word=elephant
-        change="UPDATE packages SET summary = 'an egret follows an elephant' WHERE name = 'bash'"
+        word=bird
+        change="UPDATE packages SET summary = 'a white bird that follows elephants' WHERE name = 'bash'"
     fi
     for table in "${tables[@]}"; do
         ask "ANALYZE $table"
