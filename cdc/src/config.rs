@@ -71,7 +71,7 @@ pub struct PipelineConfig {
     /// 1 GiB.
     pub max_message_bytes: usize,
     /// How often durable positions are collected and acknowledged to the database, in
-    /// milliseconds. The end of a burst is acknowledged sooner.
+    /// milliseconds. The end of a burst is acknowledged sooner, after a fifth of it.
     pub acknowledge_interval_ms: u64,
     /// How often the slot is looked at and the catalog is searched for new tables, in milliseconds.
     pub watch_interval_ms: u64,

@@ -45,10 +45,11 @@ use crate::watcher::Report;
 /// Events after which indexes are told how far the stream is, even while it never pauses.
 const EVENTS_BETWEEN_LOOKS: u32 = 256;
 
-/// A burst has ended where nothing has come for so long;
+/// A burst has ended where nothing has come for so long.
 const QUIET: Duration = Duration::from_millis(20);
-/// one that ends sooner after another is flushed after so long.
-const BURSTS_APART: Duration = Duration::from_millis(200);
+/// What is flushed at the end of a burst is flushed this part of the interval after the last time, or
+/// later.
+const PART_OF_INTERVAL: u32 = 5;
 
 /// Looks in a row that may find the slot without a session, as just after its beginning.
 const LOOKS_UNTIL_DEAD: u32 = 1;
@@ -301,13 +302,14 @@ impl<'a> Follower<'a> {
             return Ok(());
         }
         self.next_acknowledgement = Instant::now() + self.acknowledgements.interval();
+        self.next_burst = Instant::now() + self.acknowledgements.interval() / PART_OF_INTERVAL;
         self.acknowledgements.ask_for_flushes(&mut self.stream.feeds, false);
         self.acknowledge()
     }
 
     /// Has flushed what came in a burst.
     fn burst_ended(&mut self) -> Result<()> {
-        self.next_burst = Instant::now() + BURSTS_APART;
+        self.next_burst = Instant::now() + self.acknowledgements.interval() / PART_OF_INTERVAL;
         self.acknowledgements.ask_for_flushes(&mut self.stream.feeds, true);
         self.acknowledge()
     }
