@@ -15,7 +15,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::Feed;
-use crate::position::{Holds, Position};
+use crate::position::{Hold, Holds, Position};
 use crate::receipts::LetterBox;
 use crate::sink::Sink;
 
@@ -100,6 +100,11 @@ impl Acknowledgements {
     /// The database keeps the log from here on.
     pub(crate) fn confirmed(&self) -> Lsn {
         self.confirmed
+    }
+
+    /// What the file says of an index.
+    pub(crate) fn hold_of(&self, uuid: &str) -> Hold {
+        self.holds.of(uuid)
     }
 
     /// Bytes of log that the database keeps for tables that are out of the stream.

@@ -7,6 +7,7 @@
 mod checks;
 mod requests;
 mod returns;
+mod swaps;
 mod syncs;
 mod tables;
 
@@ -24,6 +25,7 @@ use tokio::time::{Instant, sleep_until};
 
 use self::checks::{Checks, Step};
 use self::requests::Repairs;
+use self::swaps::{Swapped, Swaps};
 use self::syncs::Patience;
 use crate::acknowledge::{Acknowledgements, Ended};
 use crate::catalog::Fingerprint;
@@ -76,7 +78,7 @@ pub(crate) struct Follower<'a> {
     looking: JoinSet<Result<Discovered>>,
     wants_look: bool,
     /// Indexes that are put in the place of others.
-    swaps: JoinSet<(usize, Result<()>)>,
+    swaps: Swaps,
     /// Rows that are read again.
     repairs: Repairs,
     /// Rows that are held against their documents.
@@ -107,7 +109,7 @@ enum Wake {
     Acknowledged(Ended),
     News(Option<(usize, News)>),
     Looked(Result<Discovered>),
-    Swapped((usize, Result<()>)),
+    Swapped(Swapped),
     Request(Request),
     Read(Result<Read>),
     Written(Vec<crate::orders::Retried>),
@@ -145,7 +147,7 @@ impl<'a> Follower<'a> {
             news,
             looking: JoinSet::new(),
             wants_look: false,
-            swaps: JoinSet::new(),
+            swaps: Swaps::default(),
             repairs: Repairs::default(),
             checks: Checks::default(),
             looks_inactive: 0,
@@ -161,14 +163,15 @@ impl<'a> Follower<'a> {
             Ok(()) => Box::pin(self.follow()).await,
             failed => failed,
         };
-        // A table that has just joined is not copied again because the connection ended.
+        // A table that has just joined is not brought up again because the connection ended.
+        let written = self.acknowledgements.settle().await;
         let noted = self.acknowledge();
         // What was handed over is answered before the next connection looks where indexes stand.
         let Self { stream, mut swaps, mut acknowledgements, .. } = self;
-        while swaps.join_next().await.is_some() {}
+        while swaps.next().await.is_some() {}
         let stored = acknowledgements.settle().await;
         let settled = stream.close().await;
-        result.and(noted).and(settled).and(stored)
+        result.and(written).and(noted).and(settled).and(stored)
     }
 
     async fn follow(&mut self) -> Result<()> {
@@ -222,7 +225,7 @@ impl<'a> Follower<'a> {
             ended = self.acknowledgements.ended() => Wake::Acknowledged(ended?),
             news = self.news.recv() => Wake::News(news),
             Some(looked) = self.looking.join_next() => Wake::Looked(looked.map_err(given_up)?),
-            Some(swapped) = self.swaps.join_next() => Wake::Swapped(swapped.map_err(given_up)?),
+            Some(swapped) = self.swaps.next() => Wake::Swapped(swapped.map_err(given_up)?),
             request = self.pipeline.next_request() => Wake::Request(request),
             Some(read) = self.repairs.reading.join_next() => {
                 Wake::Read(read.map_err(given_up).and_then(|read| read))
@@ -264,7 +267,7 @@ impl<'a> Follower<'a> {
         while let Ok((number, news)) = self.news.try_recv() {
             self.news(number, news);
         }
-        while let Some(swapped) = self.swaps.try_join_next() {
+        while let Some(swapped) = self.swaps.try_next() {
             let (place, swapped) = swapped.map_err(given_up)?;
             self.swapped(place, swapped);
         }
@@ -323,6 +326,7 @@ impl<'a> Follower<'a> {
                 self.stream.client.update_applied_lsn(pgwire_replication::Lsn(lsn.0));
                 self.pipeline.board.confirmed.store(lsn.0, Ordering::Relaxed);
                 failpoint::reach("position-confirmed");
+                self.begin_swaps();
             }
         }
         self.acknowledge()

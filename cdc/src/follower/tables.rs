@@ -3,18 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use egret_aof::failpoint;
 use egret_engine::catalog::keep_until_ms;
 use rustc_hash::FxHashSet;
 use tokio::time::Instant;
 
 use super::Follower;
+use super::swaps::Swap;
 use crate::acknowledge::Held;
 use crate::discovery::{Discovered, Found};
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::Feed;
 use crate::members::Phase;
-use crate::sink::{Indexes, Sink, Standing};
+use crate::sink::Standing;
 use crate::sync::Synced;
 
 /// Older servers stream a partition that is attached later only over a new session, where they had
@@ -183,14 +183,14 @@ impl Follower<'_> {
             let keep = Duration::from_millis(self.pipeline.config.keep_replaced_ms);
             let back = member.back.as_ref().filter(|back| back.kept_until_ms.is_none());
             let keep_until_ms = back.and_then(|_| keep_until_ms(keep));
-            let (indexes, name) = (Arc::clone(&self.pipeline.indexes), member.name.clone());
-            let sink = Arc::clone(&feed.sink);
-            self.swaps
-                .spawn_blocking(move || (place, swap_in(&*indexes, &name, &*sink, keep_until_ms)));
+            let (name, sink) = (member.name.clone(), Arc::clone(&feed.sink));
+            self.swaps.wait(Swap { place, name, sink, keep_until_ms });
         }
-        // Until the pipeline's file says so, a failure would have it copied once more.
+        // Until the pipeline's file says so, a failure would have it brought up once more.
         self.next_acknowledgement = Instant::now();
-        self.stream.join(place, feed).await
+        self.stream.join(place, feed).await?;
+        self.begin_swaps();
+        Ok(())
     }
 
     pub(super) fn swapped(&mut self, place: usize, swapped: Result<()>) {
@@ -218,18 +218,4 @@ impl Follower<'_> {
         self.members.show(&self.pipeline.board);
         self.show_state();
     }
-}
-
-/// What searches see must not go back: the replacement shows all it holds before it takes the name.
-fn swap_in(
-    indexes: &dyn Indexes,
-    name: &str,
-    sink: &dyn Sink,
-    keep_until_ms: Option<i64>,
-) -> Result<()> {
-    sink.refresh()?;
-    failpoint::reach("replacement-shown");
-    indexes.swap_in(name, keep_until_ms)?;
-    failpoint::reach("replacement-swapped-in");
-    Ok(())
 }

@@ -2,16 +2,19 @@
 //! was committed meanwhile is missing or stale in it.
 
 use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use egret_aof::failpoint;
 use egret_cdc::status::TableState;
 use egret_cdc::{DocumentConfig, ErrorKind};
 use egret_tests::egret::{Egret, EgretOptions};
 use egret_tests::poll;
 use egret_tests::postgres::Database;
+use reqwest::Method;
 use serde_json::{Value, json};
 use tokio_postgres::Client;
 
@@ -319,8 +322,8 @@ async fn streams(egret: &Egret) -> Value {
     egret.get("/back/_rebuild").await.ok()["back"]["kept"].clone()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn killed_before_and_while_it_goes_back() {
+/// A pipeline in a process of its own, and the UUID of an index that it can go back to.
+async fn can_go_back() -> (Database, Egret, String) {
     let database = Database::create().await;
     database.execute(TABLE).await;
     let mut declaration = json!({
@@ -329,7 +332,7 @@ async fn killed_before_and_while_it_goes_back() {
         "tables": [],
         "documents": [{"table": "birds", "index": "back"}],
     });
-    let mut egret = Egret::start(EgretOptions::default());
+    let egret = Egret::start(EgretOptions::default());
     egret.put("/_cdc/second", &declaration).await.ok();
     streams(&egret).await;
     assert_eq!(documents(&egret, &database).await, rows(&database).await);
@@ -339,6 +342,33 @@ async fn killed_before_and_while_it_goes_back() {
         streams(&egret).await["uuid"].as_str().map(str::to_owned)
     })
     .await;
+    (database, egret, uuid)
+}
+
+/// Starts it again: nothing has to be copied. What can be gone back to.
+async fn goes_on(egret: &mut Egret) -> Value {
+    egret.resume();
+    let kept = streams(egret).await;
+    assert_eq!(egret.get("/_cdc/second").await.ok()["copies"], 0);
+    kept
+}
+
+/// Expects the index of this UUID under the name, with all rows, and no other one.
+async fn has_gone_back(egret: &Egret, database: &Database, uuid: &str) {
+    assert_eq!(documents(egret, database).await, rows(database).await);
+    let shown = egret.get("/_cdc/second").await.ok();
+    assert_eq!((&shown["copies"], &shown["dead_letters"]), (&json!(0), &json!(0)));
+    assert!(shown["tables"][0]["reason"].as_str().unwrap().contains("earlier declaration"));
+    let settings = egret.get("/back/_settings").await.ok();
+    assert_eq!(settings["back"]["settings"]["index"]["uuid"], json!(uuid), "{settings}");
+    let error = egret.post("/back/_rebuild?rollback=true", &Value::Null).await;
+    assert_eq!(error.status, 409, "{}", error.text);
+    assert!(error.text.contains("no index is kept from before a copy of [back]"), "{}", error.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_before_and_while_it_goes_back() {
+    let (database, mut egret, uuid) = can_go_back().await;
     for (turn, within_ms) in [0, 1, 5, 20, 80, 300].into_iter().enumerate() {
         let change = format!(
             "UPDATE birds SET name = 'turn {turn}' WHERE id % 3 = {turn} % 3;
@@ -351,21 +381,29 @@ async fn killed_before_and_while_it_goes_back() {
         let _ = tokio::time::timeout(Duration::from_millis(within_ms), back).await;
         egret.kill();
         database.execute("UPDATE birds SET legs = legs + 1 WHERE id % 7 = 0").await;
-        egret.resume();
-        if streams(&egret).await.is_null() {
+        if goes_on(&mut egret).await.is_null() {
             break;
         }
     }
     if !streams(&egret).await.is_null() {
         egret.post("/back/_rebuild?rollback=true", &Value::Null).await.ok();
     }
-    assert_eq!(documents(&egret, &database).await, rows(&database).await);
-    let shown = egret.get("/_cdc/second").await.ok();
-    assert_eq!((&shown["copies"], &shown["dead_letters"]), (&json!(0), &json!(0)));
-    assert!(shown["tables"][0]["reason"].as_str().unwrap().contains("earlier declaration"));
-    let settings = egret.get("/back/_settings").await.ok();
-    assert_eq!(settings["back"]["settings"]["index"]["uuid"], json!(uuid), "{settings}");
-    let error = egret.post("/back/_rebuild?rollback=true", &Value::Null).await;
-    assert_eq!(error.status, 409, "{}", error.text);
-    assert!(error.text.contains("no index is kept from before a copy of [back]"), "{}", error.text);
+    has_gone_back(&egret, &database, &uuid).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_when_it_has_just_gone_back() {
+    let (database, mut egret, uuid) = can_go_back().await;
+    egret.kill();
+    // The pipeline's file takes long to be written.
+    let plan = "letters-durable=hold:3000;replacement-swapped-in=kill";
+    egret.options_mut().environment = vec![(failpoint::VARIABLE.to_owned(), plan.to_owned())];
+    goes_on(&mut egret).await;
+    let path = "/back/_rebuild?rollback=true";
+    assert!(egret.try_request(Method::POST, path, &Value::Null).await.is_none());
+    assert_eq!(egret.wait_for_end().signal(), Some(9), "{}", egret.log());
+    database.execute("UPDATE birds SET legs = legs + 1 WHERE id % 7 = 0").await;
+    egret.options_mut().environment.clear();
+    assert!(goes_on(&mut egret).await.is_null());
+    has_gone_back(&egret, &database, &uuid).await;
 }
