@@ -46,7 +46,12 @@ impl Shared {
         // Before: a full queue must be drained. After: the writer may have parked meanwhile.
         self.wake()?;
         self.queue.send(message)?;
-        self.wake()
+        if let Err(error) = self.wake() {
+            // It ended, with this message or without it: either way whoever asked has an answer.
+            tracing::debug!(index = %self.identity.name, %error, "a message came with the close");
+            Writer::refuse_the_rest(self);
+        }
+        Ok(())
     }
 
     /// Hands a batch to the writer. Waits while its queue is full.
@@ -140,14 +145,19 @@ impl Shared {
         matches!(*self.slot.lock(), Slot::Parked(_))
     }
 
-    /// Sees that the writer has a thread.
-    fn wake(self: &Arc<Self>) -> Result<()> {
+    /// Sees that the writer has a thread, if there is anything for it.
+    pub(in crate::store) fn wake(self: &Arc<Self>) -> Result<()> {
         let mut slot = self.slot.lock();
         match std::mem::replace(&mut *slot, Slot::Running) {
             Slot::Running => Ok(()),
             Slot::Closed => {
                 *slot = Slot::Closed;
                 Err(closed())
+            }
+            // What it was told it has done, and rests again.
+            Slot::Parked(writer) if self.queue.is_empty() => {
+                *slot = Slot::Parked(writer);
+                Ok(())
             }
             Slot::Parked(writer) => {
                 let shared = Arc::clone(self);
@@ -164,6 +174,7 @@ impl Shared {
                     Ok(_) => Ok(()),
                     Err(error) => {
                         // The writer went with the closure; a reopened engine has it again.
+                        tracing::error!(index = %self.identity.name, %error, "no thread for an index");
                         *slot = Slot::Closed;
                         self.presence.set_running(false);
                         Err(Error::from(error))
@@ -217,12 +228,13 @@ impl Writer {
             match guarded(|| Ok(self.step(shared, message, event))) {
                 Ok(Then::Continue) => {}
                 Ok(Then::End(reply, result)) => {
+                    // Whoever finds it closed may open its files.
+                    drop(self);
                     *shared.slot.lock() = Slot::Closed;
                     shared.presence.set_running(false);
                     shared.queue.close();
                     shared.pressure.close();
                     Self::refuse_the_rest(shared);
-                    drop(self);
                     return tell(&reply, result);
                 }
                 Err(error) => self.fail(shared, &error.to_string()),
