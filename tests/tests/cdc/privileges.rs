@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use egret_cdc::status::TableState;
 use egret_cdc::verify::RoundState;
 use egret_cdc::{DocumentConfig, PipelineConfig, VerifyOptions};
 use egret_tests::poll;
@@ -154,6 +155,11 @@ async fn tables_that_may_not_be_read() {
     run(&following.database, "ALTER TABLE notes DISABLE ROW LEVEL SECURITY").await;
     following.follows("public.notes").await;
     assert_eq!(following.count("notes"), 2);
+    following
+        .comes_to("all are followed", |status| {
+            status.tables.iter().all(|table| table.state == TableState::Streaming)
+        })
+        .await;
     let report = verified(&following, VerifyOptions::default()).await;
     assert_eq!((report.tables.len(), report.differences.len()), (7, 0), "{report:#?}");
 }
