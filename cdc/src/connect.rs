@@ -27,8 +27,7 @@ use crate::tls::Tls;
 const SESSION_SETTINGS: &str = "-c DateStyle=ISO -c TimeZone=UTC -c IntervalStyle=iso_8601 \
     -c extra_float_digits=1 -c bytea_output=hex -c lc_monetary=C -c search_path=pg_catalog \
     -c row_security=off -c role=none -c default_transaction_read_only=off \
-    -c default_transaction_isolation=read\\ committed -c idle_in_transaction_session_timeout=0 \
-    -c idle_session_timeout=0";
+    -c default_transaction_isolation=read\\ committed -c idle_in_transaction_session_timeout=0";
 
 /// A limit that must not end a long copy, and that short questions may have.
 const PATIENCE: &str = "-c statement_timeout=0";

@@ -20,7 +20,7 @@ use egret_engine::{Checkpoint, Lsn};
 use futures_util::FutureExt;
 use pgwire_replication::ReplicationEvent;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, unconstrained};
 use tokio::time::{Instant, sleep_until};
 
 use self::checks::{Checks, Step};
@@ -166,10 +166,11 @@ impl<'a> Follower<'a> {
         // A table that has just joined is not brought up again because the connection ended.
         let written = self.acknowledgements.settle().await;
         let noted = self.acknowledge();
+        let stored = self.acknowledgements.settle().await;
+        self.begin_swaps();
         // What was handed over is answered before the next connection looks where indexes stand.
-        let Self { stream, mut swaps, mut acknowledgements, .. } = self;
+        let Self { stream, mut swaps, .. } = self;
         while swaps.next().await.is_some() {}
-        let stored = acknowledgements.settle().await;
         let settled = stream.close().await;
         result.and(written).and(noted).and(settled).and(stored)
     }
@@ -266,6 +267,11 @@ impl<'a> Follower<'a> {
         self.stream.outstanding.settle_ready()?;
         while let Ok((number, news)) = self.news.try_recv() {
             self.news(number, news);
+        }
+        // While events never pause, nobody waits for what has ended; and whoever has had many of them
+        // in a row would be told, without asking, that nothing has.
+        while let Some(ended) = unconstrained(self.acknowledgements.ended()).now_or_never() {
+            self.acknowledged(ended?)?;
         }
         while let Some(swapped) = self.swaps.try_next() {
             let (place, swapped) = swapped.map_err(given_up)?;

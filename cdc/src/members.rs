@@ -18,7 +18,7 @@ use tokio::time::{Duration, Instant};
 use crate::acknowledge::Held;
 use crate::catalog::Table;
 use crate::discovery::{Found, Returned};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::feed::Titles;
 use crate::position::Holds;
 use crate::sink::Sink;
@@ -118,6 +118,15 @@ impl Member {
         self.phase = if swaps { Phase::Swapping } else { Phase::Streaming };
         (self.held, self.stale_since, self.reason) = (None, None, None);
         self.joined = Some(Instant::now());
+    }
+
+    /// Whoever waits for it to have gone back waits in vain.
+    pub(crate) fn refuse_return(&mut self, reason: &str) {
+        if let Some(reply) = self.returned_reply.take() {
+            // Who asked may be gone.
+            let message = format!("going back: {reason}");
+            let _ = reply.send(Err(Error::new(ErrorKind::Conflict, message)));
+        }
     }
 
     /// It failed. The log is kept for it only until the next attempt has failed too.

@@ -151,6 +151,7 @@ impl Follower<'_> {
             }
             Ok(Standing::Copy(reason)) => {
                 tracing::info!(table = member.title, reason, "a table is to be copied");
+                member.refuse_return(&reason);
                 // After a failure the log stays for the attempt that follows at once.
                 if !member.has_failed() {
                     member.held = None;
@@ -159,6 +160,7 @@ impl Follower<'_> {
                 member.phase = Phase::Waiting(None);
             }
             Ok(Standing::Refused(reason)) => {
+                member.refuse_return(&reason);
                 (member.held, member.reason) = (None, Some(reason));
                 member.phase = Phase::Refused;
             }
