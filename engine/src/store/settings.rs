@@ -36,7 +36,7 @@ pub enum RefreshInterval {
 pub enum Durability {
     /// Before it is acknowledged.
     Request,
-    /// Within about five seconds.
+    /// Within about a second.
     Async,
 }
 

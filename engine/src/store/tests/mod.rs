@@ -1,6 +1,7 @@
 //! Tests of the whole store through the engine's public face, on a simulated disk.
 
 mod composed;
+mod durability;
 mod faults;
 mod flushing;
 mod follower;
@@ -10,6 +11,7 @@ mod many;
 mod merging;
 mod model;
 mod power;
+mod publication;
 mod rebuild;
 mod replacement;
 mod replay;
