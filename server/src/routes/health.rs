@@ -18,8 +18,8 @@ pub(super) async fn live(call: Call) -> Result<Reply> {
 }
 
 /// Ready: every index opened and takes writes, and every pipeline follows its database with none of
-/// its tables stale, or skipped though an index shows it. Searches are answered from what there is in
-/// any case.
+/// its tables stale, or copied anew since it was, or skipped though an index shows it. Searches are
+/// answered from what there is in any case.
 pub(super) async fn ready(State(app): State<Arc<App>>, call: Call) -> Result<Reply> {
     call.params.allow(&[])?;
     let mut reasons: Vec<Value> = Vec::new();
@@ -41,6 +41,8 @@ pub(super) async fn ready(State(app): State<Arc<App>>, call: Call) -> Result<Rep
             }));
         }
         let stands_still = |table: &&TableStatus| match table.state {
+            // Its index shows what was, and goes on doing so while another is made for it.
+            _ if table.stale_since.is_some() => true,
             TableState::Stale => true,
             // What an index shows of it is not followed any more.
             TableState::Skipped => {

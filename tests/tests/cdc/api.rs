@@ -228,6 +228,45 @@ async fn readiness_names_an_index_that_is_not_followed_any_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn readiness_names_an_index_that_fails() {
+    let database = Database::create().await;
+    let fish =
+        "CREATE TABLE fish (id int PRIMARY KEY, name text); INSERT INTO fish VALUES (1, 'eel')";
+    database.execute(&format!("{BIRDS}; {fish}")).await;
+    let egret = Egret::start(EgretOptions::following(database.url(), "*"));
+    reaches(&egret, "main", "streaming").await;
+    counts(&egret, "birds", 200).await;
+    let settings = egret.get("/birds/_settings").await.ok();
+    let uuid = settings["birds"]["settings"]["index"]["uuid"].as_str().unwrap();
+    // It is made anew once its table can be read again.
+    let locking = database.connect().await;
+    std::fs::remove_dir_all(egret.folder().join("indexes").join(uuid)).unwrap();
+    let write = "BEGIN; UPDATE birds SET n = 0 WHERE id = 1; COMMIT; BEGIN; LOCK TABLE birds";
+    locking.batch_execute(write).await.unwrap();
+    let named = async |state: &str| {
+        poll::until(&format!("it is not ready: birds are {state}"), async || {
+            let answer = egret.get("/health/ready").await;
+            let reasons = answer.body["reasons"].as_array().unwrap();
+            let is_birds = reasons.len() == 1 && reasons[0]["table"] == "public.birds";
+            (answer.status == 503 && is_birds && reasons[0]["state"] == state).then_some(())
+        })
+        .await;
+    };
+    // What it shows is old until the copy that waits for the table is done.
+    named("copying").await;
+    database.execute("INSERT INTO fish VALUES (2, 'ray')").await;
+    counts(&egret, "fish", 2).await;
+    named("copying").await;
+    locking.batch_execute("COMMIT").await.unwrap();
+    poll::until("it is ready again", async || {
+        (egret.get("/health/ready").await.status == 200).then_some(())
+    })
+    .await;
+    let found = egret.search("birds", &json!({"query": {"term": {"n": 0}}})).await;
+    assert_eq!(found["hits"]["hits"][0]["_id"], "1", "{found}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_pipelines_follow_one_database() {
     let database = Database::create().await;
     database.execute(BIRDS).await;
