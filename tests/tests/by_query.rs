@@ -78,6 +78,56 @@ async fn documents_are_updated_copied_and_deleted() {
     assert_eq!(egret.count("copy").await, Some(25));
 }
 
+/// What an alias leaves out is neither read nor changed through it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_filtered_alias_bounds_what_is_done_by_query() {
+    let egret = numbers(30).await;
+    let low = json!({"filter": {"range": {"n": {"lt": 10}}}});
+    egret.put("/numbers/_alias/low", &low).await.ok();
+    let all = json!({"query": {"match_all": {}}});
+    let updated = egret.post("/low/_update_by_query?refresh=true&slices=2", &all).await.ok();
+    assert_eq!(updated["updated"], 10, "{updated}");
+    assert_eq!(egret.get("/numbers/_doc/3").await.ok()["_version"], 2);
+    assert_eq!(egret.get("/numbers/_doc/10").await.ok()["_version"], 1);
+    let copy = json!({"source": {"index": "low"}, "dest": {"index": "copy"}});
+    let copied = egret.post("/_reindex?refresh=true", &copy).await.ok();
+    assert_eq!(copied["created"], 10, "{copied}");
+    let some = json!({"query": {"range": {"n": {"gte": 5}}}});
+    let deleted = egret.post("/low/_delete_by_query?refresh=true&slices=3", &some).await.ok();
+    assert_eq!(deleted["deleted"], 5, "{deleted}");
+    let left = documents(&egret, "numbers").await;
+    let expected = (0..5).chain(10..30).map(|n: u32| n.to_string()).collect();
+    assert_eq!(left.into_keys().collect::<std::collections::BTreeSet<_>>(), expected);
+    assert_eq!(egret.count("copy").await, Some(10));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_is_made_or_changed_by_updates_at_once() {
+    let egret = Egret::start(EgretOptions::default());
+    let path = "/counters/_update/1?retry_on_conflict=3";
+    let change = json!({"doc": {"b": 2}, "upsert": {"a": 1}});
+    let made = egret.post(path, &change).await;
+    assert_eq!((made.status, &made.body["result"]), (201, &json!("created")), "{}", made.text);
+    assert_eq!(egret.get("/counters/_source/1").await.ok(), json!({"a": 1}));
+    assert_eq!(egret.post(path, &change).await.ok()["result"], "updated");
+    assert_eq!(egret.get("/counters/_source/1").await.ok(), json!({"a": 1, "b": 2}));
+    let missing = egret.post("/counters/_update/2", &json!({"doc": {"b": 2}})).await;
+    assert_eq!(missing.status, 404, "{}", missing.text);
+    // None of many at once is lost, nor refused.
+    let field = |n: u32| {
+        let (egret, body) = (&egret, json!({"doc": {format!("f{n}"): n}}));
+        async move { egret.post(path, &body).await.ok() }
+    };
+    futures_util::future::join_all((0..40).map(field)).await;
+    let document = egret.get("/counters/_doc/1").await.ok();
+    assert_eq!(document["_version"], 42);
+    assert_eq!(document["_source"].as_object().unwrap().len(), 42, "{document}");
+    let lines = [json!({"update": {"_id": "3", "retry_on_conflict": 2}}), change];
+    let bulk = egret.bulk("/counters/_bulk", &lines).await.ok();
+    assert_eq!(bulk["items"][0]["update"]["status"], 201, "{bulk}");
+    assert_eq!(egret.get("/counters/_source/3").await.ok(), json!({"a": 1}));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_done_is_refused_by_name() {
     let egret = numbers(3).await;

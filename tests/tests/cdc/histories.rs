@@ -158,21 +158,33 @@ async fn a_slot_that_is_lost_while_tables_are_copied() {
     following.equals("birds", BIRDS).await;
 }
 
-/// Deletes and inserts rows, one transaction after the other; how many.
+/// Deletes rows for good, inserts rows that live for one transaction, and deletes and inserts at once; how
+/// many times.
 async fn write_until(client: Client, writer: u64, ended: Arc<AtomicBool>) -> u64 {
     let mut turn = 0;
     while !ended.load(Ordering::Relaxed) {
         turn += 1;
         let id = (turn * 7919 + writer * 101) % 20000 + 1;
-        let write = format!(
+        let fresh = 1_000_000 + 10 * turn + writer;
+        let replaced = format!(
             "BEGIN; DELETE FROM birds WHERE id = {id};
              INSERT INTO birds VALUES ({id}, 'x {turn}')
                  ON CONFLICT (id) DO UPDATE SET name = 'y {turn}';
              UPDATE birds SET name = 'z' WHERE id = {id} + 1; COMMIT"
         );
-        // A deadlock with another writer.
-        if client.batch_execute(&write).await.is_err() {
-            client.batch_execute("ROLLBACK").await.unwrap();
+        let transactions = match turn % 3 {
+            0 => vec![replaced],
+            1 => vec![format!("DELETE FROM birds WHERE id = {id}")],
+            _ => vec![
+                format!("INSERT INTO birds VALUES ({fresh}, 'for a moment')"),
+                format!("DELETE FROM birds WHERE id = {fresh}"),
+            ],
+        };
+        for transaction in transactions {
+            // A deadlock with another writer.
+            if client.batch_execute(&transaction).await.is_err() {
+                client.batch_execute("ROLLBACK").await.unwrap();
+            }
         }
     }
     turn
@@ -226,7 +238,7 @@ async fn commits_wait_for_a_standby_while_tables_are_copied() {
     for writer in writers {
         turns += writer.await.unwrap();
     }
-    assert!(turns > 3, "{turns} transactions");
+    assert!(turns > 9, "written {turns} times");
     following.equals("birds", BIRDS).await;
     following.equals("fish", "SELECT id::text, to_json(fish)::text FROM fish").await;
 }

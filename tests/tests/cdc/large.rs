@@ -184,6 +184,33 @@ async fn a_transaction_past_its_limit_has_the_tables_copied_again() {
     following.equals("birds", BIRDS).await;
 }
 
+/// Rows up to the limit are documents, also after a change that does not tell their largest value.
+#[tokio::test(flavor = "multi_thread")]
+async fn large_rows() {
+    let scan = |id: u32, name: &str, word: &str| {
+        let page = format!("repeat(repeat('{word}', 50) || ' ', 100000)");
+        format!("INSERT INTO scans VALUES ({id}, '{name}', {page}, NULL)")
+    };
+    let table = "CREATE TABLE scans (id int PRIMARY KEY, name text, page text, raw bytea);
+        ALTER TABLE scans ALTER page SET STORAGE EXTERNAL";
+    let following = follow(&format!("{table}; {}", scan(1, "copied", "bird")), |_| {}).await;
+    let scans = "SELECT id::text, to_json(scans)::text FROM scans WHERE raw IS NULL";
+    following.equals("scans", scans).await;
+    following.execute(&scan(2, "streamed", "fish"), &["scans"]).await;
+    following.execute("UPDATE scans SET name = 'renamed'", &["scans"]).await;
+    following.equals("scans", scans).await;
+    following.database.execute("ALTER TABLE scans REPLICA IDENTITY FULL").await;
+    following.execute("UPDATE scans SET name = 'in full'", &["scans"]).await;
+    following.equals("scans", scans).await;
+    // What a document has of bytes is longer than they are, and what counts.
+    let bytes =
+        "INSERT INTO scans VALUES (3, 'raw', NULL, convert_to(repeat('x', 30 << 20), 'UTF8'))";
+    following.execute(bytes, &["scans"]).await;
+    following.lists(1).await;
+    assert!(following.letters().contains("max_document_bytes"), "{}", following.letters());
+    assert_eq!(following.count("scans"), 2);
+}
+
 /// Rows of 140 MiB, in the copy and in the stream, are dead letters; the others go on.
 #[tokio::test(flavor = "multi_thread")]
 async fn huge_rows() {

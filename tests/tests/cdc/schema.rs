@@ -60,6 +60,12 @@ async fn columns_change() {
          INSERT INTO birds VALUES (300, 'late', 'none'); COMMIT";
     following.database.execute(both).await;
     comes_to_equal(&following, 6).await;
+    // Rows are written under each of the names that a column has in one transaction.
+    let many = "BEGIN; UPDATE birds SET title = 'before' WHERE id = 1; ALTER TABLE birds DROP seen;
+         UPDATE birds SET title = 'between' WHERE id = 2; ALTER TABLE birds RENAME title TO name;
+         INSERT INTO birds VALUES (400, 'after', 'two'); DELETE FROM birds WHERE id = 3; COMMIT";
+    following.database.execute(many).await;
+    comes_to_equal(&following, 7).await;
 }
 
 /// What an index has durable may lie before what the database was told, where nothing in between was for

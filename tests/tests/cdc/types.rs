@@ -1,11 +1,13 @@
 //! Types: what the copy makes of a value, the stream makes of it too, whatever the database's own
 //! settings are.
 
+use egret_cdc::VerifyOptions;
 use egret_tests::poll;
 use egret_tests::postgres::Database;
 use serde_json::json;
 
 use crate::following::Following;
+use crate::verify::{follow, verified};
 
 /// A column's type, a value as an SQL expression, and the field that it becomes.
 const VALUES: &[(&str, &str, &str)] = &[
@@ -132,7 +134,24 @@ const VALUES: &[(&str, &str, &str)] = &[
     ("numrange", "'(1.5,2.50]'", r#"{"gt":1.5,"lte":2.50}"#),
     ("daterange", "'[2024-01-01,infinity)'", r#"{"gte":"2024-01-01"}"#),
     ("tstzrange", "'[2024-02-29 12:00+00,)'", r#"{"gte":"2024-02-29T12:00:00Z"}"#),
+    (
+        "tsrange",
+        "'(2024-02-29 12:00,2024-03-01 00:00:00.5]'",
+        r#"{"gt":"2024-02-29T12:00:00","lte":"2024-03-01T00:00:00.5"}"#,
+    ),
+    ("tsrange", "'[-infinity,0044-03-15 BC)'", r#"{"lt":"-0043-03-15T00:00:00"}"#),
     ("int4multirange", "'{}'", "[]"),
+    (
+        "datemultirange",
+        "'{[2024-01-01,2024-01-02]}'",
+        r#"[{"gte":"2024-01-01","lt":"2024-01-03"}]"#,
+    ),
+    ("tsmultirange", "'{[2024-01-01 01:00,)}'", r#"[{"gte":"2024-01-01T01:00:00"}]"#),
+    (
+        "tstzmultirange",
+        "'{(,2024-01-01 01:00+01),[2024-01-02 00:00+00,2024-01-02 00:00+00]}'",
+        r#"[{"lt":"2024-01-01T00:00:00Z"},{"gte":"2024-01-02T00:00:00Z","lte":"2024-01-02T00:00:00Z"}]"#,
+    ),
     ("nummultirange", "'{(,1.5],[2,2],empty}'", r#"[{"lte":1.5},{"gte":2,"lte":2}]"#),
     ("int4multirange", "'{[1,3),[5,7)}'", r#"[{"gte":1,"lt":3},{"gte":5,"lt":7}]"#),
     ("bit(3)", "B'101'", r#""101""#),
@@ -186,33 +205,36 @@ async fn copy_and_stream_make_the_same_documents() {
     );
     database.execute(&create).await;
     database.execute(&insert(1)).await;
-    let following = Following::follow(database, |_| {});
+    let following = follow(database, |_| {});
     following.streams().await;
+    expect_values(&following, 1, "copied");
     following.execute(&insert(2), &["every"]).await;
+    expect_values(&following, 2, "streamed");
     following
         .execute(
             "UPDATE every SET id = 3 WHERE id = 1; INSERT INTO every (id) VALUES (4)",
             &["every"],
         )
         .await;
-
-    let fields: Vec<String> = VALUES
-        .iter()
-        .enumerate()
-        .map(|(at, (.., expected))| format!("\"c{at}\":{expected}"))
-        .collect();
-    let status = following.pipeline().status();
-    assert_eq!(status.dead_letters, 0, "{}", following.letters());
-    for id in [2, 3] {
-        let expected = format!("{{\"id\":{id},{}}}", fields.join(","));
-        let found = following.source("every", &id.to_string()).unwrap();
-        for (at, (kind, value, expected)) in VALUES.iter().enumerate() {
-            let field = format!("\"c{at}\":{expected}");
-            assert!(found.contains(&field), "{id} {kind} {value}: no {field} in {found}");
-        }
-        assert_eq!(found, expected);
-    }
+    expect_values(&following, 3, "with another key");
     assert_eq!(following.document("every", "4").unwrap()["c0"], json!(null));
+    // What is read to verify them says the same.
+    let report = verified(&following, VerifyOptions::default()).await;
+    assert_eq!((report.tables[0].rows, report.differences.len()), (3, 0), "{report:#?}");
+}
+
+/// Expects the document of each value to be what it should, letter for letter.
+fn expect_values(following: &Following, id: u32, how: &str) {
+    let status = following.pipeline().status();
+    assert_eq!(status.dead_letters, 0, "{how}: {}", following.letters());
+    let field =
+        |(at, (.., expected)): (usize, &(&str, &str, &str))| format!("\"c{at}\":{expected}");
+    let fields: Vec<String> = VALUES.iter().enumerate().map(field).collect();
+    let found = following.source("every", &id.to_string()).unwrap();
+    for (field, (kind, value, _)) in fields.iter().zip(VALUES) {
+        assert!(found.contains(field), "{how}: {kind} {value}: no {field} in {found}");
+    }
+    assert_eq!(found, format!("{{\"id\":{id},{}}}", fields.join(",")), "{how}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
