@@ -290,8 +290,10 @@ impl Run {
         }
         let Some(index) = engine.index("table").ok().or_else(|| {
             assert_eq!(self.durable.load(Ordering::Relaxed), 0, "{context}: it is gone");
+            // As of a table's columns: what is no number is refused from the first row on.
+            let mappings = json!({"properties": {"number": {"type": "long"}}});
             let pipeline = Some("main".to_owned());
-            let definition = IndexDefinition { pipeline, ..IndexDefinition::default() };
+            let definition = IndexDefinition { pipeline, mappings, ..IndexDefinition::default() };
             engine.create_index("table", definition).ok()
         }) else {
             return false;
