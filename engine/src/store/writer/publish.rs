@@ -45,7 +45,7 @@ pub(super) struct Publishing {
     changed: bool,
     /// and whether that were documents.
     written: bool,
-    /// The name of the state that was last finished and held back since.
+    /// The name of the state that was finished and held back, where nothing has changed since.
     held_back: Option<Generation>,
     /// When the last merge has ended since, if any.
     layout: Option<Instant>,
@@ -89,16 +89,19 @@ impl Publishing {
     /// Documents have changed.
     pub(super) fn note_written(&mut self) {
         (self.changed, self.written) = (true, true);
+        self.held_back = None;
     }
 
     /// The mapping has changed.
     pub(super) fn note_mapping(&mut self) {
         self.changed = true;
+        self.held_back = None;
     }
 
     /// A merge waits for the next publication, and only brings one about when nothing else does.
     pub(super) fn note_layout(&mut self) {
         self.layout = Some(Instant::now());
+        self.held_back = None;
     }
 
     /// There is nothing to be published any more.
@@ -121,9 +124,15 @@ impl Publishing {
         self.written && interval == RefreshInterval::Off && self.urgency == Urgency::None
     }
 
-    /// The name of the last state that was finished, if it was held back.
+    /// The name of what was finished and held back, where nothing has changed since.
     pub(super) fn held_back(&self) -> Option<Generation> {
         self.held_back
+    }
+
+    /// The name of what is finished next: a state that was held back keeps its own, under which it may
+    /// be committed.
+    fn next(&self, term: u64) -> Generation {
+        self.held_back.unwrap_or(Generation { term, number: self.number + 1 })
     }
 
     pub(super) fn has_layout(&self) -> bool {
@@ -219,7 +228,7 @@ impl Writer {
             return Ok(());
         }
         let began = Instant::now();
-        let next = Generation { term: self.term, number: self.publishing.number + 1 };
+        let next = self.publishing.next(self.term);
         let store = &mut self.store;
         let parts = parts(&shared.identity, store, next, self.applied, self.next_seq_no)?;
         self.swap(shared, parts)?;
@@ -273,7 +282,7 @@ impl Writer {
     /// As a publication, but for reads by id alone, and those of a followed index are of what is
     /// published.
     fn hold_back(&mut self, shared: &Arc<Shared>) -> Result<()> {
-        let next = Generation { term: self.term, number: self.publishing.number + 1 };
+        let next = self.publishing.next(self.term);
         let store = &mut self.store;
         let parts = parts(&shared.identity, store, next, self.applied, self.next_seq_no)?;
         if self.log.is_some() {
