@@ -176,6 +176,8 @@ impl Shared {
                         // The writer went with the closure; a reopened engine has it again.
                         tracing::error!(index = %self.identity.name, %error, "no thread for an index");
                         *slot = Slot::Closed;
+                        self.queue.close();
+                        self.pressure.close();
                         self.presence.set_running(false);
                         Err(Error::from(error))
                     }
