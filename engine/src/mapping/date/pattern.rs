@@ -30,7 +30,7 @@ pub(super) enum Part {
 
 /// Elasticsearch's names. `~` is a point or comma with a fraction of any length, `@` any offset.
 /// Each is also known with `strict_` before it.
-const NAMED: [(&str, &str); 20] = [
+const NAMED: [(&str, &str); 24] = [
     ("date_optional_time", "yyyy[-MM[-dd['T'[HH[:mm[:ss[~]]][@]]]]]"),
     ("date_optional_time_nanos", "yyyy[-MM[-dd['T'[HH[:mm[:ss[~]]][@]]]]]"),
     ("iso8601", "yyyy[-MM[-dd['T'[HH[:mm[:ss[~]]][@]]]]]"),
@@ -48,6 +48,10 @@ const NAMED: [(&str, &str); 20] = [
     ("basic_date", "yyyyMMdd"),
     ("basic_date_time", "yyyyMMdd'T'HHmmss~@"),
     ("basic_date_time_no_millis", "yyyyMMdd'T'HHmmss@"),
+    ("time", "HH:mm:ss~@"),
+    ("time_no_millis", "HH:mm:ss@"),
+    ("hour_minute_second_millis", "HH:mm:ss~"),
+    ("hour_minute_second_fraction", "HH:mm:ss~"),
     ("hour_minute_second", "HH:mm:ss"),
     ("hour_minute", "HH:mm"),
     ("hour", "HH"),
