@@ -159,8 +159,11 @@ fn cut(seed: u64) {
     assert_eq!(engine.damaged(), [], "{context}");
     let index = engine.index("i").unwrap();
     let recovered = index.positions().borrow().durable.map(|it| it.lsn);
-    assert!(recovered >= durable, "{context}");
-    let number = recovered.map_or(0, |lsn| usize::try_from(lsn.0 / 10).unwrap());
+    let number = |lsn: Option<Lsn>| lsn.map_or(0, |lsn| usize::try_from(lsn.0 / 10).unwrap());
+    // What was durable may lie further by transactions that changed nothing.
+    let same = states[number(recovered)].rows == states[number(durable)].rows;
+    assert!(recovered >= durable || same, "{context}: {durable:?} was durable, now {recovered:?}");
+    let number = number(recovered);
     check(&index, &states[number].joined(), &context);
     // And it goes on from there.
     let mut tables = states.swap_remove(number);
