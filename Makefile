@@ -9,6 +9,7 @@ demo: ## Search this machine's Debian packages from a private PostgreSQL (DATA=f
 
 test: ## Install what is missing and run every test
 	@scripts/ensure-postgres.sh
+	@scripts/ensure-extensions.sh
 	@scripts/ensure-clients.sh >/dev/null
 	@scripts/ensure-browser.sh
 	cargo test --workspace --locked
@@ -25,6 +26,7 @@ chaos: ## Kill egret, PostgreSQL and the network in RUNS=1000 more runs, from SE
 
 versions: ## Test change capture on other PostgreSQLs (VERSIONS="14 16 17 18", FILTER=names)
 	@scripts/ensure-postgres.sh
+	@scripts/ensure-extensions.sh
 	FILTER="$(FILTER)" scripts/test-versions.sh $(VERSIONS)
 
 powercut: ## Cut the power in RUNS=1000 more runs of each campaign, from SEED=1

@@ -33,7 +33,7 @@ pub(crate) struct Table {
     pub(crate) owned: bool,
     /// Rows that the planner expects.
     pub(crate) rows_estimated: u64,
-    /// Its columns as far as they are streamed: without generated ones.
+    /// Its columns as far as they are streamed: generated ones only where the log has them.
     pub(crate) columns: Vec<Column>,
     /// The names of the key's columns, or why it has no key to go by.
     pub(crate) key: std::result::Result<Vec<String>, String>,
@@ -97,22 +97,39 @@ impl Table {
     }
 }
 
-const TABLES: &str = "
-    SELECT c.oid, n.nspname::text, c.relname::text, c.relkind = 'p', c.relreplident::text,
+/// Which generated columns are in the log: the stored ones, since PostgreSQL 18, of a publication that
+/// says so. One that is still to be made will say so. `$1` is the publication's name.
+macro_rules! published {
+    () => {
+        "(a.attgenerated = '' OR a.attgenerated = 's' AND coalesce(
+             (SELECT to_jsonb(p) ->> 'pubgencols' IS NOT DISTINCT FROM 's'
+              FROM pg_catalog.pg_publication p WHERE p.pubname = $1),
+             current_setting('server_version_num')::int4 >= 180000))"
+    };
+}
+
+const TABLES: &str = concat!(
+    "SELECT c.oid, n.nspname::text, c.relname::text, c.relkind = 'p', c.relreplident::text,
            greatest(c.reltuples, 0)::int8, pg_has_role(c.relowner, 'USAGE'),
            c.relreplident = 'f' AND current_setting('server_version_num')::int4 >= 180000
              AND EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid
-                         AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated <> '')
+                         AND a.attnum > 0 AND NOT a.attisdropped AND NOT ",
+    published!(),
+    ")
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence = 'p'
       AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%'
-    ORDER BY 2, 3";
+    ORDER BY 2, 3"
+);
 
-const COLUMNS: &str = "
-    SELECT attrelid, attname::text, atttypid, atthasdef OR atthasmissing OR attidentity <> ''
-    FROM pg_catalog.pg_attribute
-    WHERE attrelid = ANY($1) AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
-    ORDER BY attrelid, attnum";
+const COLUMNS: &str = concat!(
+    "SELECT a.attrelid, a.attname::text, a.atttypid,
+           a.atthasdef OR a.atthasmissing OR a.attidentity <> ''
+    FROM pg_catalog.pg_attribute a
+    WHERE a.attrelid = ANY($2) AND a.attnum > 0 AND NOT a.attisdropped AND ",
+    published!(),
+    " ORDER BY a.attrelid, a.attnum"
+);
 
 /// Columns of indexes that tell rows apart, in the key's order: primary keys, those chosen as
 /// replica identity, and unique ones over columns that are never NULL. A deferrable one names no row
@@ -164,14 +181,16 @@ pub(crate) async fn fingerprints(
     Ok(found)
 }
 
-/// Every table that `wanted` accepts by schema and name.
+/// Every table that `wanted` accepts by schema and name, with the columns that the publication streams,
+/// or would if it were made now.
 pub(crate) async fn tables(
     control: &Control,
+    publication: &str,
     wanted: impl Fn(&str, &str) -> bool,
 ) -> Result<Vec<Table>> {
     let mut tables = Vec::new();
     let mut identities = Vec::new();
-    for row in control.rows("listing tables", TABLES, &[]).await? {
+    for row in control.rows("listing tables", TABLES, &[&publication]).await? {
         let (schema, name): (String, String) = (row.try_get(1)?, row.try_get(2)?);
         if !wanted(&schema, &name) {
             continue;
@@ -195,15 +214,15 @@ pub(crate) async fn tables(
         });
     }
     let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
-    let mut columns = columns(control, &oids).await?;
+    let mut columns = columns(control, publication, &oids).await?;
     let keys = keys(control, &oids).await?;
     let mut storages = storage::read(control, &oids).await?;
     for (table, (identity, is_hindered)) in tables.iter_mut().zip(identities) {
         table.columns = columns.remove(&table.oid).unwrap_or_default();
         table.key = choose_key(identity, keys.get(&table.oid));
         if is_hindered {
-            table.key = Err("its replica identity is FULL and has generated columns: published, \
-                             the database would refuse its updates (choose DEFAULT, or USING INDEX)"
+            table.key = Err("its replica identity is FULL and has generated columns that the log lacks: \
+                             published, the database would refuse its updates (choose DEFAULT, or USING INDEX)"
                 .to_owned());
         }
         table.storage = storages.remove(&table.oid).unwrap_or_default();
@@ -267,8 +286,12 @@ fn choose_key(identity: u8, keys: Option<&Keys>) -> std::result::Result<Vec<Stri
     Err(refusal.to_owned())
 }
 
-async fn columns(control: &Control, oids: &[u32]) -> Result<FxHashMap<u32, Vec<Column>>> {
-    let rows = control.rows("reading columns", COLUMNS, &[&oids]).await?;
+async fn columns(
+    control: &Control,
+    publication: &str,
+    oids: &[u32],
+) -> Result<FxHashMap<u32, Vec<Column>>> {
+    let rows = control.rows("reading columns", COLUMNS, &[&publication, &oids]).await?;
     let mut types = Vec::new();
     for row in &rows {
         types.push(row.try_get::<_, u32>(2)?);

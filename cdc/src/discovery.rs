@@ -87,10 +87,14 @@ impl Discovery {
         let selection = Selection::of(&self.config)?;
         let reading = Selection::reading(&self.config)?;
         let takes = |schema: &str, table: &str| reading.takes(schema, table);
-        // Read first: what changes after it is noticed.
         let name = self.config.publication_name();
+        let owned = self.config.publication.is_none();
+        if owned && self.version >= 180_000 {
+            publication::publish_generated(control, &name).await?;
+        }
+        // Read first: what changes after it is noticed.
         let fingerprints = catalog::fingerprints(control, &name, takes).await?;
-        let mut tables = catalog::tables(control, takes).await?;
+        let mut tables = catalog::tables(control, &name, takes).await?;
         let plain = tables.clone();
         let documents = &self.config.documents;
         shape::declare(control, &mut tables, documents, self.version).await?;
@@ -105,7 +109,6 @@ impl Discovery {
                 wanted.push(related);
             }
         }
-        let owned = self.config.publication.is_none();
         let membership = publication::ensure(control, &name, owned, &wanted, self.version).await?;
         let (mut published, mut kept_out) = (Vec::new(), 0);
         for mut found in found {

@@ -278,7 +278,14 @@ impl Pipeline {
         let position = beginning(&discovery.server, file.streamed());
         let (disk, folder) = (Arc::clone(&self.disk), self.folder.clone());
         let gathering = Arc::new(Gathering::new(disk, folder, &self.config));
-        let stream = Stream::new(client, control, position, outstanding, Arc::clone(&gathering));
+        let stream = Stream::new(
+            client,
+            control,
+            self.config.publication_name(),
+            position,
+            outstanding,
+            Arc::clone(&gathering),
+        );
         let acknowledgements = Acknowledgements::new(
             Arc::clone(&self.disk),
             self.folder.clone(),

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::selection::Selection;
 
 /// The oldest server that can be followed.
-const OLDEST: i32 = 140_000;
+const OLDEST: u32 = 140_000;
 
 /// Slots that a pipeline takes at most: its own, and those of copies and of looks at single rows.
 const SLOTS: i64 = 5;
@@ -23,6 +23,8 @@ pub struct Inspection {
     pub user: String,
     /// The server's version, as it writes it.
     pub version: String,
+    /// The same as a number: 17.1 is 170001.
+    pub version_number: u32,
     /// Whether who looks is a superuser.
     pub is_superuser: bool,
     /// The tables that are wanted.
@@ -85,7 +87,8 @@ pub async fn inspect(config: &PipelineConfig) -> Result<Inspection> {
     let mut obstacles = Vec::new();
     let mut obstacle = |reason: String, remedy: String| obstacles.push(Obstacle { reason, remedy });
     let version: String = row.try_get(2)?;
-    if row.try_get::<_, i32>(3)? < OLDEST {
+    let version_number = u32::try_from(row.try_get::<_, i32>(3)?).unwrap_or_default();
+    if version_number < OLDEST {
         let remedy = "-- upgrade to PostgreSQL 14 or newer".to_owned();
         obstacle(format!("PostgreSQL {version} is older than 14"), remedy);
     }
@@ -107,7 +110,7 @@ pub async fn inspect(config: &PipelineConfig) -> Result<Inspection> {
         }
     }
     let takes = |schema: &str, table: &str| selection.takes(schema, table);
-    let found = catalog::tables(&control, takes).await?;
+    let found = catalog::tables(&control, &config.publication_name(), takes).await?;
     let oids: Vec<u32> = found.iter().map(|table| table.oid).collect();
     let mut access: FxHashMap<u32, (bool, i64)> = FxHashMap::default();
     for row in control.rows("looking at tables", ACCESS, &[&oids]).await? {
@@ -129,6 +132,7 @@ pub async fn inspect(config: &PipelineConfig) -> Result<Inspection> {
         database: row.try_get(0)?,
         user: row.try_get(1)?,
         version,
+        version_number,
         is_superuser: row.try_get(9)?,
         tables: found.into_iter().map(table).collect(),
         obstacles,

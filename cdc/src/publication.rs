@@ -74,6 +74,25 @@ const MEMBERS: &str = "
     LEFT JOIN pg_catalog.pg_publication_rel r ON r.prpubid = b.oid AND r.prrelid = c.oid
     WHERE p.pubname = $1";
 
+/// Has a publication that an earlier version made hold stored generated columns too, as PostgreSQL 18 and
+/// newer can.
+pub(crate) async fn publish_generated(control: &Control, name: &str) -> Result<()> {
+    let lacks = "SELECT FROM pg_catalog.pg_publication WHERE pubname = $1 AND pubgencols <> 's'";
+    if control.rows("reading the publication", lacks, &[&name]).await?.is_empty() {
+        return Ok(());
+    }
+    let quoted = quote_identifier(name);
+    let alter = format!("ALTER PUBLICATION {quoted} SET (publish_generated_columns = stored)");
+    match control.execute("publishing generated columns", &alter).await {
+        // Somebody else's: its tables are followed without them.
+        Err(error) if error.kind() == ErrorKind::Server => {
+            tracing::warn!(%error, "generated columns are left out");
+            Ok(())
+        }
+        altered => altered,
+    }
+}
+
 /// Makes the publication hold `tables`, as far as the role may. One that is the pipeline's own
 /// (`owned`) also loses tables that are no longer wanted.
 pub(crate) async fn ensure(
@@ -86,9 +105,11 @@ pub(crate) async fn ensure(
     let quoted = quote_identifier(name);
     let existing = read(control, name).await?;
     if existing.is_none() {
+        let generated =
+            if server_version >= 180_000 { ", publish_generated_columns = stored" } else { "" };
         let create = format!(
             "CREATE PUBLICATION {quoted} WITH (publish = 'insert, update, delete, truncate', \
-             publish_via_partition_root = true)"
+             publish_via_partition_root = true{generated})"
         );
         control.execute("creating the publication", &create).await?;
     }

@@ -51,6 +51,8 @@ pub(crate) struct Stream {
     pub(crate) client: ReplicationClient,
     /// To ask the catalog with.
     control: Arc<Control>,
+    /// The publication that is streamed.
+    publication: String,
     /// The tables by their place; none where a table is not written to now.
     pub(crate) feeds: Vec<Option<Feed>>,
     /// The system and timeline, and everything up to which is handed over.
@@ -78,6 +80,7 @@ impl Stream {
     pub(crate) fn new(
         client: ReplicationClient,
         control: Arc<Control>,
+        publication: String,
         position: Checkpoint,
         outstanding: Outstanding,
         gathering: Arc<Gathering>,
@@ -85,6 +88,7 @@ impl Stream {
         Self {
             client,
             control,
+            publication,
             feeds: Vec::new(),
             position,
             outstanding,
@@ -291,7 +295,7 @@ impl Stream {
             && relation.columns.iter().zip(&described).all(is_known)
             && table.oid == relation.id;
         // An older description may be sent again after a reconnect: only the catalog can tell.
-        if !same && catalog_changed(&self.control, &table).await? {
+        if !same && catalog_changed(&self.control, &self.publication, &table).await? {
             let message = format!("table [{}] is not what it was", table.title());
             return self.changed(place, message).await;
         }
@@ -437,9 +441,9 @@ fn is_of(relation: &Relation, table: &Table) -> bool {
 }
 
 /// Whether the catalog now has another table, or other columns, than the stream began with.
-async fn catalog_changed(control: &Control, table: &Table) -> Result<bool> {
+async fn catalog_changed(control: &Control, publication: &str, table: &Table) -> Result<bool> {
     let wanted = |schema: &str, name: &str| schema == table.schema && name == table.name;
-    let mut tables = catalog::tables(control, wanted).await?;
+    let mut tables = catalog::tables(control, publication, wanted).await?;
     shape::redeclare(control, &mut tables, table).await?;
     let Some(now) = tables.first() else { return Ok(true) };
     let shape = |table: &Table| -> Vec<(String, u32)> {

@@ -382,7 +382,8 @@ impl Sync {
         let bytes = self.config.outstanding_bytes;
         let outstanding = Outstanding::new(batches, bytes, self.letters.clone());
         let gathering = Arc::clone(&self.gathering);
-        Ok(Stream::new(client, control, position, outstanding, gathering))
+        let publication = self.config.publication_name();
+        Ok(Stream::new(client, control, publication, position, outstanding, gathering))
     }
 }
 

@@ -134,9 +134,13 @@ fn statements(found: &Inspection, role: &str) -> String {
     if !names.is_empty() {
         let names = names.join(", ");
         let _ = writeln!(text, "GRANT SELECT ON {names} TO {role};");
+        let generated = match found.version_number {
+            180_000.. => ", publish_generated_columns = stored",
+            _ => "",
+        };
         let _ = writeln!(
             text,
-            "CREATE PUBLICATION {PUBLICATION} FOR TABLE {names} WITH (publish_via_partition_root = true);"
+            "CREATE PUBLICATION {PUBLICATION} FOR TABLE {names} WITH (publish_via_partition_root = true{generated});"
         );
     }
     text
@@ -248,6 +252,7 @@ mod tests {
             database: "shop".to_owned(),
             user: "ada".to_owned(),
             version: "17.1".to_owned(),
+            version_number: 170_001,
             is_superuser: true,
             tables: vec![
                 table("public", "birds", Ok("id")),

@@ -386,6 +386,24 @@ impl Database {
         }
     }
 
+    /// The server's major version.
+    pub async fn version(&self) -> i32 {
+        let query = "SELECT current_setting('server_version_num')::int4 / 10000";
+        self.client.query_one(query, &[]).await.unwrap().get(0)
+    }
+
+    /// Whether the server is older than the first version that has what a test needs. Says so where
+    /// it is.
+    pub async fn lacks(&self, first: i32, what: &str) -> bool {
+        let version = self.version().await;
+        if version < first {
+            poll::report(&format!(
+                "skipped: {what} need PostgreSQL {first}, and this is {version}"
+            ));
+        }
+        version < first
+    }
+
     /// The position that a search waits for to see everything committed so far.
     pub async fn flush_lsn(&self) -> String {
         let query = "SELECT pg_current_wal_flush_lsn()::text";

@@ -21,7 +21,10 @@ pub(crate) fn mapping(kind: &Kind) -> Value {
             "type": "text",
             "fields": {"keyword": {"type": "keyword", "ignore_above": TEXT_KEYWORD_CHARACTERS}},
         }),
+        Kind::Lexemes => json!({"type": "text"}),
         Kind::Keyword => json!({"type": "keyword", "ignore_above": KEYWORD_CHARACTERS}),
+        Kind::Time => time_of_day("hour_minute_second_fraction||hour_minute_second"),
+        Kind::TimeTz => time_of_day("time||time_no_millis"),
         Kind::Network => json!({
             "type": "ip_range",
             "fields": {"keyword": {"type": "keyword"}},
@@ -50,4 +53,11 @@ pub(crate) fn mapping(kind: &Kind) -> Value {
             json!({"properties": properties})
         }
     }
+}
+
+/// The text, and the time as a date of 1970-01-01, in microseconds, by which it is compared, sorted and
+/// counted: without 24:00:00 and offsets of seconds, which no date has.
+fn time_of_day(format: &str) -> Value {
+    let time = json!({"type": "date", "format": format, "ignore_malformed": true});
+    json!({"type": "keyword", "fields": {"time": time}})
 }

@@ -7,7 +7,8 @@
 //! | `int8`, `oid`, `xid` | number | long |
 //! | `numeric`, `money` | number, its digits verbatim | double |
 //! | `float4`, `float8` | number | double |
-//! | `text`, `varchar`, `citext`, `name`, `xml`, `tsvector` | string | text with keyword |
+//! | `text`, `varchar`, `citext`, `name`, `xml` | string | text with keyword |
+//! | `tsvector` | its lexemes in the order of their places | text |
 //! | `char(n)` | string without its padding | text with keyword |
 //! | `bool` | true, false | boolean |
 //! | `date`, `timestamp`, `timestamptz` | ISO 8601, `Z` for the last | date |
@@ -23,7 +24,9 @@
 //! | multiranges of these | array of ranges | range |
 //! | `point` | `{"lat": y, "lon": x}` | `geo_point` |
 //! | PostGIS's `geometry`, `geography` | the same for points in degrees, others as their digits | `geo_point` |
-//! | all others (uuid, enum, time, interval, other ranges, bits, ...) | string | keyword |
+//! | `time` | string | keyword; `.time` a date of 1970-01-01, to the microsecond |
+//! | `timetz` | string, its offset included | keyword; `.time` the same in UTC |
+//! | all others (uuid, enum, interval, other ranges, bits, ...) | string | keyword |
 //!
 //! JSON has no NaN and no infinity, ISO 8601 no infinite date, and an index no year past 294246: such
 //! a value becomes null, as does a `numeric` past the range of a double. Years before 1 and past 9999
@@ -33,6 +36,7 @@ mod array;
 mod datetime;
 mod geo;
 mod json;
+mod lexemes;
 mod mapping;
 mod nested;
 mod range;
@@ -65,6 +69,8 @@ pub(crate) enum Kind {
     Text,
     /// Text padded with blanks.
     PaddedText,
+    /// Lexemes with their places.
+    Lexemes,
     /// Text to be taken as a whole.
     Keyword,
     /// An IP address, or with a number of bits a network.
@@ -85,6 +91,10 @@ pub(crate) enum Kind {
     Timestamp,
     /// A moment.
     TimestampTz,
+    /// A time of day.
+    Time,
+    /// A time of day and its offset.
+    TimeTz,
     /// Bytes.
     Bytea,
     /// A JSON value.
@@ -106,7 +116,8 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// Since which version of this page its values and its mapping are what they are: the first had
-    /// texts and keywords for some that have types of their own since the second.
+    /// texts and keywords for some that have types of their own since the second, and for others since
+    /// the third.
     pub(crate) fn written_since(&self) -> u32 {
         match self {
             Self::Address
@@ -115,6 +126,7 @@ impl Kind {
             | Self::Geometry
             | Self::Range(_)
             | Self::MultiRange(_) => 1,
+            Self::Lexemes | Self::Time | Self::TimeTz => 2,
             Self::Array { element, .. } => element.written_since(),
             Self::Composite(fields) => {
                 fields.iter().map(|field| field.kind.written_since()).max().unwrap_or(0)
@@ -155,10 +167,11 @@ pub(crate) fn write_json(kind: &Kind, text: &str, out: &mut Vec<u8>) -> Result<(
         Kind::Integer | Kind::Long => scalar::integer(text, out),
         Kind::Float | Kind::Numeric => scalar::number(text, out),
         Kind::Money => scalar::money(text, out),
-        Kind::Text | Kind::Keyword | Kind::Address | Kind::Network => {
+        Kind::Text | Kind::Keyword | Kind::Address | Kind::Network | Kind::Time | Kind::TimeTz => {
             scalar::string(text, out);
             Ok(())
         }
+        Kind::Lexemes => lexemes::lexemes(text, out),
         Kind::Range(element) => range::range(element, text, out),
         Kind::MultiRange(element) => range::multirange(element, text, out),
         Kind::Point => geo::point(text, out),

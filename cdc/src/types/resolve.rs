@@ -77,8 +77,9 @@ fn known(oid: u32) -> Option<Kind> {
     Some(match oid {
         16 => Kind::Bool,
         17 => Kind::Bytea,
-        // name, text, xml, tsvector, varchar
-        19 | 25 | 142 | 3614 | 1043 => Kind::Text,
+        // name, text, xml, varchar
+        19 | 25 | 142 | 1043 => Kind::Text,
+        3614 => Kind::Lexemes,
         // int8, oid, xid, cid
         20 | 26 | 28 | 29 => Kind::Long,
         21 | 23 => Kind::Integer,
@@ -88,6 +89,8 @@ fn known(oid: u32) -> Option<Kind> {
         790 => Kind::Money,
         1042 => Kind::PaddedText,
         1082 => Kind::Date,
+        1083 => Kind::Time,
+        1266 => Kind::TimeTz,
         1114 => Kind::Timestamp,
         1184 => Kind::TimestampTz,
         1700 => Kind::Numeric,
@@ -106,8 +109,8 @@ fn known(oid: u32) -> Option<Kind> {
         4534 => Kind::MultiRange(Arc::new(Kind::TimestampTz)),
         4535 => Kind::MultiRange(Arc::new(Kind::Date)),
         4536 => Kind::MultiRange(Arc::new(Kind::Long)),
-        // "char", macaddr8, macaddr, time, interval, timetz, bit, varbit, uuid
-        18 | 774 | 829 | 1083 | 1186 | 1266 | 1560 | 1562 | 2950 => Kind::Keyword,
+        // "char", macaddr8, macaddr, interval, bit, varbit, uuid
+        18 | 774 | 829 | 1186 | 1560 | 1562 | 2950 => Kind::Keyword,
         _ => return None,
     })
 }

@@ -83,25 +83,11 @@ async fn own_database() -> Database {
     database
 }
 
-/// Whether the server has failover slots. Says so where it has not.
-async fn has_failover_slots(database: &Database) -> bool {
-    let query = "SELECT current_setting('server_version_num')::int4, version()";
-    let row = database.client().query_one(query, &[]).await.unwrap();
-    let has = row.get::<_, i32>(0) >= 170_000;
-    if !has {
-        eprintln!(
-            "skipped: failover slots need PostgreSQL 17, and this is {}",
-            row.get::<_, String>(1)
-        );
-    }
-    has
-}
-
 impl Pair {
     /// Nothing where the server is too old.
     async fn start(change: impl FnOnce(&mut PipelineConfig)) -> Option<Self> {
         let mut database = own_database().await;
-        if !has_failover_slots(&database).await {
+        if database.lacks(17, "failover slots").await {
             return None;
         }
         let primary = Arc::clone(database.cluster());
@@ -317,7 +303,7 @@ async fn a_slot_that_is_there_becomes_one_for_standbys() {
     following.stop().await;
     following.config.failover_slot = true;
     following.resume();
-    if has_failover_slots(&following.database).await {
+    if following.database.version().await >= 17 {
         following.streams().await;
         assert!(is_for_standbys(&following).await);
         following.equals("birds", BIRDS).await;

@@ -26,6 +26,7 @@ mod rewrites;
 mod rollback;
 mod rows;
 mod schema;
+mod searched;
 mod shapes;
 mod slots;
 mod stalls;

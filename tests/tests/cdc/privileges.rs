@@ -93,9 +93,7 @@ async fn half_open() -> Database {
         GRANT SELECT ON birds, vault.gold, notes, sales TO LIMITED;
         GRANT SELECT (id, name) ON people, staff TO LIMITED";
     let database = limited(Database::create().await, more).await;
-    let version = "SELECT current_setting('server_version_num')::int4 >= 150000";
-    let has_lists: bool = database.client().query_one(version, &[]).await.unwrap().get(0);
-    let people = if has_lists { "people (id, name)" } else { "people" };
+    let people = if database.version().await >= 15 { "people (id, name)" } else { "people" };
     let publication = format!(
         "CREATE PUBLICATION egret_main FOR TABLE birds, fish, {people}, staff, vault.gold, notes, sales
          WITH (publish_via_partition_root = true)"

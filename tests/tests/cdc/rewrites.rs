@@ -1,7 +1,7 @@
 //! Tables that are rewritten, renamed and redefined: what changes rows without a word in the log is
 //! copied, what merely moves them is not.
 
-use egret_cdc::status::TableState;
+use egret_tests::postgres::Database;
 
 use crate::following::Following;
 
@@ -193,41 +193,106 @@ async fn types_grow_while_they_are_used() {
     assert_eq!(following.pipeline().status().dead_letters, 0);
 }
 
+const GENERATED: &str = "
+    CREATE TABLE birds (id int PRIMARY KEY, a int, twice int GENERATED ALWAYS AS (a * 2) STORED,
+                        b text);
+    INSERT INTO birds (id, a, b) VALUES (1, 1, 'x'), (2, 2, 'y');
+    CREATE TABLE whole (LIKE birds INCLUDING ALL); ALTER TABLE whole REPLICA IDENTITY FULL;
+    INSERT INTO whole (id, a, b) VALUES (1, 1, 'x');
+    CREATE TABLE by_generated (a int, id int GENERATED ALWAYS AS (a + 1) STORED PRIMARY KEY);
+    INSERT INTO by_generated (a) VALUES (7)";
+
+/// Documents without what is generated.
+const PLAIN: &str = "SELECT id::text, json_build_object('id', id, 'a', a, 'b', b)::text FROM ";
+
+const WRITE_GENERATED: &str =
+    "INSERT INTO birds (id, a, b) VALUES (3, 3, 'z'); UPDATE birds SET a = 5 WHERE id = 1;
+     UPDATE whole SET a = 7; INSERT INTO by_generated (a) VALUES (1);
+     UPDATE by_generated SET a = a + 1";
+
+/// The log of PostgreSQL before 18 has no generated columns, and so has no copy.
 #[tokio::test(flavor = "multi_thread")]
-async fn generated_columns_are_left_out_of_copy_and_stream() {
-    let following = Following::start(
-        "CREATE TABLE birds (id int PRIMARY KEY, a int, twice int GENERATED ALWAYS AS (a * 2) STORED,
-                             b text);
-         INSERT INTO birds (id, a, b) VALUES (1, 1, 'x'), (2, 2, 'y');
-         CREATE TABLE whole (LIKE birds INCLUDING ALL); ALTER TABLE whole REPLICA IDENTITY FULL;
-         INSERT INTO whole (id, a, b) VALUES (1, 1, 'x');
-         CREATE TABLE by_generated (a int, id int GENERATED ALWAYS AS (a + 1) STORED PRIMARY KEY)",
-    )
-    .await;
-    following
-        .execute(
-            "INSERT INTO birds (id, a, b) VALUES (3, 3, 'z'); UPDATE birds SET a = 5 WHERE id = 1",
-            &["birds"],
-        )
-        .await;
-    let without = "SELECT id::text, json_build_object('id', id, 'a', a, 'b', b)::text FROM birds";
-    following.equals("birds", without).await;
+async fn generated_columns_are_left_out_where_the_log_lacks_them() {
+    let following = Following::start(GENERATED).await;
+    if following.database.version().await >= 18 {
+        return generated_columns_of_someone_elses_publication(following).await;
+    }
     let reason = following.skips("public.by_generated").await;
     assert!(reason.contains("[id] is generated"), "{reason}");
+    following.execute(WRITE_GENERATED, &["birds", "whole"]).await;
+    for table in ["birds", "whole"] {
+        following.equals(table, &format!("{PLAIN}{table}")).await;
+        assert!(following.mapping(table)["properties"]["twice"].is_null());
+    }
+    assert_eq!(following.pipeline().status().dead_letters, 0);
+}
+
+/// A publication that says nothing of generated columns is followed without them.
+async fn generated_columns_of_someone_elses_publication(mut following: Following) {
+    following.stop().await;
     following
         .database
-        .execute("INSERT INTO by_generated (a) VALUES (1); UPDATE by_generated SET a = 2")
+        .execute(
+            "CREATE PUBLICATION theirs FOR TABLE birds; CREATE PUBLICATION whole FOR TABLE whole",
+        )
         .await;
-    let state = following.table("public.birds").unwrap().state;
-    assert_eq!(state, TableState::Streaming);
-    // Whole rows in the log would have to have them, says PostgreSQL 18, and refuse the update.
-    following.database.execute("UPDATE whole SET a = 7").await;
-    let version = "SELECT current_setting('server_version_num')::int4";
-    let row = following.database.client().query_one(version, &[]).await.unwrap();
-    if row.get::<_, i32>(0) >= 180_000 {
-        let reason = following.skips("public.whole").await;
-        assert!(reason.contains("generated columns"), "{reason}");
-    } else {
-        following.equals("whole", &without.replace("birds", "whole")).await;
+    following.config.publication = Some("theirs".to_owned());
+    following.resume();
+    following.copies_again(0).await;
+    following.execute(WRITE_GENERATED, &["birds"]).await;
+    following.equals("birds", &format!("{PLAIN}birds")).await;
+    // Whole rows in the log would have to have them.
+    let reason = following.skips("public.whole").await;
+    assert!(reason.contains("generated columns"), "{reason}");
+    // Once it publishes them they are there.
+    let copies = following.copies();
+    let alter = "ALTER PUBLICATION theirs SET (publish_generated_columns = stored)";
+    following.database.execute(alter).await;
+    following.copies_again(copies).await;
+    following.equals("birds", "SELECT id::text, to_json(birds)::text FROM birds").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn generated_columns_are_as_any_other_where_the_log_has_them() {
+    let database = Database::create().await;
+    if database.lacks(18, "generated columns in the log").await {
+        return;
     }
+    let computed = "CREATE TABLE computed (id int PRIMARY KEY, a int, b int GENERATED ALWAYS AS (a * 2) VIRTUAL);
+        INSERT INTO computed (id, a) VALUES (1, 1);
+        CREATE TABLE whole_computed (LIKE computed INCLUDING ALL);
+        ALTER TABLE whole_computed REPLICA IDENTITY FULL";
+    // As an earlier version made it.
+    let publication = "CREATE PUBLICATION egret_main WITH (publish_via_partition_root)";
+    database.execute(&format!("{GENERATED}; {computed}; {publication}")).await;
+    let following = Following::follow(database, |_| {});
+    following.streams().await;
+    let tables = ["birds", "whole", "by_generated"];
+    let equal = async || {
+        for table in tables {
+            let rows = format!("SELECT id::text, to_json({table})::text FROM {table}");
+            following.equals(table, &rows).await;
+        }
+    };
+    equal().await;
+    following.execute(WRITE_GENERATED, &tables).await;
+    equal().await;
+    assert_eq!(following.mapping("birds")["properties"]["twice"]["type"], "integer");
+    // Computed when they are read, others are nowhere.
+    following.database.execute("UPDATE computed SET a = 2").await;
+    following
+        .equals(
+            "computed",
+            "SELECT id::text, json_build_object('id', id, 'a', a)::text FROM computed",
+        )
+        .await;
+    let reason = following.skips("public.whole_computed").await;
+    assert!(reason.contains("generated columns"), "{reason}");
+    following.database.execute("UPDATE whole_computed SET a = 2").await;
+    let copies = following.copies();
+    following.database.execute("ALTER TABLE birds ALTER twice SET EXPRESSION AS (a * 3)").await;
+    following.copies_again(copies).await;
+    following.execute("UPDATE birds SET a = 9 WHERE id = 2", &["birds"]).await;
+    equal().await;
+    assert_eq!(following.pipeline().status().dead_letters, 0);
 }

@@ -161,8 +161,13 @@ const VALUES: &[(&str, &str, &str)] = &[
     ("xml", "'<a>b</a>'", r#""<a>b</a>""#),
     ("xml", "'<?xml version=\"1.0\"?><a b=\"c\">&amp;é</a>'", r#""<a b=\"c\">&amp;é</a>""#),
     ("xml", "'no element'", r#""no element""#),
-    ("tsvector", "'a:1 fat:2 cat:3'::tsvector", r#""'a':1 'cat':3 'fat':2""#),
-    ("tsvector", "'fat:2A,4 cat:3'::tsvector", r#""'cat':3 'fat':2A,4""#),
+    ("tsvector", "'a:1 fat:2 cat:3'::tsvector", r#""a fat cat""#),
+    ("tsvector", "'fat:2A,4 cat:3'::tsvector", r#""fat cat fat""#),
+    ("tsvector", "to_tsvector('english', 'The fat cats sat on a mat')", r#""fat cat sat mat""#),
+    ("tsvector", "strip('b:1 a:2'::tsvector)", r#""a b""#),
+    ("tsvector", "$$'it''s' 'c:\\\\d e':1B$$::tsvector", r#""c:\\d e it's""#),
+    ("tsvector", "''::tsvector", r#""""#),
+    ("tsvector[]", "ARRAY['b:1 a:2'::tsvector, NULL]", r#"["b a",null]"#),
     ("tsquery", "'fat & !cat'::tsquery", r#""'fat' & !'cat'""#),
     ("point", "'(1.5,-2)'", r#"{"lat":-2,"lon":1.5}"#),
     ("point", "'(NaN,-Infinity)'", "null"),
@@ -191,6 +196,7 @@ async fn copy_and_stream_make_the_same_documents() {
         "IntervalStyle = sql_standard",
         "bytea_output = escape",
         "extra_float_digits = -3",
+        "lc_monetary = 'de_DE.UTF-8'",
     ] {
         database.execute(&format!("ALTER DATABASE {name} SET {setting}")).await;
     }
@@ -243,7 +249,8 @@ async fn mappings_come_from_the_catalog() {
         "{TYPES} CREATE TABLE every (
              id int8 PRIMARY KEY, small int2, price numeric, name text, code char(3), id2 uuid,
              feeling mood, ok bool, at timestamptz, host inet, hosts inet[], net cidr, place point,
-             during tstzrange, numbers int8range, prices nummultirange, tags text[], doc jsonb, raw bytea, p positive)"
+             during tstzrange, numbers int8range, prices nummultirange, tags text[], doc jsonb, raw bytea,
+             p positive, lexemes tsvector, opens time, closes timetz)"
     ))
     .await;
     let mapping = following.mapping("every");
@@ -267,6 +274,11 @@ async fn mappings_come_from_the_catalog() {
     check("numbers", "long_range");
     check("prices", "double_range");
     check("place", "geo_point");
+    check("lexemes", "text");
+    check("opens", "keyword");
+    check("closes", "keyword");
+    assert_eq!(field("opens")["fields"]["time"]["type"], "date");
+    assert_eq!(field("closes")["fields"]["time"]["type"], "date");
     assert_eq!(field("host")["fields"]["keyword"]["type"], "keyword");
     assert_eq!(field("name")["fields"]["keyword"]["type"], "keyword");
     assert_eq!(field("raw")["index"], false);
@@ -344,6 +356,44 @@ async fn types_of_extensions() {
         assert_eq!(following.pipeline().status().dead_letters, 0, "{}", following.letters());
     }
     assert!(oids[0].iter().all(|oid| !oids[1].contains(oid)), "the same OIDs: {oids:?}");
+}
+
+/// PostGIS's own geometries: points in degrees can be searched, all others are as PostGIS writes them.
+#[tokio::test(flavor = "multi_thread")]
+async fn geometries_of_postgis() {
+    const ROWS: &str = "VALUES
+        (1, ST_SetSRID(ST_MakePoint(13.4, 52.5), 4326), 'POINT(-0.125 51.5)'::geography),
+        (2, ST_MakePoint(1, -2, 3), 'SRID=4326;POINTZ(1e-7 -90 5)'),
+        (3, 'POINT EMPTY', NULL),
+        (4, 'SRID=3857;POINT(1491681 6891041)', 'LINESTRING(0 0, 1 1)'),
+        (5, 'SRID=4326;MULTIPOINT((1 2), (3 4))', 'POLYGON((0 0, 1 0, 1 1, 0 0))')";
+    // What is no point in degrees is as it is written.
+    const EXPECTED: &str = "SELECT id::text, json_build_object('id', id,
+        'shape', CASE WHEN kind < 3 THEN json_build_object('lat', ST_Y(shape), 'lon', ST_X(shape))
+                      WHEN kind > 3 THEN to_json(shape::text) END,
+        'place', CASE WHEN kind < 3 THEN json_build_object('lat', ST_Y(place::geometry),
+                                                         'lon', ST_X(place::geometry))
+                      WHEN kind > 3 THEN to_json(place::text) END)::text
+        FROM (SELECT id % 10 AS kind, id, shape, place FROM places) AS all_places";
+    let database = Database::create().await;
+    let query = "SELECT count(*) FROM pg_available_extensions WHERE name = 'postgis'";
+    if database.client().query_one(query, &[]).await.unwrap().get::<_, i64>(0) == 0 {
+        return poll::report("this PostgreSQL comes without PostGIS: its types are not tested");
+    }
+    let create = "CREATE EXTENSION postgis;
+        CREATE TABLE places (id int PRIMARY KEY, shape geometry, place geography)";
+    database.execute(&format!("{create}; INSERT INTO places {ROWS}")).await;
+    let following = Following::follow(database, |config| config.tables = vec!["places".to_owned()]);
+    following.streams().await;
+    let insert = "INSERT INTO places SELECT id + 10, shape, place FROM places";
+    following.execute(insert, &["places"]).await;
+    following.equals("places", EXPECTED).await;
+    for field in ["shape", "place"] {
+        assert_eq!(following.mapping("places")["properties"][field]["type"], "geo_point");
+    }
+    let report = verified(&following, VerifyOptions::default()).await;
+    assert_eq!(report.differences.len(), 0, "{report:#?}");
+    assert_eq!(following.pipeline().status().dead_letters, 0, "{}", following.letters());
 }
 
 /// Labels that come while the table is followed, in a column, an array and a composite.
