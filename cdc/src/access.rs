@@ -7,12 +7,13 @@ use tokio_postgres::Row;
 use crate::catalog::Table;
 use crate::connect::{Control, quote_identifier};
 use crate::error::Result;
+use crate::storage::partitions;
 
 /// Of each table, and of each partition that holds rows of one: whether the role may look into its
 /// schema, may read all of it, which columns it may not read, and whether a policy hides rows from it.
 /// What it may do everything with is left out.
-const ACCESS: &str = "
-    SELECT * FROM (
+const ACCESS: &str = concat!(
+    "SELECT * FROM (
         SELECT r.oid AS root, n.nspname::text, c.relname::text,
                pg_catalog.has_schema_privilege(n.oid, 'USAGE') AS may_look,
                pg_catalog.has_table_privilege(c.oid, 'SELECT') AS may_read,
@@ -22,12 +23,15 @@ const ACCESS: &str = "
                        AND NOT pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT')) AS hidden
         FROM unnest($1::oid[]) AS r (oid)
         CROSS JOIN LATERAL (
-            SELECT r.oid AS relid UNION SELECT relid FROM pg_catalog.pg_partition_tree(r.oid)) AS t
+            SELECT r.oid AS relid UNION ALL ",
+    partitions!("r.oid"),
+    ") AS t
         JOIN pg_catalog.pg_class c ON c.oid = t.relid
         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
         WHERE c.oid = r.oid OR c.relkind = 'r') AS found
     WHERE NOT (may_look AND may_read) OR hides
-    ORDER BY 1, 2, 3";
+    ORDER BY 1, 2, 3"
+);
 
 /// What the role may not do with a relation.
 #[derive(Debug)]

@@ -15,6 +15,7 @@ use self::filtered::Part;
 use crate::catalog::Table;
 use crate::connect::{Control, quote_identifier};
 use crate::error::{Error, ErrorKind, Result};
+use crate::storage::is_published;
 
 /// A publication as it is.
 #[derive(Debug, Clone)]
@@ -66,13 +67,15 @@ const READ: &str = "
     SELECT puballtables, pubviaroot, pubinsert AND pubupdate AND pubdelete AND pubtruncate
     FROM pg_catalog.pg_publication WHERE pubname = $1";
 
-const MEMBERS: &str = "
-    SELECT c.oid, concat_ws('.', b.oid, b.xmin, r.oid) FROM pg_catalog.pg_publication_tables p
-    JOIN pg_catalog.pg_publication b ON b.pubname = p.pubname
-    JOIN pg_catalog.pg_namespace n ON n.nspname = p.schemaname
-    JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
-    LEFT JOIN pg_catalog.pg_publication_rel r ON r.prpubid = b.oid AND r.prrelid = c.oid
-    WHERE p.pubname = $1";
+const MEMBERS: &str = concat!(
+    "SELECT c.oid, concat_ws('.', p.oid, p.xmin, r.oid) FROM pg_catalog.pg_publication p
+    JOIN pg_catalog.pg_class c ON c.relkind IN ('r', 'p') AND c.relpersistence = 'p'
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    LEFT JOIN pg_catalog.pg_publication_rel r ON r.prpubid = p.oid AND r.prrelid = c.oid
+    WHERE p.pubname = $1 AND NOT c.relispartition AND n.nspname NOT LIKE 'pg\\_%'
+      AND n.nspname <> 'information_schema' AND ",
+    is_published!()
+);
 
 /// Has a publication that an earlier version made hold stored generated columns too, as PostgreSQL 18 and
 /// newer can.

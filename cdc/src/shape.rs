@@ -17,6 +17,7 @@ use crate::config::DocumentConfig;
 use crate::connect::Control;
 use crate::error::Result;
 use crate::selection::glob;
+use crate::storage::partitions;
 
 /// The first server whose publications have row filters and lists of columns.
 const FIRST_WITH_FILTERS: u32 = 150_000;
@@ -176,11 +177,13 @@ struct Unique {
     nullable: Vec<String>,
 }
 
-const FACTS: &str = "
-    SELECT c.oid, c.relreplident::text, EXISTS (
-        SELECT FROM pg_catalog.pg_partition_tree(c.oid) t
-        JOIN pg_catalog.pg_class p ON p.oid = t.relid WHERE p.relreplident NOT IN ('d', 'f'))
-    FROM pg_catalog.pg_class c WHERE c.oid = ANY($1)";
+const FACTS: &str = concat!(
+    "SELECT c.oid, c.relreplident::text, c.relkind = 'p' AND EXISTS (
+        SELECT FROM (SELECT c.oid AS relid UNION ALL ",
+    partitions!("c.oid"),
+    ") t JOIN pg_catalog.pg_class p ON p.oid = t.relid WHERE p.relreplident NOT IN ('d', 'f'))
+    FROM pg_catalog.pg_class c WHERE c.oid = ANY($1)"
+);
 
 const UNIQUES: &str = "
     SELECT i.indrelid, i.indexrelid, x.relname::text, i.indisprimary, i.indisreplident,

@@ -107,6 +107,42 @@ impl Storage {
     }
 }
 
+/// The partitions of a table at any depth, as a subquery that gives their `relid`. The database's own
+/// functions would wait for whoever has locked one of them; these are read here whatever is locked, so
+/// that one table's trouble is no other's.
+macro_rules! partitions {
+    ($root:literal) => {
+        concat!(
+            "(WITH RECURSIVE part (relid) AS (
+                SELECT ",
+            $root,
+            "::oid
+              UNION ALL
+                SELECT h.inhrelid FROM part JOIN pg_catalog.pg_inherits h ON h.inhparent = part.relid
+                JOIN pg_catalog.pg_class k ON k.oid = h.inhrelid
+                WHERE k.relispartition AND NOT h.inhdetachpending)
+              SELECT relid FROM part WHERE relid <> ",
+            $root,
+            ")"
+        )
+    };
+}
+pub(crate) use partitions;
+
+/// Whether publication `p` publishes table `c`, which is no partition: by name, which row `r` says, with
+/// its schema `n`, or with all others. Likewise without a lock. PostgreSQL 14 publishes no schemas.
+macro_rules! is_published {
+    () => {
+        "(p.puballtables OR r.oid IS NOT NULL OR EXISTS (
+            SELECT FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_depend e
+              ON (e.classid, e.objid) = (d.classid, d.objid)
+            WHERE d.classid = to_regclass('pg_catalog.pg_publication_namespace')
+              AND d.refclassid = 'pg_catalog.pg_publication'::regclass AND d.refobjid = p.oid
+              AND e.refclassid = 'pg_catalog.pg_namespace'::regclass AND e.refobjid = n.oid))"
+    };
+}
+pub(crate) use is_published;
+
 /// The digests of one table `c`, as parts of a query.
 macro_rules! digests {
     () => {
@@ -131,18 +167,20 @@ const STORAGE: &str = concat!(
 
 /// Partitions. One that was made as such has a column whose description is as old as those of its
 /// system columns, which nothing changes; attaching writes every column's description anew.
-const PARTS: &str = "
-    SELECT r.oid, t.relid::oid, i.xmin::text, k.relfilenode,
+const PARTS: &str = concat!(
+    "SELECT r.oid, t.relid, i.xmin::text, k.relfilenode,
            CASE WHEN k.relkind = 'r' THEN k.relreplident::text ELSE '' END,
            EXISTS (SELECT FROM pg_catalog.pg_attribute u JOIN pg_catalog.pg_attribute s
                      ON s.attrelid = u.attrelid AND s.attnum = -1
                    WHERE u.attrelid = t.relid AND u.attnum > 0
                      AND u.xmin = s.xmin AND u.cmin = s.cmin)
     FROM unnest($1::oid[]) AS r (oid)
-    CROSS JOIN LATERAL pg_catalog.pg_partition_tree(r.oid) t
-    JOIN pg_catalog.pg_inherits i ON i.inhrelid = t.relid
+    CROSS JOIN LATERAL ",
+    partitions!("r.oid"),
+    " t JOIN pg_catalog.pg_inherits i ON i.inhrelid = t.relid
     JOIN pg_catalog.pg_class k ON k.oid = t.relid
-    ORDER BY 1, 2";
+    ORDER BY 1, 2"
+);
 
 /// Labels of the enum types that the columns of tables are made of: as they are, in arrays, domains,
 /// composites and ranges.
@@ -174,20 +212,21 @@ pub(crate) const FINGERPRINTS: &str = concat!(
            AND (i.indisprimary OR i.indisreplident OR i.indisunique)), ",
     digests!(),
     ", CASE c.relkind WHEN 'r' THEN c.relfilenode::text ELSE
-         (SELECT md5(string_agg(concat_ws(':', t.relid::oid, i.xmin, k.relfilenode,
+         (SELECT md5(string_agg(concat_ws(':', t.relid, i.xmin, k.relfilenode,
                                            k.relreplident), ','
                                 ORDER BY t.relid))
-          FROM pg_catalog.pg_partition_tree(c.oid) t
-          JOIN pg_catalog.pg_inherits i ON i.inhrelid = t.relid
+          FROM ",
+    partitions!("c.oid"),
+    " t JOIN pg_catalog.pg_inherits i ON i.inhrelid = t.relid
           JOIN pg_catalog.pg_class k ON k.oid = t.relid) END,
        (SELECT md5(string_agg(e.oid || e.enumlabel, ',' ORDER BY e.oid))
           FROM pg_catalog.pg_enum e),
-       m.tablename IS NOT NULL, p.oid, p.xmin, r.oid, pg_catalog.pg_has_role(c.relowner, 'USAGE'))
+       p.oid IS NOT NULL AND ",
+    is_published!(),
+    ", p.oid, p.xmin, r.oid, pg_catalog.pg_has_role(c.relowner, 'USAGE'))
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     LEFT JOIN pg_catalog.pg_publication p ON p.pubname = $1
     LEFT JOIN pg_catalog.pg_publication_rel r ON r.prpubid = p.oid AND r.prrelid = c.oid
-    LEFT JOIN (SELECT schemaname, tablename FROM pg_catalog.pg_publication_tables
-               WHERE pubname = $1) m ON m.schemaname = n.nspname AND m.tablename = c.relname
     WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence = 'p'
       AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%'
     ORDER BY 1, 2"

@@ -259,6 +259,53 @@ async fn follows_what_is_locked(publication: &str, mode: &str) {
     following.equals("fish", "SELECT id::text, to_json(fish)::text FROM fish").await;
 }
 
+/// A partition that somebody has locked, for whatever takes long, stops none of the other tables, also
+/// when Egret starts meanwhile; nor does a table that was not followed before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_is_locked_holds_no_other_table_up() {
+    let database = Database::create().await;
+    let ponds = "
+        CREATE TABLE ponds (id int PRIMARY KEY, name text) PARTITION BY RANGE (id);
+        CREATE TABLE ponds_1 PARTITION OF ponds FOR VALUES FROM (0) TO (100);
+        CREATE TABLE ponds_2 PARTITION OF ponds FOR VALUES FROM (100) TO (200);
+        INSERT INTO ponds VALUES (1, 'small'), (101, 'large')";
+    database.execute(&format!("{TABLE}; {ponds}")).await;
+    let mut following = Following::follow(database, |config| config.connect_timeout_ms = 1000);
+    following.follows("public.ponds").await;
+    let other = following.database.connect().await;
+    let lock = "BEGIN; LOCK TABLE ponds_1 IN ACCESS EXCLUSIVE MODE";
+    other.batch_execute(lock).await.unwrap();
+    for name in ["fish", "frogs"] {
+        following
+            .execute(
+                "DELETE FROM birds WHERE id = (SELECT min(id) FROM birds);
+                 UPDATE ponds_2 SET name = name || '!'",
+                &["birds", "ponds"],
+            )
+            .await;
+        following.equals("birds", BIRDS).await;
+        // The catalog is read anew for another table, whose copy waits for every open transaction.
+        following.database.execute(&FISH.replace("fish", name)).await;
+        let title = format!("public.{name}");
+        poll::until("the copy begins", async || {
+            (state(&following, &title) == Some(TableState::Copying)).then_some(())
+        })
+        .await;
+        assert_eq!(following.pipeline().status().connection_failures, 0);
+        following.stop().await;
+        following.resume();
+        following.follows("public.birds").await;
+    }
+    other.batch_execute("COMMIT").await.unwrap();
+    following.execute("UPDATE ponds SET name = name || '?'", &["ponds"]).await;
+    following.equals("ponds", "SELECT id::text, to_json(ponds)::text FROM ponds").await;
+    following.follows("public.fish").await;
+    following.follows("public.frogs").await;
+    for title in ["public.birds", "public.ponds"] {
+        assert_eq!(following.table(title).unwrap().rows_copied, 0, "{title} was followed before");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_cannot_be_published_yet_holds_no_other_up() {
     follows_what_is_locked("", "SHARE UPDATE EXCLUSIVE").await;
