@@ -97,6 +97,33 @@ async fn partitions_change_while_stopped() {
     assert_eq!(following.copies(), 0);
 }
 
+/// A partition that is detached concurrently is no part of its table from the first half on, for which
+/// queries need not end.
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_are_detached_concurrently() {
+    let following = Following::start(TABLE).await;
+    let reader = following.database.connect().await;
+    reader.batch_execute("BEGIN; SELECT FROM events").await.unwrap();
+    let detaching = following.database.connect().await;
+    let detached = tokio::spawn(async move {
+        let detach = "ALTER TABLE events DETACH PARTITION events_23 CONCURRENTLY";
+        detaching.batch_execute(detach).await.unwrap();
+    });
+    following.copies_again(0).await;
+    following
+        .execute("INSERT INTO events VALUES (8, '2024-08-08', 'meanwhile')", &["events"])
+        .await;
+    following.equals("events", EVENTS).await;
+    assert!(!detached.is_finished());
+    reader.batch_execute("COMMIT").await.unwrap();
+    detached.await.unwrap();
+    let write = "INSERT INTO events_23 VALUES (5, '2023-05-05', 'apart');
+                 DELETE FROM events WHERE id = 8";
+    following.execute(write, &["events"]).await;
+    following.follows("public.events_23").await;
+    following.equals("events", EVENTS).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn partitions_whose_rows_are_named_otherwise_are_refused() {
     let following = Following::start(&format!(

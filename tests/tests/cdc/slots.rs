@@ -246,6 +246,56 @@ async fn another_cluster_is_refused() {
     tokio::time::timeout(Duration::from_secs(10), following.pipeline().stop()).await.unwrap();
 }
 
+/// The first copy, too, ends rather than have the log of a busy database kept; how far it is and how long it
+/// will take is shown meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_copy_does_not_fill_the_databases_disk() {
+    let database = Database::create().await;
+    let tables = "CREATE TABLE fish (id int PRIMARY KEY, name text); CREATE TABLE other (id int);
+        INSERT INTO fish SELECT n, repeat('fish ', 20) || n FROM generate_series(1, 20000) AS n;
+        ANALYZE fish";
+    database.execute(tables).await;
+    let mut following = Following::follow(database, |config| {
+        config.max_copy_wal_bytes = 4 << 20;
+        config.copy_max_bytes_per_second = 100_000;
+        config.copy_range_blocks = 8;
+    });
+    // 2.4 MB at 100 kB a second.
+    following
+        .comes_to("a slow copy with an end in sight", |status| {
+            let fish = status.tables.iter().find(|table| table.table == "public.fish");
+            fish.is_some_and(|fish| {
+                let rate = fish.rows_per_second.unwrap_or(0);
+                let is_right = |left: u64| {
+                    let rows = fish.rows_estimated - fish.rows_copied;
+                    left.abs_diff(rows / rate) <= 1
+                };
+                fish.state == TableState::Copying
+                    && fish.rows_estimated == 20_000
+                    && (1..20_000).contains(&fish.rows_copied)
+                    && rate > 0
+                    && fish.seconds_left.is_some_and(is_right)
+            })
+        })
+        .await;
+    for _ in 0..4 {
+        let write = "INSERT INTO other SELECT n FROM generate_series(1, 40000) AS n";
+        following.database.execute(write).await;
+    }
+    following
+        .comes_to("the copy is given up", |status| {
+            let fish = status.tables.iter().find(|table| table.table == "public.fish");
+            let reason = fish.and_then(|fish| fish.reason.as_deref());
+            reason.is_some_and(|reason| reason.contains("max_copy_wal_bytes [4194304]"))
+        })
+        .await;
+    following.stop().await;
+    following.config.copy_max_bytes_per_second = 0;
+    following.resume();
+    following.follows("public.fish").await;
+    following.equals("fish", "SELECT id::text, to_json(fish)::text FROM fish").await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_does_not_fill_the_databases_disk() {
     let mut following = Following::start(&format!("{TABLE}; CREATE TABLE other (id int)")).await;
