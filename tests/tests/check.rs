@@ -41,16 +41,17 @@ fn files(folder: &Path, is: &dyn Fn(&Path) -> bool) -> Vec<PathBuf> {
     found
 }
 
-/// The files of an index's segments with this extension.
-async fn segment_files(egret: &Egret, index: &str, extension: &str) -> Vec<PathBuf> {
+/// Ends the server, and gives the files of an index's segments with this extension.
+async fn files_left(egret: &mut Egret, index: &str, extension: &str) -> Vec<PathBuf> {
     let settings = egret.get(&format!("/{index}/_settings")).await.ok();
     let uuid = settings[index]["settings"]["index"]["uuid"].as_str().unwrap();
-    let folder = files(&egret.folder(), &|path| {
+    assert!(block_in_place(|| egret.terminate()).success());
+    let files = files(&egret.folder(), &|path| {
         let of_index = path.parent().is_some_and(|folder| folder.ends_with(uuid));
         of_index && path.extension().is_some_and(|it| it == extension)
     });
-    assert!(!folder.is_empty(), "index [{index}] has no [{extension}]");
-    folder
+    assert!(!files.is_empty(), "index [{index}] has no [{extension}]");
+    files
 }
 
 fn flip_a_byte(path: &Path) {
@@ -110,8 +111,7 @@ async fn a_whole_folder_is_said_to_be_whole() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flipped_byte_of_a_followed_index_is_found_and_its_table_copied_again() {
     let (_database, mut egret) = filled().await;
-    let segments = segment_files(&egret, "birds", "idx").await;
-    block_in_place(|| egret.terminate());
+    let segments = files_left(&mut egret, "birds", "idx").await;
     flip_a_byte(&segments[0]);
     let ran = check(&egret, &["--json"]);
     assert!(!ran.succeeded, "{ran:?}");
@@ -137,8 +137,7 @@ async fn a_flipped_byte_of_a_followed_index_is_found_and_its_table_copied_again(
 #[tokio::test(flavor = "multi_thread")]
 async fn an_index_without_one_of_its_files_is_refused_and_the_others_serve() {
     let (database, mut egret) = filled().await;
-    let lost = segment_files(&egret, "notes", "term").await;
-    block_in_place(|| egret.terminate());
+    let lost = files_left(&mut egret, "notes", "term").await;
     let kept = egret.folder().join("../kept");
     std::fs::rename(&lost[0], &kept).unwrap();
     let ran = check(&egret, &["--json", "--repair"]);

@@ -277,7 +277,12 @@ async fn what_the_log_does_not_tell_of_has_no_way_back() {
     let before = following.index_folder("birds");
     declares(&mut following, declared(json!({"table": "birds", "exclude": ["legs"]}))).await;
     following.copies_again(0).await;
-    ended(&following, &before, "out of the publication").await;
+    // The log of PostgreSQL 14 always has all of them.
+    if following.database.version().await >= 15 {
+        ended(&following, &before, "out of the publication").await;
+    } else {
+        kept(&following).await;
+    }
     // What is kept ends with such a change too.
     let without = json!({"table": "birds", "exclude": ["legs"], "constants": {"kind": "bird"}});
     let before = following.index_folder("birds");

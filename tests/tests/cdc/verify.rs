@@ -205,6 +205,9 @@ async fn one_table_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn declared_documents_with_filters_and_soft_deletes() {
     let database = Database::create().await;
+    if database.lacks(15, "filters").await {
+        return;
+    }
     database
         .execute(
             "CREATE TABLE goods (id int PRIMARY KEY, sku text NOT NULL, shop int NOT NULL, descr text,
