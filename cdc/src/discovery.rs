@@ -13,13 +13,14 @@ use crate::config::PipelineConfig;
 use crate::connect::{Control, quote_identifier};
 use crate::error::{ErrorKind, Result};
 use crate::position::Holds;
+use crate::progress::Progress;
 use crate::publication::{self, Membership};
 use crate::selection::Selection;
 use crate::shape;
 use crate::sink::{Indexes, Standing};
 use crate::slot::{self, Server};
 use crate::tables::{Skipped, candidates, given_up};
-use crate::way_back::{self, Back, Earlier};
+use crate::way_back::{self, Back, Before, Earlier};
 
 /// How to look.
 #[derive(Debug, Clone)]
@@ -62,8 +63,8 @@ struct Candidate {
     returned: Option<Returned>,
     /// As it is declared now, where a later declaration was gone back from.
     configured: Option<Table>,
-    /// As the index was made that could be gone back to, or why that cannot be.
-    before: Option<Result<Table, String>>,
+    /// As the indexes were made that could be gone back to.
+    before: Before,
 }
 
 /// What there is.
@@ -114,7 +115,9 @@ impl Discovery {
         for mut found in found {
             membership.place(&mut found.table);
             found.configured.iter_mut().for_each(|table| membership.place(table));
-            found.before.iter_mut().flatten().for_each(|table| membership.place(table));
+            let Before { live, kept } = &mut found.before;
+            let earlier = live.iter_mut().chain(kept).flatten();
+            earlier.for_each(|table| membership.place(Arc::make_mut(table)));
             let table = &found.table;
             let related = table.compound.iter().flat_map(|compound| &compound.related);
             let mut parts = std::iter::once(table).chain(related.map(|related| &**related));
@@ -176,7 +179,7 @@ impl Discovery {
     ) -> Result<Vec<Candidate>> {
         let mut candidates = Vec::with_capacity(tables.len());
         for (index, mut table) in tables {
-            let Earlier { returned, back } = self.indexes.earlier(&index);
+            let Earlier { returned, live, kept } = self.indexes.earlier(&index);
             let plain = plain.iter().find(|plain| plain.oid == table.oid);
             let by = async |declared: &Option<String>| match plain {
                 Some(plain) => {
@@ -197,13 +200,14 @@ impl Discovery {
                 }
             }
             let returned = is_returned.then_some(Returned { differs });
-            let before = match back {
-                Some(back) if back.declared == way_back::declared(&table) => {
-                    Some(Ok(table.clone()))
+            let followed = async |progress: Option<Progress>| match progress {
+                Some(it) if it.declared == way_back::declared(&table) => {
+                    Ok(Some(Ok(Arc::new(table.clone()))))
                 }
-                Some(back) => Some(by(&back.declared).await?),
-                None => None,
+                Some(it) => by(&it.declared).await.map(|told| Some(told.map(Arc::new))),
+                None => Ok(None),
             };
+            let before = Before { live: followed(live).await?, kept: followed(kept).await? };
             candidates.push(Candidate { index, table, returned, configured, before });
         }
         Ok(candidates)
@@ -249,17 +253,10 @@ impl Discovery {
             Err(error) if error.kind() == ErrorKind::Refused => return Err(error),
             standing => standing.map_err(|error| error.to_string()),
         };
-        let back = match (&standing, before) {
-            (Ok(standing), Some(Ok(before))) => {
-                let before = Arc::new(before);
-                indexes.judge_back(pipeline, &name, &before, server, holds, standing)
-            }
-            (Ok(standing), Some(Err(reason))) => {
-                let back = indexes.judge_back(pipeline, &name, &table, server, holds, standing);
-                back.map(|back| Back { judged: Err(reason), ..back })
-            }
-            _ => None,
-        };
+        let back = standing.as_ref().ok();
+        let back = back.and_then(|standing| {
+            indexes.judge_back(pipeline, &name, &before, server, holds, standing)
+        });
         Ok(Found { name, table, standing, returned, back })
     }
 }

@@ -16,7 +16,7 @@ use crate::position::Holds;
 use crate::progress::{Progress, ReturnedFrom};
 use crate::slot::Server;
 use crate::verify::{Checksum, Shown};
-use crate::way_back::{Back, Earlier};
+use crate::way_back::{Back, Before, Earlier};
 
 /// An index as its pipeline sees it.
 pub(crate) trait Sink: Send + Sync + 'static {
@@ -101,13 +101,13 @@ pub(crate) trait Indexes: Send + Sync + Debug + 'static {
     /// By what else than what is declared now a table may have to be followed.
     fn earlier(&self, name: &str) -> Earlier;
 
-    /// Judges what a table could go back to, where that would follow this description of it. `standing`
-    /// is how its index can go on. Blocking.
+    /// Judges what a table could go back to: the index that a copy replaces, or else the one that is kept
+    /// from before. `standing` is how its index can go on. Blocking.
     fn judge_back(
         &self,
         pipeline: &str,
         name: &str,
-        table: &Arc<Table>,
+        before: &Before,
         server: &Server,
         holds: &Holds,
         standing: &Standing,

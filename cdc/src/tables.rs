@@ -17,7 +17,7 @@ use crate::selection::{Selection, index_name};
 use crate::shape::mapping;
 use crate::sink::{Indexes, Standing, Target};
 use crate::slot::Server;
-use crate::way_back::{self, Back, Earlier};
+use crate::way_back::{self, Back, Before, Earlier};
 
 /// A table that is not followed.
 #[derive(Debug, Clone)]
@@ -188,29 +188,30 @@ impl Indexes for Engine {
         &self,
         pipeline: &str,
         name: &str,
-        table: &Arc<Table>,
+        before: &Before,
         server: &Server,
         holds: &Holds,
         standing: &Standing,
     ) -> Option<Back> {
-        let kept = self.kept(name);
-        let is_kept = kept.is_some();
-        let index = match kept {
-            Some((index, _)) => index,
-            None => replaced(self, name, standing)?,
+        // What is kept goes when a copy begins.
+        let (index, table, is_kept) = match (replaced(self, name, standing), &before.live) {
+            (Some(index), Some(table)) => (index, table, false),
+            _ => (self.kept(name)?.0, before.kept.as_ref()?, true),
         };
         if index.pipeline() != Some(pipeline) {
             return None;
         }
         let uuid = index.uuid().to_owned();
         let applied = index.positions().borrow().applied;
-        let judged = if applied.is_some_and(|applied| !server.has(applied)) {
-            Err("its position belongs to another history".to_owned())
-        } else {
-            check(&index, table, server, &holds.of_ways_back(), false)
-                .unwrap_or_else(|error| Err(error.to_string()))
-        };
-        Some(Back { uuid, is_kept, judged: judged.map(|()| (index as _, Arc::clone(table))) })
+        let judged = table.clone().and_then(|table| {
+            if applied.is_some_and(|applied| !server.has(applied)) {
+                return Err("its position belongs to another history".to_owned());
+            }
+            check(&index, &table, server, &holds.of_ways_back(), false)
+                .unwrap_or_else(|error| Err(error.to_string()))?;
+            Ok((index as _, table))
+        });
+        Some(Back { uuid, is_kept, judged })
     }
 
     fn kept_until_ms(&self, name: &str, uuid: &str) -> Option<i64> {

@@ -40,8 +40,18 @@ use crate::sink::Sink;
 pub(crate) struct Earlier {
     /// What was gone back from, and what the table is followed by instead.
     pub(crate) returned: Option<(Option<String>, Option<String>)>,
-    /// What the index remembers that could be gone back to.
-    pub(crate) back: Option<Progress>,
+    /// What the index remembers that serves, which can be gone back to once it is replaced.
+    pub(crate) live: Option<Progress>,
+    /// What the index remembers that is kept from before it.
+    pub(crate) kept: Option<Progress>,
+}
+
+/// A table as it was followed into the index that serves, and into the one that is kept from before it;
+/// or why it cannot be followed so any more.
+#[derive(Default)]
+pub(crate) struct Before {
+    pub(crate) live: Option<Result<Arc<Table>, String>>,
+    pub(crate) kept: Option<Result<Arc<Table>, String>>,
 }
 
 /// What is remembered of declarations: by the index that serves, by the one that does so next (the same
@@ -51,9 +61,9 @@ pub(crate) fn earlier(
     next: Option<Progress>,
     kept: Option<Progress>,
 ) -> Earlier {
-    let back = kept.or_else(|| live.filter(|live| live.state == CopyState::Done));
+    let live = live.filter(|live| live.state == CopyState::Done);
     let returned = next.and_then(|it| Some((it.returned?.declared, it.declared)));
-    Earlier { returned, back }
+    Earlier { returned, live, kept }
 }
 
 /// The declaration of a table, as an index remembers it.
@@ -138,18 +148,22 @@ mod tests {
 
     #[test]
     fn which_declaration_counts() {
-        let check = |live, next, kept, returned: Option<(&str, &str)>, back: &str| {
-            let found = earlier(Some(live), Some(next), kept);
+        let check = |live: Progress, next, returned: Option<(&str, &str)>| {
+            let declared = live.declared.clone();
+            let found = earlier(Some(live), Some(next), Some(progress("kept", None)));
             let returned = returned.map(|(from, to)| (Some(from.to_owned()), Some(to.to_owned())));
             assert_eq!(found.returned, returned);
-            assert_eq!(found.back.unwrap().declared.as_deref(), Some(back));
+            assert_eq!(found.live.unwrap().declared, declared);
+            assert_eq!(found.kept.unwrap().declared.as_deref(), Some("kept"));
         };
         let (old, new) = (|| progress("old", Some("new")), || progress("new", None));
-        check(new(), new(), None, None, "new");
-        check(new(), new(), Some(old()), None, "old");
-        check(new(), old(), None, Some(("new", "old")), "new");
-        check(old(), old(), None, Some(("new", "old")), "old");
+        check(new(), new(), None);
+        check(new(), old(), Some(("new", "old")));
+        check(old(), old(), Some(("new", "old")));
         // It is being copied anew.
-        check(old(), new(), None, None, "old");
+        check(old(), new(), None);
+        // What is not whole is nothing to go back to.
+        let copying = Progress { state: CopyState::Copying, ..new() };
+        assert!(earlier(Some(copying), None, None).live.is_none());
     }
 }

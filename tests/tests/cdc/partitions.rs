@@ -102,6 +102,7 @@ async fn partitions_change_while_stopped() {
 #[tokio::test(flavor = "multi_thread")]
 async fn partitions_are_detached_concurrently() {
     let following = Following::start(TABLE).await;
+    let copies = following.copies();
     let reader = following.database.connect().await;
     reader.batch_execute("BEGIN; SELECT FROM events").await.unwrap();
     let detaching = following.database.connect().await;
@@ -109,16 +110,16 @@ async fn partitions_are_detached_concurrently() {
         let detach = "ALTER TABLE events DETACH PARTITION events_23 CONCURRENTLY";
         detaching.batch_execute(detach).await.unwrap();
     });
-    following.copies_again(0).await;
+    following.copies_again(copies).await;
     following
-        .execute("INSERT INTO events VALUES (8, '2024-08-08', 'meanwhile')", &["events"])
+        .execute("INSERT INTO events VALUES (80, '2022-08-08', 'meanwhile')", &["events"])
         .await;
     following.equals("events", EVENTS).await;
     assert!(!detached.is_finished());
     reader.batch_execute("COMMIT").await.unwrap();
     detached.await.unwrap();
-    let write = "INSERT INTO events_23 VALUES (5, '2023-05-05', 'apart');
-                 DELETE FROM events WHERE id = 8";
+    let write = "INSERT INTO events_23 VALUES (500, '2023-05-05', 'apart');
+                 DELETE FROM events WHERE id = 80";
     following.execute(write, &["events"]).await;
     following.follows("public.events_23").await;
     following.equals("events", EVENTS).await;

@@ -260,6 +260,33 @@ async fn a_row_that_only_the_newer_index_takes_ends_it() {
     assert_eq!(following.pipeline().status().dead_letters, 0);
 }
 
+/// Of declarations that change one after another the last one can be gone back from.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_declaration_that_changes_twice_is_gone_back_from_once() {
+    let mut following = Following::start(TABLE).await;
+    let first = following.index_folder("birds");
+    let mut before = first.clone();
+    for kind in ["first", "second", "third"] {
+        let document = json!({"table": "birds", "constants": {"kind": kind}});
+        declares(&mut following, declared(document)).await;
+        following.copies_again(0).await;
+        kept(&following).await;
+        assert!(before.exists(), "{kind}");
+        let write = "UPDATE birds SET legs = legs + 1 WHERE id % 3 = 0";
+        following.execute(write, &["birds"]).await;
+        before = following.index_folder("birds");
+    }
+    assert!(!first.exists());
+    following.pipeline().roll_back("birds").await.unwrap();
+    following
+        .equals(
+            "birds",
+            "SELECT id::text, json_build_object('id', id, 'name', name, 'legs', legs,
+             'kind', 'second')::text FROM birds",
+        )
+        .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_log_does_not_tell_of_has_no_way_back() {
     let mut following = Following::start(TABLE).await;
