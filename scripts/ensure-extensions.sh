@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 locale=de_DE.UTF-8
 has_locale() {
-    locale -a | tr -d - | grep -iqx "${locale//-/}"
+    locale -a | tr -d - | grep -ix "${locale//-/}" >/dev/null
 }
 share=$("$(./find-postgres.sh)/pg_config" --sharedir 2>/dev/null || true)
 # Other PostgreSQLs than the installed one are tested without extensions that they lack.

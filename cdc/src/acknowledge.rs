@@ -348,22 +348,7 @@ mod tests {
     }
 
     fn table() -> Table {
-        Table {
-            oid: 1,
-            schema: "public".to_owned(),
-            name: "t".to_owned(),
-            partitioned: false,
-            owned: true,
-            rows_estimated: 0,
-            columns: Vec::new(),
-            key: Ok(Vec::new()),
-            storage: crate::storage::Storage::default(),
-            membership: String::new(),
-            shape: None,
-            compound: None,
-            rows_of: None,
-            comments: rustc_hash::FxHashMap::default(),
-        }
+        Table::example(&[])
     }
 
     #[tokio::test]

@@ -11,7 +11,7 @@ use crate::connect::{Control, quote_identifier};
 use crate::document::{RowColumn, RowFormat};
 use crate::error::{Error, ErrorKind, Result};
 use crate::shape::Shape;
-use crate::storage::{self, Storage};
+use crate::storage::{self, Storage, partitions};
 use crate::types::Kind;
 use crate::types::resolve::{TypeRow, TypeRows, resolve};
 
@@ -35,8 +35,12 @@ pub(crate) struct Table {
     pub(crate) rows_estimated: u64,
     /// Its columns as far as they are streamed: generated ones only where the log has them.
     pub(crate) columns: Vec<Column>,
+    /// The stored generated columns that the log lacks.
+    pub(crate) unpublished: Vec<String>,
     /// The names of the key's columns, or why it has no key to go by.
     pub(crate) key: std::result::Result<Vec<String>, String>,
+    /// Whether its writers would be refused if it were published; `key` says why.
+    pub(crate) is_hindered: bool,
     /// What lies behind its rows.
     pub(crate) storage: Storage,
     /// Its place in the publication: another one after it left and came back. Empty before it was
@@ -71,6 +75,17 @@ impl Table {
         format!("{}.{}", self.schema, self.name)
     }
 
+    /// Whether the log has a column of this name.
+    pub(crate) fn has_column(&self, name: &str) -> bool {
+        self.columns.iter().any(|column| column.name == name)
+    }
+
+    /// As `quoted`, for a statement that reads its rows: those of tables that inherit from it are none
+    /// of its own, those of its partitions are.
+    pub(crate) fn rows(&self) -> String {
+        format!("{}{}", if self.partitioned { "" } else { "ONLY " }, self.quoted())
+    }
+
     /// `"schema"."table"`, as statements read it.
     pub(crate) fn quoted(&self) -> String {
         format!("{}.{}", quote_identifier(&self.schema), quote_identifier(&self.name))
@@ -97,6 +112,37 @@ impl Table {
     }
 }
 
+#[cfg(test)]
+impl Table {
+    /// A table of texts, with their types and whether they have a default.
+    pub(crate) fn example(columns: &[(&str, u32, bool)]) -> Self {
+        let column = |&(name, type_oid, has_default): &(&str, u32, bool)| Column {
+            name: name.to_owned(),
+            type_oid,
+            kind: Kind::Text,
+            has_default,
+        };
+        Self {
+            oid: 1,
+            schema: "public".to_owned(),
+            name: "t".to_owned(),
+            partitioned: false,
+            owned: true,
+            rows_estimated: 0,
+            columns: columns.iter().map(column).collect(),
+            unpublished: Vec::new(),
+            key: Ok(vec!["id".to_owned()]),
+            is_hindered: false,
+            storage: Storage::default(),
+            membership: String::new(),
+            shape: None,
+            compound: None,
+            rows_of: None,
+            comments: FxHashMap::default(),
+        }
+    }
+}
+
 /// Which generated columns are in the log: the stored ones, since PostgreSQL 18, of a publication that
 /// says so. One that is still to be made will say so. `$1` is the publication's name.
 macro_rules! published {
@@ -111,7 +157,10 @@ macro_rules! published {
 const TABLES: &str = concat!(
     "SELECT c.oid, n.nspname::text, c.relname::text, c.relkind = 'p', c.relreplident::text,
            greatest(c.reltuples, 0)::int8, pg_has_role(c.relowner, 'USAGE'),
-           c.relreplident = 'f' AND current_setting('server_version_num')::int4 >= 180000
+           current_setting('server_version_num')::int4 >= 180000
+             AND (c.relreplident = 'f' OR EXISTS (SELECT FROM ",
+    partitions!("c.oid"),
+    " t JOIN pg_catalog.pg_class k ON k.oid = t.relid WHERE k.relreplident = 'f'))
              AND EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid
                          AND a.attnum > 0 AND NOT a.attisdropped AND NOT ",
     published!(),
@@ -124,11 +173,11 @@ const TABLES: &str = concat!(
 
 const COLUMNS: &str = concat!(
     "SELECT a.attrelid, a.attname::text, a.atttypid,
-           a.atthasdef OR a.atthasmissing OR a.attidentity <> ''
-    FROM pg_catalog.pg_attribute a
-    WHERE a.attrelid = ANY($2) AND a.attnum > 0 AND NOT a.attisdropped AND ",
+           a.atthasdef OR a.atthasmissing OR a.attidentity <> '', ",
     published!(),
-    " ORDER BY a.attrelid, a.attnum"
+    " FROM pg_catalog.pg_attribute a
+    WHERE a.attrelid = ANY($2) AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated <> 'v'
+    ORDER BY a.attrelid, a.attnum"
 );
 
 /// Columns of indexes that tell rows apart, in the key's order: primary keys, those chosen as
@@ -204,7 +253,9 @@ pub(crate) async fn tables(
             owned: row.try_get(6)?,
             rows_estimated: u64::try_from(row.try_get::<_, i64>(5)?).unwrap_or(0),
             columns: Vec::new(),
+            unpublished: Vec::new(),
             key: Err(String::new()),
+            is_hindered: false,
             storage: Storage::default(),
             membership: String::new(),
             shape: None,
@@ -218,7 +269,8 @@ pub(crate) async fn tables(
     let keys = keys(control, &oids).await?;
     let mut storages = storage::read(control, &oids).await?;
     for (table, (identity, is_hindered)) in tables.iter_mut().zip(identities) {
-        table.columns = columns.remove(&table.oid).unwrap_or_default();
+        (table.columns, table.unpublished) = columns.remove(&table.oid).unwrap_or_default();
+        table.is_hindered = is_hindered;
         table.key = choose_key(identity, keys.get(&table.oid));
         if is_hindered {
             table.key = Err("its replica identity is FULL and has generated columns that the log lacks: \
@@ -228,14 +280,14 @@ pub(crate) async fn tables(
         table.storage = storages.remove(&table.oid).unwrap_or_default();
         let identity = char::from(identity).to_string();
         if let Some(part) = table.storage.foreign_identity(&identity) {
+            table.is_hindered = true;
             table.key = Err(format!(
                 "the log does not name the rows of its partition [{part}] by its key: give the \
                  partition the same REPLICA IDENTITY, or FULL"
             ));
         }
         if let Ok(key) = &table.key
-            && let Some(missing) =
-                key.iter().find(|name| !table.columns.iter().any(|column| column.name == **name))
+            && let Some(missing) = key.iter().find(|name| !table.has_column(name))
         {
             table.key = Err(format!("its key column [{missing}] is generated, and not in the log"));
         }
@@ -286,22 +338,28 @@ fn choose_key(identity: u8, keys: Option<&Keys>) -> std::result::Result<Vec<Stri
     Err(refusal.to_owned())
 }
 
+/// The columns of tables that are in the log, and the names of those that are not.
 async fn columns(
     control: &Control,
     publication: &str,
     oids: &[u32],
-) -> Result<FxHashMap<u32, Vec<Column>>> {
+) -> Result<FxHashMap<u32, (Vec<Column>, Vec<String>)>> {
     let rows = control.rows("reading columns", COLUMNS, &[&publication, &oids]).await?;
     let mut types = Vec::new();
     for row in &rows {
         types.push(row.try_get::<_, u32>(2)?);
     }
     let kinds = kinds(control, &types).await?;
-    let mut columns: FxHashMap<u32, Vec<Column>> = FxHashMap::default();
+    let mut columns: FxHashMap<u32, (Vec<Column>, Vec<String>)> = FxHashMap::default();
     for row in rows {
-        let type_oid = row.try_get(2)?;
-        columns.entry(row.try_get(0)?).or_default().push(Column {
-            name: row.try_get(1)?,
+        let (name, type_oid) = (row.try_get(1)?, row.try_get(2)?);
+        let (published, unpublished) = columns.entry(row.try_get(0)?).or_default();
+        if !row.try_get::<_, bool>(4)? {
+            unpublished.push(name);
+            continue;
+        }
+        published.push(Column {
+            name,
             type_oid,
             kind: kinds.get(&type_oid).cloned().unwrap_or(Kind::Keyword),
             has_default: row.try_get(3)?,

@@ -326,7 +326,7 @@ impl Builder<'_> {
 }
 
 fn has(table: &Table, name: &str) -> Told<()> {
-    if table.columns.iter().any(|column| column.name == name) {
+    if table.has_column(name) {
         return Ok(());
     }
     Err(format!("table [{}] has no column [{name}], or it is generated", table.title()))

@@ -90,12 +90,17 @@ impl Discovery {
         let takes = |schema: &str, table: &str| reading.takes(schema, table);
         let name = self.config.publication_name();
         let owned = self.config.publication.is_none();
-        if owned && self.version >= 180_000 {
-            publication::publish_generated(control, &name).await?;
-        }
         // Read first: what changes after it is noticed.
         let fingerprints = catalog::fingerprints(control, &name, takes).await?;
         let mut tables = catalog::tables(control, &name, takes).await?;
+        let lacks_columns = tables.iter().any(|table| !table.unpublished.is_empty());
+        if owned
+            && self.version >= 180_000
+            && lacks_columns
+            && publication::publish_generated(control, &name).await?
+        {
+            tables = catalog::tables(control, &name, takes).await?;
+        }
         let plain = tables.clone();
         let documents = &self.config.documents;
         shape::declare(control, &mut tables, documents, self.version).await?;

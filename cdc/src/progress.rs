@@ -31,6 +31,9 @@ pub(crate) struct Progress {
     pub(crate) table: u32,
     /// Names and types of the columns.
     pub(crate) columns: Vec<(String, u32)>,
+    /// Generated columns that the log lacked: a plain one of this name has values without being streamed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) unpublished: Vec<String>,
     /// The key's columns.
     pub(crate) key: Vec<String>,
     /// What lay behind the table's rows; not known where an earlier version filled the index.
@@ -164,6 +167,7 @@ impl Progress {
             lsn,
             table: table.oid,
             columns: table.columns.iter().map(column).collect(),
+            unpublished: table.unpublished.clone(),
             key: table.key.clone().unwrap_or_default(),
             storage: Some(table.storage.remembered()),
             membership: Some(table.membership.clone()),
@@ -218,6 +222,10 @@ impl Progress {
         let is_new = |name: &str| !self.columns.iter().any(|(known, _)| known == name);
         if self.written_since != written_since(table, |name| !is_new(name)) {
             return Drift::Changed("values of its types are written otherwise by now".to_owned());
+        }
+        let is_plain_now = |name: &&String| is_new(name) && table.has_column(name);
+        if let Some(name) = self.unpublished.iter().find(is_plain_now) {
+            return Drift::Changed(format!("column [{name}] was generated, and not in the log"));
         }
         let mut added = table.columns.iter().filter(|column| is_new(&column.name)).peekable();
         let grows = added.peek().is_some();
@@ -281,33 +289,12 @@ mod tests {
     use egret_engine::composition::{Columns, Definition, Shape};
 
     use super::*;
-    use crate::catalog::Column;
     use crate::compound::Compound;
     use crate::types::Kind;
 
     fn table(oid: u32, columns: &[(&str, u32, bool)], key: &str) -> Table {
-        let column = |&(name, type_oid, has_default): &(&str, u32, bool)| Column {
-            name: name.to_owned(),
-            type_oid,
-            kind: Kind::Text,
-            has_default,
-        };
-        Table {
-            oid,
-            schema: "public".to_owned(),
-            name: "t".to_owned(),
-            partitioned: false,
-            owned: true,
-            rows_estimated: 0,
-            columns: columns.iter().map(column).collect(),
-            key: Ok(vec![key.to_owned()]),
-            storage: Storage::default(),
-            membership: "1".to_owned(),
-            shape: None,
-            compound: None,
-            rows_of: None,
-            comments: rustc_hash::FxHashMap::default(),
-        }
+        let (key, membership) = (Ok(vec![key.to_owned()]), "1".to_owned());
+        Table { oid, key, membership, ..Table::example(columns) }
     }
 
     #[test]

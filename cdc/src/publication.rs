@@ -72,27 +72,23 @@ const MEMBERS: &str = concat!(
     JOIN pg_catalog.pg_class c ON c.relkind IN ('r', 'p') AND c.relpersistence = 'p'
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     LEFT JOIN pg_catalog.pg_publication_rel r ON r.prpubid = p.oid AND r.prrelid = c.oid
-    WHERE p.pubname = $1 AND NOT c.relispartition AND n.nspname NOT LIKE 'pg\\_%'
+    WHERE p.pubname = $1 AND (NOT c.relispartition OR r.oid IS NOT NULL) AND n.nspname NOT LIKE 'pg\\_%'
       AND n.nspname <> 'information_schema' AND ",
     is_published!()
 );
 
 /// Has a publication that an earlier version made hold stored generated columns too, as PostgreSQL 18 and
-/// newer can.
-pub(crate) async fn publish_generated(control: &Control, name: &str) -> Result<()> {
-    let lacks = "SELECT FROM pg_catalog.pg_publication WHERE pubname = $1 AND pubgencols <> 's'";
-    if control.rows("reading the publication", lacks, &[&name]).await?.is_empty() {
-        return Ok(());
-    }
+/// newer can. Says whether it does now.
+pub(crate) async fn publish_generated(control: &Control, name: &str) -> Result<bool> {
     let quoted = quote_identifier(name);
     let alter = format!("ALTER PUBLICATION {quoted} SET (publish_generated_columns = stored)");
     match control.execute("publishing generated columns", &alter).await {
         // Somebody else's: its tables are followed without them.
         Err(error) if error.kind() == ErrorKind::Server => {
             tracing::warn!(%error, "generated columns are left out");
-            Ok(())
+            Ok(false)
         }
-        altered => altered,
+        altered => altered.map(|()| true),
     }
 }
 
@@ -192,7 +188,7 @@ async fn hold_back(
         // What cannot be followed must not hinder the table's writers.
         if membership.members.remove(&table.oid).is_some() && table.owned {
             let (name, table) = (quote_identifier(name), table.quoted());
-            let drop = format!("ALTER PUBLICATION {name} DROP TABLE {table}");
+            let drop = format!("ALTER PUBLICATION {name} DROP TABLE ONLY {table}");
             if let Err(error) = control.execute("removing it from the publication", &drop).await {
                 tracing::warn!(%error, table, "a table stays in the publication");
             }
@@ -253,8 +249,10 @@ async fn adjust(
         if owned {
             let name = "SELECT $1::oid::regclass::text";
             let row = control.row("naming a table", name, &[&oid]).await?;
-            let drop =
-                format!("ALTER PUBLICATION {quoted} DROP TABLE {}", row.try_get::<_, String>(0)?);
+            let drop = format!(
+                "ALTER PUBLICATION {quoted} DROP TABLE ONLY {}",
+                row.try_get::<_, String>(0)?
+            );
             // A table that cannot be removed is merely streamed in vain.
             if let Err(error) = control.execute("removing it from the publication", &drop).await {
                 tracing::warn!(%error, oid, "a table stays in the publication");

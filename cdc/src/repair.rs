@@ -166,6 +166,6 @@ fn statement(reading: &Reading, id: &str, end: &str) -> Option<String> {
     let rows = table.shape.as_ref().and_then(|shape| shape.filter());
     conditions.extend(rows.map(|rows| format!("({rows})")));
     let (names, conditions) = (names.join(", "), conditions.join(" AND "));
-    let table = table.quoted();
+    let table = table.rows();
     Some(format!("COPY (SELECT {names} FROM {table} WHERE {conditions}{end}) TO STDOUT"))
 }

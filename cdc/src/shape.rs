@@ -218,7 +218,8 @@ pub(crate) async fn declare(
         }
     }
     let mut declared: Vec<(&mut Table, &DocumentConfig)> = Vec::new();
-    for table in tables {
+    // One whose writers would be refused stays out whatever is declared of it.
+    for table in tables.iter_mut().filter(|table| !table.is_hindered) {
         for document in documents {
             if document.table_name()? == (table.schema.clone(), table.name.clone()) {
                 declared.push((table, document));
@@ -382,7 +383,7 @@ fn key(
 
 /// Refuses columns that the table has not.
 fn check_columns(table: &Table, declaration: &DocumentConfig) -> Result<(), String> {
-    let has = |name: &str| table.columns.iter().any(|column| column.name == name);
+    let has = |name: &str| table.has_column(name);
     let fits = |pattern: &str| table.columns.iter().any(|column| glob(pattern, &column.name));
     let DocumentConfig { id, include, exclude, rename, soft_delete, .. } = declaration;
     let exact = id.iter().map(|name| ("id", name));
@@ -425,31 +426,10 @@ pub(crate) async fn redeclare(control: &Control, now: &mut [Table], before: &Tab
 mod tests {
     use super::*;
     use crate::catalog::Column;
-    use crate::types::Kind;
 
     fn table(columns: &[&str]) -> Table {
-        let column = |name: &&str| Column {
-            name: (*name).to_owned(),
-            type_oid: 25,
-            kind: Kind::Text,
-            has_default: false,
-        };
-        Table {
-            oid: 1,
-            schema: "public".to_owned(),
-            name: "t".to_owned(),
-            partitioned: false,
-            owned: true,
-            rows_estimated: 0,
-            columns: columns.iter().map(column).collect(),
-            key: Ok(vec!["id".to_owned()]),
-            storage: crate::storage::Storage::default(),
-            membership: String::new(),
-            shape: None,
-            compound: None,
-            rows_of: None,
-            comments: FxHashMap::default(),
-        }
+        let columns: Vec<_> = columns.iter().map(|&name| (name, 25, false)).collect();
+        Table::example(&columns)
     }
 
     fn facts(identity: &str) -> Facts {

@@ -133,12 +133,12 @@ pub(crate) use partitions;
 /// its schema `n`, or with all others. Likewise without a lock. PostgreSQL 14 publishes no schemas.
 macro_rules! is_published {
     () => {
-        "(p.puballtables OR r.oid IS NOT NULL OR EXISTS (
-            SELECT FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_depend e
-              ON (e.classid, e.objid) = (d.classid, d.objid)
+        "(p.puballtables OR r.oid IS NOT NULL OR (p.oid, n.oid) IN (
+            SELECT d.refobjid, e.refobjid FROM pg_catalog.pg_depend d
+            JOIN pg_catalog.pg_depend e ON (e.classid, e.objid) = (d.classid, d.objid)
             WHERE d.classid = to_regclass('pg_catalog.pg_publication_namespace')
-              AND d.refclassid = 'pg_catalog.pg_publication'::regclass AND d.refobjid = p.oid
-              AND e.refclassid = 'pg_catalog.pg_namespace'::regclass AND e.refobjid = n.oid))"
+              AND d.refclassid = 'pg_catalog.pg_publication'::regclass
+              AND e.refclassid = 'pg_catalog.pg_namespace'::regclass))"
     };
 }
 pub(crate) use is_published;

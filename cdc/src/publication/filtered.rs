@@ -96,7 +96,7 @@ fn statement(name: &str, table: &Table) -> String {
          BEGIN
              SELECT pg_catalog.concat(r.prattrs, ' ', pg_catalog.pg_get_expr(r.prqual, r.prrelid))
              INTO before {part};
-             IF FOUND THEN ALTER PUBLICATION {publication} DROP TABLE {relation}; END IF;
+             IF FOUND THEN ALTER PUBLICATION {publication} DROP TABLE ONLY {relation}; END IF;
              ALTER PUBLICATION {publication} ADD TABLE ONLY {relation}{filter};
              SELECT pg_catalog.string_agg(a.attname::text, ', ' ORDER BY a.attname) INTO uncovered
              FROM pg_catalog.pg_depend d
@@ -104,7 +104,7 @@ fn statement(name: &str, table: &Table) -> String {
              WHERE d.classid = 'pg_catalog.pg_publication_rel'::regclass AND d.refobjid = {oid}
                AND d.refobjsubid > 0 AND NOT ({covered}) AND d.objid = (SELECT r.oid {part});
              IF uncovered IS NULL THEN
-                 ALTER PUBLICATION {publication} DROP TABLE {relation};
+                 ALTER PUBLICATION {publication} DROP TABLE ONLY {relation};
                  ALTER PUBLICATION {publication} ADD TABLE ONLY {relation}{columns}{filter};
                  SELECT pg_catalog.concat(r.prattrs, ' ', pg_catalog.pg_get_expr(r.prqual, r.prrelid))
                  INTO after {part};

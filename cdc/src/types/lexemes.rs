@@ -3,30 +3,30 @@
 use super::BadValue;
 use super::scalar::string;
 
-/// Bytes up to which a lexeme is repeated for every place that it has, of which there may be 256 in three
-/// bytes each: a longer one comes once, at its first.
-const REPEATED_BYTES: usize = 64;
+/// How many times as long as what is read the text may become before lexemes are not repeated any more:
+/// one may have 256 places, in a few bytes each.
+const MOST_GROWTH: usize = 4;
 
 /// `'cat':3 'fat':2A,4` as `"fat cat fat"`: lexemes in the order of their places, so that phrases are found
 /// where no stop word was left out. Those without a place come last, as they stand; weights are not kept.
 pub(super) fn lexemes(text: &str, out: &mut Vec<u8>) -> Result<(), BadValue> {
-    let mut placed = Vec::new();
-    let mut rest = text;
+    let (mut found, mut placed) = (Vec::new(), Vec::new());
+    let (mut rest, mut bytes) = (text, 0);
     while !rest.is_empty() {
         let (lexeme, after) = lexeme(rest).ok_or_else(|| BadValue::new("a tsvector", text))?;
-        let end = after.find(' ').unwrap_or(after.len());
-        let (places, after) = after.split_at(end);
-        let mut found = places.strip_prefix(':').unwrap_or(places).split(',').map(place);
-        let first = found.next().unwrap_or(usize::MAX);
-        if lexeme.len() <= REPEATED_BYTES {
-            placed.extend(found.map(|place| (place, lexeme.clone())));
+        let (places, after) = after.split_at(after.find(' ').unwrap_or(after.len()));
+        for (nth, shown) in places.strip_prefix(':').unwrap_or(places).split(',').enumerate() {
+            bytes += lexeme.len() + 1;
+            if nth == 0 || bytes <= MOST_GROWTH * text.len() {
+                placed.push((place(shown), found.len()));
+            }
         }
-        placed.push((first, lexeme));
+        found.push(lexeme);
         rest = after.strip_prefix(' ').unwrap_or(after);
     }
     placed.sort_by_key(|(place, _)| *place);
-    let words: Vec<String> = placed.into_iter().map(|(_, lexeme)| lexeme).collect();
-    string(&words.join(" "), out);
+    let words = placed.iter().filter_map(|(_, at)| found.get(*at).map(String::as_str));
+    string(&words.collect::<Vec<_>>().join(" "), out);
     Ok(())
 }
 
@@ -47,8 +47,8 @@ fn lexeme(text: &str) -> Option<(String, &str)> {
 }
 
 /// `12B` is place 12; a lexeme without one comes after all others.
-fn place(text: &str) -> usize {
-    text.trim_end_matches(['A', 'B', 'C', 'D']).parse().unwrap_or(usize::MAX)
+fn place(text: &str) -> u16 {
+    text.trim_end_matches(['A', 'B', 'C', 'D']).parse().unwrap_or(u16::MAX)
 }
 
 #[cfg(test)]
@@ -74,8 +74,12 @@ mod tests {
         ] {
             assert_eq!(read(text), Some(format!("\"{expected}\"")), "{text}");
         }
-        let long = "x".repeat(65);
-        assert_eq!(read(&format!("'{long}':1,3 'y':2")), Some(format!("\"{long} y\"")));
+        // Bounded, whatever is repeated: the first place of each counts.
+        let places: Vec<String> = (2..258).map(|place| place.to_string()).collect();
+        let long = format!("'{}':{} 'y':1", "x".repeat(2000), places.join(","));
+        let found = read(&long).unwrap();
+        assert!(found.starts_with("\"y xxx") && found.len() <= MOST_GROWTH * long.len());
+        assert_eq!(found.matches("x ").count(), 4);
     }
 
     #[test]

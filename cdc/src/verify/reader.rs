@@ -107,7 +107,7 @@ impl Part {
         let columns: Vec<String> = self.format.columns().iter().enumerate().map(column).collect();
         let conditions: Vec<String> = conditions.into_iter().chain(self.filter()).collect();
         let filter = if conditions.is_empty() { "" } else { " WHERE " };
-        let (columns, table) = (columns.join(", "), self.table.quoted());
+        let (columns, table) = (columns.join(", "), self.table.rows());
         let conditions = conditions.join(" AND ");
         format!("COPY (SELECT {columns} FROM {table}{filter}{conditions}{end}) TO STDOUT")
     }
@@ -138,7 +138,7 @@ impl Reader {
             condition.unwrap_or_default(),
             rows.saturating_sub(1),
             list = keys.list(),
-            table = part.table.quoted(),
+            table = part.table.rows(),
         );
         let mut bound = None;
         self.read(&statement, keys.len(), |row| {

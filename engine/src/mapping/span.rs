@@ -78,7 +78,7 @@ impl Spans {
         }
     }
 
-    /// The values that a text or number stands for: one, or a date's whole day or month.
+    /// The values that a text or number stands for: one, or a date's whole day.
     pub(crate) fn value(&self, raw: Raw<'_>) -> Result<Span, String> {
         if self.element.kind == FieldKind::Date {
             let (first, last) = (self.date(raw, false)?, self.date(raw, true)?);

@@ -143,8 +143,7 @@ impl Compiler<'_> {
         Ok(self.constant(compiled, boost))
     }
 
-    /// The documents with a date that a text means: an instant, a millisecond, or a whole day,
-    /// month or year.
+    /// The documents with a date that a text means: an instant, a millisecond, or a whole day.
     pub(super) fn date(
         &self,
         field: Field,

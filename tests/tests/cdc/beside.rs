@@ -270,7 +270,7 @@ async fn a_partition_that_is_locked_holds_no_other_table_up() {
         CREATE TABLE ponds_2 PARTITION OF ponds FOR VALUES FROM (100) TO (200);
         INSERT INTO ponds VALUES (1, 'small'), (101, 'large')";
     database.execute(&format!("{TABLE}; {ponds}")).await;
-    let mut following = Following::follow(database, |config| config.connect_timeout_ms = 1000);
+    let mut following = Following::follow(database, |config| config.connect_timeout_ms = 3000);
     following.follows("public.ponds").await;
     let other = following.database.connect().await;
     let lock = "BEGIN; LOCK TABLE ponds_1 IN ACCESS EXCLUSIVE MODE";

@@ -1,6 +1,9 @@
 //! Partitioned tables: partitions that come, go, are moved between and emptied, of which the log
 //! tells only a part.
 
+use egret_tests::poll;
+use egret_tests::postgres::Database;
+
 use crate::following::{Following, WATCH_INTERVAL};
 
 const EVENTS: &str = "SELECT id || ',' || at, to_json(events)::text FROM events";
@@ -115,7 +118,10 @@ async fn partitions_are_detached_concurrently() {
         .execute("INSERT INTO events VALUES (80, '2022-08-08', 'meanwhile')", &["events"])
         .await;
     following.equals("events", EVENTS).await;
+    following.database.execute("INSERT INTO events_23 VALUES (501, '2023-05-05', 'apart')").await;
+    following.equals("events", EVENTS).await;
     assert!(!detached.is_finished());
+    let copied = following.table("public.events").unwrap().rows_copied;
     reader.batch_execute("COMMIT").await.unwrap();
     detached.await.unwrap();
     let write = "INSERT INTO events_23 VALUES (500, '2023-05-05', 'apart');
@@ -123,6 +129,49 @@ async fn partitions_are_detached_concurrently() {
     following.execute(write, &["events"]).await;
     following.follows("public.events_23").await;
     following.equals("events", EVENTS).await;
+    assert_eq!(following.table("public.events").unwrap().rows_copied, copied, "copied once");
+}
+
+/// Nor is it published where its `_id` is declared: the partition's writers would be refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_declared_id_does_not_publish_what_must_not_be() {
+    let database = Database::create().await;
+    let odd =
+        "ALTER TABLE events_22 REPLICA IDENTITY NOTHING; ALTER TABLE events REPLICA IDENTITY FULL";
+    database.execute(&format!("{TABLE}; {odd}")).await;
+    let following = Following::follow(database, |config| {
+        let events = serde_json::json!({"table": "events", "id": ["at", "id"]});
+        config.documents = vec![serde_json::from_value(events).unwrap()];
+    });
+    let reason = following.skips("public.events").await;
+    assert!(reason.contains("REPLICA IDENTITY"), "{reason}");
+    following.database.execute("UPDATE events SET what = 'written'").await;
+}
+
+/// A table that became a partition of one that is not followed leaves the publication: its writers would
+/// be refused for what is done to it later.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_becomes_a_partition_leaves() {
+    let database = Database::create().await;
+    let tables = "
+        CREATE TABLE lone (id int PRIMARY KEY); CREATE TABLE birds (id int PRIMARY KEY);
+        CREATE TABLE roots (id int PRIMARY KEY) PARTITION BY RANGE (id)";
+    database.execute(tables).await;
+    let tables = vec!["lone".to_owned(), "birds".to_owned()];
+    let following = Following::follow(database, |config| config.tables = tables);
+    following.streams().await;
+    let attach = "ALTER TABLE roots ATTACH PARTITION lone FOR VALUES FROM (0) TO (100)";
+    following.database.execute(attach).await;
+    let published = "SELECT count(*) FROM pg_publication_rel WHERE prrelid = 'lone'::regclass";
+    poll::until("it leaves the publication", async || {
+        let row = following.database.client().query_one(published, &[]).await.unwrap();
+        (row.get::<_, i64>(0) == 0).then_some(())
+    })
+    .await;
+    let write = "ALTER TABLE lone REPLICA IDENTITY NOTHING; INSERT INTO birds VALUES (1);
+                 INSERT INTO lone VALUES (1); UPDATE lone SET id = 2";
+    following.execute(write, &["birds"]).await;
+    assert_eq!(following.count("birds"), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

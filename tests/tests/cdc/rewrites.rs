@@ -224,6 +224,12 @@ async fn generated_columns_are_left_out_where_the_log_lacks_them() {
         following.equals(table, &format!("{PLAIN}{table}")).await;
         assert!(following.mapping(table)["properties"]["twice"].is_null());
     }
+    // A plain column from now on, of which every row has a value.
+    let copies = following.copies();
+    following.database.execute("ALTER TABLE birds ALTER twice DROP EXPRESSION").await;
+    following.copies_again(copies).await;
+    following.execute("UPDATE birds SET twice = 7 WHERE id = 2", &["birds"]).await;
+    following.equals("birds", BIRDS).await;
     assert_eq!(following.pipeline().status().dead_letters, 0);
 }
 
@@ -256,22 +262,28 @@ async fn generated_columns_are_as_any_other_where_the_log_has_them() {
     let computed = "CREATE TABLE computed (id int PRIMARY KEY, a int, b int GENERATED ALWAYS AS (a * 2) VIRTUAL);
         INSERT INTO computed (id, a) VALUES (1, 1);
         CREATE TABLE whole_computed (LIKE computed INCLUDING ALL);
-        ALTER TABLE whole_computed REPLICA IDENTITY FULL";
+        ALTER TABLE whole_computed REPLICA IDENTITY FULL;
+        CREATE TABLE named (LIKE whole_computed INCLUDING ALL);
+        ALTER TABLE named REPLICA IDENTITY FULL, ALTER a SET NOT NULL, ADD UNIQUE (a);
+        INSERT INTO named (id, a) VALUES (1, 1)";
     // As an earlier version made it.
     let publication = "CREATE PUBLICATION egret_main WITH (publish_via_partition_root)";
     database.execute(&format!("{GENERATED}; {computed}; {publication}")).await;
-    let following = Following::follow(database, |_| {});
+    let mut following = Following::follow(database, |config| {
+        let named = serde_json::json!({"table": "named", "id": ["a"]});
+        config.documents = vec![serde_json::from_value(named).unwrap()];
+    });
     following.streams().await;
     let tables = ["birds", "whole", "by_generated"];
-    let equal = async || {
+    let equal = async |following: &Following| {
         for table in tables {
             let rows = format!("SELECT id::text, to_json({table})::text FROM {table}");
             following.equals(table, &rows).await;
         }
     };
-    equal().await;
+    equal(&following).await;
     following.execute(WRITE_GENERATED, &tables).await;
-    equal().await;
+    equal(&following).await;
     assert_eq!(following.mapping("birds")["properties"]["twice"]["type"], "integer");
     // Computed when they are read, others are nowhere.
     following.database.execute("UPDATE computed SET a = 2").await;
@@ -281,13 +293,23 @@ async fn generated_columns_are_as_any_other_where_the_log_has_them() {
             "SELECT id::text, json_build_object('id', id, 'a', a)::text FROM computed",
         )
         .await;
-    let reason = following.skips("public.whole_computed").await;
-    assert!(reason.contains("generated columns"), "{reason}");
-    following.database.execute("UPDATE whole_computed SET a = 2").await;
+    for table in ["whole_computed", "named"] {
+        let reason = following.skips(&format!("public.{table}")).await;
+        assert!(reason.contains("generated columns"), "{reason}");
+        following.database.execute(&format!("UPDATE {table} SET a = 2")).await;
+    }
     let copies = following.copies();
     following.database.execute("ALTER TABLE birds ALTER twice SET EXPRESSION AS (a * 3)").await;
     following.copies_again(copies).await;
     following.execute("UPDATE birds SET a = 9 WHERE id = 2", &["birds"]).await;
-    equal().await;
+    equal(&following).await;
     assert_eq!(following.pipeline().status().dead_letters, 0);
+    // Once somebody had the log lack them, documents are as their rows again.
+    following.stop().await;
+    let alter = "ALTER PUBLICATION egret_main SET (publish_generated_columns = none)";
+    following.database.execute(alter).await;
+    following.database.execute("UPDATE birds SET a = a + 1").await;
+    following.resume();
+    following.copies_again(0).await;
+    equal(&following).await;
 }

@@ -287,6 +287,58 @@ fn products() -> Value {
     ]})
 }
 
+/// Rows of tables that inherit from another are none of its own: the log tells of them apart.
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_that_inherit() {
+    let database = Database::create().await;
+    let tables = "
+        CREATE TABLE parent (id int PRIMARY KEY, name text);
+        CREATE TABLE child (PRIMARY KEY (id), extra text) INHERITS (parent);
+        CREATE TABLE other () INHERITS (parent);
+        INSERT INTO parent SELECT n, 'parent ' || n FROM generate_series(1, 150) AS n;
+        INSERT INTO child SELECT n, 'child ' || n, 'x' FROM generate_series(100, 300) AS n;
+        INSERT INTO other VALUES (7, 'other'), (1007, 'other')";
+    database.execute(tables).await;
+    let has_filters = database.version().await >= 15;
+    let mut following = follow(database, |config| {
+        config.tables = vec!["child".to_owned()];
+        let filter = if has_filters { json!({"filter": "id < 2000"}) } else { json!({}) };
+        let mut document = json!({"table": "parent", "constants": {"kind": "parent"}});
+        document.as_object_mut().unwrap().extend(filter.as_object().unwrap().clone());
+        config.documents = vec![serde_json::from_value(document).unwrap()];
+    });
+    following.follows("public.parent").await;
+    following.follows("public.child").await;
+    let write =
+        "UPDATE parent SET name = name || '!' WHERE id % 3 = 0; DELETE FROM child WHERE id = 120;
+                 UPDATE child SET id = 5000 WHERE id = 300";
+    following.execute(write, &["parent", "child"]).await;
+    let parent =
+        "SELECT id::text, json_build_object('id', id, 'name', name, 'kind', 'parent')::text
+                  FROM ONLY parent";
+    let child = "SELECT id::text, to_json(child)::text FROM child";
+    assert_eq!(found(&following, true).await, [""; 0]);
+    following.equals("parent", parent).await;
+    following.equals("child", child).await;
+    // A drifted row is repaired from the table's own.
+    let drifted = vec![upsert("110", &json!({"id": 110, "name": "other"})), delete("111")];
+    alter(&following, "parent", drifted, Compose::Affected).await;
+    let expected = ["public.parent 110 Different!", "public.parent 111 Missing!"];
+    assert_eq!(found(&following, true).await, expected);
+    following.equals("parent", parent).await;
+    // What leaves the publication takes nothing with it.
+    following.stop().await;
+    following.config.documents.clear();
+    following.resume();
+    following.follows("public.child").await;
+    let published = "SELECT string_agg(prrelid::regclass::text, ',') FROM pg_publication_rel";
+    let row = following.database.client().query_one(published, &[]).await.unwrap();
+    assert_eq!(row.get::<_, &str>(0), "child");
+    following.execute("UPDATE child SET extra = 'y' WHERE id < 110", &["child"]).await;
+    following.equals("child", child).await;
+    assert_eq!(following.copies(), 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn related_tables() {
     let database = Database::create().await;
