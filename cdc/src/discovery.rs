@@ -92,15 +92,7 @@ impl Discovery {
         let owned = self.config.publication.is_none();
         // Read first: what changes after it is noticed.
         let fingerprints = catalog::fingerprints(control, &name, takes).await?;
-        let mut tables = catalog::tables(control, &name, takes).await?;
-        let lacks_columns = tables.iter().any(|table| !table.unpublished.is_empty());
-        if owned
-            && self.version >= 180_000
-            && lacks_columns
-            && publication::publish_generated(control, &name).await?
-        {
-            tables = catalog::tables(control, &name, takes).await?;
-        }
+        let mut tables = self.tables(&name, takes).await?;
         let plain = tables.clone();
         let documents = &self.config.documents;
         shape::declare(control, &mut tables, documents, self.version).await?;
@@ -156,6 +148,26 @@ impl Discovery {
         self.refuse_copies(&mut tables, &membership).await?;
         let again = !membership.locked.is_empty();
         Ok(Discovered { tables, skipped, fingerprints, again })
+    }
+
+    /// The tables as the catalog has them. A publication of an earlier Egret is made to hold generated
+    /// columns too, where the server can and any table has such.
+    async fn tables(
+        &self,
+        publication: &str,
+        takes: impl Fn(&str, &str) -> bool,
+    ) -> Result<Vec<Table>> {
+        let control = &self.control;
+        let tables = catalog::tables(control, publication, &takes).await?;
+        let lacks_columns = tables.iter().any(|table| !table.unpublished.is_empty());
+        let may_alter = self.config.publication.is_none() && self.version >= 180_000;
+        if may_alter
+            && lacks_columns
+            && publication::publish_generated(control, publication).await?
+        {
+            return catalog::tables(control, publication, takes).await;
+        }
+        Ok(tables)
     }
 
     /// Finds tables that are to be copied and cannot be read, or published, now. One that is followed is

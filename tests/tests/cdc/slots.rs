@@ -246,6 +246,23 @@ async fn another_cluster_is_refused() {
     tokio::time::timeout(Duration::from_secs(10), following.pipeline().stop()).await.unwrap();
 }
 
+/// Whether the status shows how far the copy of fish is, and how long the rest of so many rows takes.
+fn shows_its_end(status: &PipelineStatus, rows: u64) -> bool {
+    let fish = status.tables.iter().find(|table| table.table == "public.fish");
+    let Some((fish, rate)) = fish.and_then(|fish| Some((fish, fish.rows_per_second?))) else {
+        return false;
+    };
+    let left = |seconds: u64| {
+        let rows = fish.rows_estimated - fish.rows_copied;
+        seconds.abs_diff(rows / rate) <= 1
+    };
+    fish.state == TableState::Copying
+        && fish.rows_estimated == rows
+        && (1..rows).contains(&fish.rows_copied)
+        && rate > 0
+        && fish.seconds_left.is_some_and(left)
+}
+
 /// The first copy, too, ends rather than have the log of a busy database kept; how far it is and how long it
 /// will take is shown meanwhile.
 #[tokio::test(flavor = "multi_thread")]
@@ -263,23 +280,7 @@ async fn a_first_copy_does_not_fill_the_databases_disk() {
         config.copy_range_blocks = 8;
     });
     // 2.4 MB at 100 kB a second.
-    following
-        .comes_to("a slow copy with an end in sight", |status| {
-            let fish = status.tables.iter().find(|table| table.table == "public.fish");
-            fish.is_some_and(|fish| {
-                let rate = fish.rows_per_second.unwrap_or(0);
-                let is_right = |left: u64| {
-                    let rows = fish.rows_estimated - fish.rows_copied;
-                    left.abs_diff(rows / rate) <= 1
-                };
-                fish.state == TableState::Copying
-                    && fish.rows_estimated == 20_000
-                    && (1..20_000).contains(&fish.rows_copied)
-                    && rate > 0
-                    && fish.seconds_left.is_some_and(is_right)
-            })
-        })
-        .await;
+    following.comes_to("a slow copy with an end in sight", |it| shows_its_end(it, 20_000)).await;
     for _ in 0..4 {
         let write = "INSERT INTO other SELECT n FROM generate_series(1, 40000) AS n";
         following.database.execute(write).await;
