@@ -178,6 +178,19 @@ impl Following {
         assert!(matches!(outcome, WaitOutcome::Reached(_)), "{token}: {outcome:?} {status:#?}");
     }
 
+    /// Has the room of a table's deleted rows used again, which is not before the sessions of a copy that
+    /// was interrupted have ended.
+    pub(crate) async fn vacuum(&self, table: &str) {
+        let readers = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+                       AND pid <> pg_backend_pid() AND backend_xmin IS NOT NULL";
+        poll::until("nobody reads older rows", async || {
+            let row = self.database.client().query_one(readers, &[]).await.unwrap();
+            (row.get::<_, i64>(0) == 0).then_some(())
+        })
+        .await;
+        self.database.execute(&format!("VACUUM {table}")).await;
+    }
+
     /// What becomes of a reader of an index that waits for a position.
     pub(crate) async fn waits(&self, index: &str, token: LsnToken) -> WaitOutcome {
         self.pipeline().wait_for_lsn(&[self.index(index)], token, WAIT).await

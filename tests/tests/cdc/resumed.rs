@@ -163,7 +163,7 @@ async fn rows_that_moved_behind_a_copy_are_read_by_their_keys() {
     for memory in [None, Some(4 << 10)] {
         let mut following = interrupted(TABLE).await;
         following.database.execute("DELETE FROM birds WHERE id < 3000").await;
-        following.database.execute("VACUUM birds").await;
+        following.vacuum("birds").await;
         let moved = "UPDATE birds SET name = name || ' moved' WHERE id > 18500";
         following.database.execute(moved).await;
         let first = "SELECT (ctid::text::point)[0] < 100 FROM birds WHERE id = 20000";
@@ -190,7 +190,7 @@ async fn rows_that_moved_behind_a_copy_are_read_by_their_keys() {
 async fn rows_that_moved_are_not_forgotten_over_another_interruption() {
     let mut following = interrupted(TABLE).await;
     following.database.execute("DELETE FROM birds WHERE id < 3000").await;
-    following.database.execute("VACUUM birds").await;
+    following.vacuum("birds").await;
     let moved = "UPDATE birds SET name = name || ' moved' WHERE id > 18500";
     following.database.execute(moved).await;
     let first = "SELECT (ctid::text::point)[0] < 100 FROM birds WHERE id = 20000";
@@ -227,7 +227,7 @@ async fn a_copy_begins_again_where_a_moved_row_cannot_be_read_by_its_key() {
     let mut following = Following::follow(database, |config| slowly(config, 300_000));
     stop_in_copy(&mut following).await;
     following.database.execute("DELETE FROM birds WHERE (id->'n')::int < 3000").await;
-    following.database.execute("VACUUM birds").await;
+    following.vacuum("birds").await;
     let moved = "UPDATE birds SET name = name || ' moved' WHERE (id->'n')::int > 18500";
     following.database.execute(moved).await;
     go_on(&mut following).await;

@@ -211,7 +211,7 @@ async fn rows_that_moved_behind_a_copy_are_read_by_their_keys() {
     for again in [false, true] {
         let mut following = interrupted(MAKERS + PRODUCTS + 4000).await;
         following.database.execute("DELETE FROM reviews WHERE id < 2000").await;
-        following.database.execute("VACUUM reviews").await;
+        following.vacuum("reviews").await;
         let moved = "UPDATE reviews SET stars = 7 WHERE id > 11000";
         following.database.execute(moved).await;
         let moved = "UPDATE reviews SET id = id + 1000000 WHERE id > 11700";
