@@ -3,6 +3,7 @@
 
 pub(crate) mod call;
 pub(crate) mod errors;
+mod indent;
 pub(crate) mod listener;
 pub(crate) mod media;
 pub(crate) mod params;

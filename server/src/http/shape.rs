@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use super::errors::Trace;
+use super::indent::indent;
 use super::{Params, media};
 use crate::error::Error;
 use egret_engine::catalog::pattern::matches;
@@ -108,6 +109,13 @@ impl Wishes {
             return Ok(Response::from_parts(parts, Body::empty()));
         }
         let filtered = filtered && parts.status.is_success();
+        parts.headers.remove(header::CONTENT_LENGTH);
+        if !filtered && trace.is_none() {
+            // Never read into values, which would not keep the digits of numbers.
+            let written =
+                if self.pretty { Body::from(laid_out(&bytes)) } else { Body::from(bytes) };
+            return Ok(Response::from_parts(parts, written));
+        }
         let mut value = if filtered && self.exclude.is_empty() {
             // What is not wanted is never read into values: it may be most of the answer.
             self.included(&mut serde_json::Deserializer::from_slice(&bytes))
@@ -121,13 +129,9 @@ impl Wishes {
         if filtered && !self.exclude.is_empty() {
             value = self.filter(value).map_err(|error| failed(&error))?;
         }
-        let written = if self.pretty {
-            serde_json::to_string_pretty(&value).map(|text| text + "\n")
-        } else {
-            serde_json::to_string(&value)
-        };
-        parts.headers.remove(header::CONTENT_LENGTH);
-        Ok(Response::from_parts(parts, Body::from(written.map_err(|error| failed(&error))?)))
+        let written = serde_json::to_vec(&value).map_err(|error| failed(&error))?;
+        let written = if self.pretty { laid_out(&written) } else { written };
+        Ok(Response::from_parts(parts, Body::from(written)))
     }
 
     fn filter(&self, mut value: Value) -> serde_json::Result<Value> {
@@ -258,6 +262,13 @@ fn exclude(value: &mut Value, paths: &[&[String]]) {
         Value::Array(elements) => elements.iter_mut().for_each(|element| exclude(element, paths)),
         _ => {}
     }
+}
+
+/// JSON for people, with the line's end that a terminal wants.
+fn laid_out(json: &[u8]) -> Vec<u8> {
+    let mut text = indent(json);
+    text.push(b'\n');
+    text
 }
 
 #[cfg(test)]
