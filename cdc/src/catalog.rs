@@ -158,13 +158,18 @@ const TABLES: &str = concat!(
     "SELECT c.oid, n.nspname::text, c.relname::text, c.relkind = 'p', c.relreplident::text,
            greatest(c.reltuples, 0)::int8, pg_has_role(c.relowner, 'USAGE'),
            current_setting('server_version_num')::int4 >= 180000
-             AND (c.relreplident = 'f' OR EXISTS (SELECT FROM ",
-    partitions!("c.oid"),
-    " t JOIN pg_catalog.pg_class k ON k.oid = t.relid WHERE k.relreplident = 'f'))
-             AND EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid
-                         AND a.attnum > 0 AND NOT a.attisdropped AND NOT ",
+             AND EXISTS (
+               SELECT FROM pg_catalog.pg_attribute a
+               WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND NOT ",
     published!(),
-    ")
+    " AND (c.relreplident = 'f'
+      OR EXISTS (SELECT FROM ",
+    partitions!("c.oid"),
+    " t JOIN pg_catalog.pg_class k ON k.oid = t.relid WHERE k.relreplident = 'f')
+      OR EXISTS (SELECT FROM pg_catalog.pg_index i
+                 WHERE i.indrelid = c.oid AND a.attnum = ANY(i.indkey::int2[])
+                   AND CASE c.relreplident WHEN 'd' THEN i.indisprimary
+                                           WHEN 'i' THEN i.indisreplident END)))
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence = 'p'
       AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%'
@@ -270,29 +275,44 @@ pub(crate) async fn tables(
     let mut storages = storage::read(control, &oids).await?;
     for (table, (identity, is_hindered)) in tables.iter_mut().zip(identities) {
         (table.columns, table.unpublished) = columns.remove(&table.oid).unwrap_or_default();
-        table.is_hindered = is_hindered;
-        table.key = choose_key(identity, keys.get(&table.oid));
-        if is_hindered {
-            table.key = Err("its replica identity is FULL and has generated columns that the log lacks: \
-                             published, the database would refuse its updates (choose DEFAULT, or USING INDEX)"
-                .to_owned());
-        }
         table.storage = storages.remove(&table.oid).unwrap_or_default();
-        let identity = char::from(identity).to_string();
-        if let Some(part) = table.storage.foreign_identity(&identity) {
-            table.is_hindered = true;
-            table.key = Err(format!(
-                "the log does not name the rows of its partition [{part}] by its key: give the \
-                 partition the same REPLICA IDENTITY, or FULL"
-            ));
-        }
-        if let Ok(key) = &table.key
-            && let Some(missing) = key.iter().find(|name| !table.has_column(name))
-        {
-            table.key = Err(format!("its key column [{missing}] is generated, and not in the log"));
-        }
+        table.is_hindered = is_hindered;
+        settle_key(table, identity, keys.get(&table.oid));
     }
     Ok(tables)
+}
+
+/// Finds a table's key, and whether its writers would be refused if it were published.
+fn settle_key(table: &mut Table, identity: u8, keys: Option<&Keys>) {
+    let shown = char::from(identity).to_string();
+    // What a table says of whole rows in the log does not count for its partitions.
+    let by_primary_key = table.storage.part_by_primary_key().filter(|_| identity == b'f');
+    let refusal = if table.is_hindered {
+        "its replica identity has generated columns that the log lacks: published, the database would \
+         refuse its updates (choose another REPLICA IDENTITY)"
+            .to_owned()
+    } else if let Some(part) = table.storage.foreign_identity(&shown) {
+        format!(
+            "the log does not name the rows of its partition [{part}] by its key: give the partition \
+             the same REPLICA IDENTITY, or FULL"
+        )
+    } else if let Some(part) = by_primary_key.filter(|_| choose_key(b'd', keys).is_err()) {
+        format!(
+            "its partition [{part}] has no primary key by which the log could name its rows: give the \
+             partition REPLICA IDENTITY FULL, too"
+        )
+    } else {
+        table.key = choose_key(identity, keys).and_then(|key| {
+            match key.iter().find(|name| !table.has_column(name)) {
+                Some(name) => {
+                    Err(format!("its key column [{name}] is generated, and not in the log"))
+                }
+                None => Ok(key),
+            }
+        });
+        return;
+    };
+    (table.is_hindered, table.key) = (true, Err(refusal));
 }
 
 /// The keys that a table has.

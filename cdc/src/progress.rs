@@ -241,7 +241,8 @@ impl Progress {
         {
             return Drift::Changed(reason);
         }
-        let moved = self.storage.as_ref() != Some(&table.storage.remembered());
+        let moved = self.storage.as_ref() != Some(&table.storage.remembered())
+            || self.unpublished != table.unpublished;
         match self.drift_of_related(related(table)) {
             Drift::None if grows || moved || self.membership.is_none() => Drift::Grown,
             drift => drift,

@@ -178,7 +178,12 @@ struct Unique {
 }
 
 const FACTS: &str = concat!(
-    "SELECT c.oid, c.relreplident::text, c.relkind = 'p' AND EXISTS (
+    "SELECT c.oid, CASE WHEN c.relreplident = 'f' AND EXISTS (
+        SELECT FROM ",
+    partitions!("c.oid"),
+    " t JOIN pg_catalog.pg_class p ON p.oid = t.relid
+        WHERE p.relkind = 'r' AND p.relreplident = 'd') THEN 'd' ELSE c.relreplident::text END,
+      c.relkind = 'p' AND EXISTS (
         SELECT FROM (SELECT c.oid AS relid UNION ALL ",
     partitions!("c.oid"),
     ") t JOIN pg_catalog.pg_class p ON p.oid = t.relid WHERE p.relreplident NOT IN ('d', 'f'))

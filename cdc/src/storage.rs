@@ -96,6 +96,11 @@ impl Storage {
         Self { parts: self.parts.iter().map(part).collect(), ..self.clone() }
     }
 
+    /// A partition whose rows the log names by its primary key.
+    pub(crate) fn part_by_primary_key(&self) -> Option<u32> {
+        self.parts.iter().find(|part| part.identity == "d").map(|part| part.oid)
+    }
+
     /// A partition whose rows the log would not name by the table's key.
     pub(crate) fn foreign_identity(&self, of_table: &str) -> Option<u32> {
         let differs = |part: &&Part| match part.identity.as_str() {

@@ -193,11 +193,12 @@ impl Indexes for Engine {
         holds: &Holds,
         standing: &Standing,
     ) -> Option<Back> {
-        // What is kept goes when a copy begins.
+        let kept = self.kept(name).map(|(index, _)| index);
         let (index, table, is_kept) = match (replaced(self, name, standing), &before.live) {
             (Some(index), Some(table)) => (index, table, false),
-            _ => (self.kept(name)?.0, before.kept.as_ref()?, true),
+            _ => (kept.clone()?, before.kept.as_ref()?, true),
         };
+        let ends = kept.filter(|_| !is_kept).map(|kept| kept.uuid().to_owned());
         if index.pipeline() != Some(pipeline) {
             return None;
         }
@@ -211,7 +212,7 @@ impl Indexes for Engine {
                 .unwrap_or_else(|error| Err(error.to_string()))?;
             Ok((index as _, table))
         });
-        Some(Back { uuid, is_kept, judged })
+        Some(Back { uuid, is_kept, ends, judged })
     }
 
     fn kept_until_ms(&self, name: &str, uuid: &str) -> Option<i64> {

@@ -18,6 +18,9 @@
 //! when the copy begins, since a copy clears what was listed. On the way back every row must fit: one
 //! that only the newer index takes ends it, before anything of its transaction is in the older one.
 //!
+//! One index is kept at a time. A way back ends as soon as its table must be copied once more: what that
+//! copy replaces is the next to be kept.
+//!
 //! Once it is swapped in, the older index remembers what was gone back from. As long as exactly that is
 //! declared, its table is followed by the older declaration and not copied anew.
 
@@ -100,6 +103,8 @@ pub(crate) struct Back {
     pub(crate) uuid: String,
     /// Whether the newer one has taken its place already.
     pub(crate) is_kept: bool,
+    /// The one that is kept from before it: that way ends when this one opens.
+    pub(crate) ends: Option<String>,
     /// It, and the table by which it is followed; or why it cannot be gone back to.
     pub(crate) judged: Result<(Arc<dyn Sink>, Arc<Table>), String>,
 }

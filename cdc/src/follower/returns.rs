@@ -39,6 +39,10 @@ impl Follower<'_> {
         let keeps = self.pipeline.config.keep_replaced_ms > 0;
         let must_copy = matches!(found.standing, Ok(Standing::Copy(_)));
         let Some(back) = found.back.take() else { return };
+        if let Some(uuid) = &back.ends {
+            let reason = back.judged.as_ref().err().map_or("another copy begins", |reason| reason);
+            self.end_way_back(place, uuid, reason);
+        }
         let Some(member) = self.members.get_mut(place) else { return };
         let leaves = must_copy && member.is_joined();
         let is_known = member.back.as_ref().is_some_and(|known| known.sink.uuid() == back.uuid);

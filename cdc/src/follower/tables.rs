@@ -202,10 +202,14 @@ impl Follower<'_> {
                 if matches!(member.phase, Phase::Swapping) {
                     member.phase = Phase::Streaming;
                 }
-                if let Some(back) = &mut member.back {
+                if let Some(mut back) = member.back.take() {
                     let uuid = back.sink.uuid();
                     back.kept_until_ms = self.pipeline.indexes.kept_until_ms(&member.name, uuid);
-                    member.no_way_back = None;
+                    member.no_way_back = match back.kept_until_ms {
+                        Some(_) => None,
+                        None => Some("its index was not kept".to_owned()),
+                    };
+                    member.back = Some(back).filter(|back| back.kept_until_ms.is_some());
                 }
                 if let Some(reply) = member.returned_reply.take() {
                     // Who asked may be gone.

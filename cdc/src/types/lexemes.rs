@@ -16,8 +16,9 @@ pub(super) fn lexemes(text: &str, out: &mut Vec<u8>) -> Result<(), BadValue> {
         let (lexeme, after) = lexeme(rest).ok_or_else(|| BadValue::new("a tsvector", text))?;
         let (places, after) = after.split_at(after.find(' ').unwrap_or(after.len()));
         for (nth, shown) in places.strip_prefix(':').unwrap_or(places).split(',').enumerate() {
-            bytes += lexeme.len() + 1;
-            if nth == 0 || bytes <= MOST_GROWTH * text.len() {
+            let longer = bytes + lexeme.len() + 1;
+            if nth == 0 || longer <= MOST_GROWTH * text.len() {
+                bytes = longer;
                 placed.push((place(shown), found.len()));
             }
         }

@@ -15,7 +15,7 @@ pub(super) fn indent(json: &[u8]) -> Vec<u8> {
         let token = json.get(at..end).unwrap_or_default();
         at = end;
         match byte {
-            b' ' | b'\t' | b'\n' | b'\r' => continue,
+            b' ' | b'\t' | b'\n' | b'\r' => {}
             b'{' | b'[' => {
                 at += json.iter().skip(at).take_while(|byte| byte.is_ascii_whitespace()).count();
                 out.extend_from_slice(token);
