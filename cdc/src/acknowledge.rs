@@ -347,10 +347,6 @@ mod tests {
         }
     }
 
-    fn table() -> Table {
-        Table::example(&[])
-    }
-
     #[tokio::test]
     async fn a_table_that_joins_brings_what_it_has_not_flushed() {
         let disk: Arc<dyn Disk> = Arc::new(SimDisk::new());
@@ -372,7 +368,7 @@ mod tests {
         let (applied, durable) = (Some(at(60)), Some(at(20)));
         let positions = Positions { applied, durable, ..Positions::default() };
         let sink = Arc::new(Still(watch::Sender::new(positions)));
-        let feed = Feed::new("t", Arc::new(table()), sink, Arc::default());
+        let feed = Feed::new("t", Arc::new(Table::example(&[])), sink, Arc::default());
         acknowledgements.step(&[Some(feed)], (&[], &[]), at(60), None);
         acknowledgements.settle().await.unwrap();
         let file = Position::load(&*disk, &folder).unwrap().unwrap();

@@ -70,6 +70,28 @@ pub(crate) struct Column {
 }
 
 impl Table {
+    /// A table of which no more is known than its name.
+    fn unread(oid: u32, schema: &str, name: &str) -> Self {
+        Self {
+            oid,
+            schema: schema.to_owned(),
+            name: name.to_owned(),
+            partitioned: false,
+            owned: true,
+            rows_estimated: 0,
+            columns: Vec::new(),
+            unpublished: Vec::new(),
+            key: Err(String::new()),
+            is_hindered: false,
+            storage: Storage::default(),
+            membership: String::new(),
+            shape: None,
+            compound: None,
+            rows_of: None,
+            comments: FxHashMap::default(),
+        }
+    }
+
     /// `schema.table`, as people read it.
     pub(crate) fn title(&self) -> String {
         format!("{}.{}", self.schema, self.name)
@@ -123,22 +145,9 @@ impl Table {
             has_default,
         };
         Self {
-            oid: 1,
-            schema: "public".to_owned(),
-            name: "t".to_owned(),
-            partitioned: false,
-            owned: true,
-            rows_estimated: 0,
             columns: columns.iter().map(column).collect(),
-            unpublished: Vec::new(),
             key: Ok(vec!["id".to_owned()]),
-            is_hindered: false,
-            storage: Storage::default(),
-            membership: String::new(),
-            shape: None,
-            compound: None,
-            rows_of: None,
-            comments: FxHashMap::default(),
+            ..Self::unread(1, "public", "t")
         }
     }
 }
@@ -251,22 +260,10 @@ pub(crate) async fn tables(
         }
         identities.push((first_byte(&row, 4)?, row.try_get::<_, bool>(7)?));
         tables.push(Table {
-            oid: row.try_get(0)?,
-            schema,
-            name,
             partitioned: row.try_get(3)?,
             owned: row.try_get(6)?,
             rows_estimated: u64::try_from(row.try_get::<_, i64>(5)?).unwrap_or(0),
-            columns: Vec::new(),
-            unpublished: Vec::new(),
-            key: Err(String::new()),
-            is_hindered: false,
-            storage: Storage::default(),
-            membership: String::new(),
-            shape: None,
-            compound: None,
-            rows_of: None,
-            comments: FxHashMap::default(),
+            ..Table::unread(row.try_get(0)?, &schema, &name)
         });
     }
     let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
