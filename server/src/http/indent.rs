@@ -44,7 +44,7 @@ pub(super) fn indent(json: &[u8]) -> Vec<u8> {
 }
 
 /// Behind the quote that ends a string, which begins here.
-fn end_of_string(json: &[u8], begin: usize) -> usize {
+pub(super) fn end_of_string(json: &[u8], begin: usize) -> usize {
     let mut at = begin + 1;
     while let Some(&byte) = json.get(at) {
         match byte {

@@ -3,6 +3,7 @@
 
 pub(crate) mod call;
 pub(crate) mod errors;
+pub(crate) mod filter_path;
 mod indent;
 pub(crate) mod listener;
 pub(crate) mod media;

@@ -16,7 +16,7 @@ use super::write;
 use crate::app::App;
 use crate::dialect::bulk::{Action, Defaults, operation, read};
 use crate::error::{Error, Result};
-use crate::http::{Call, Reply, errors, shape};
+use crate::http::{Call, Reply, errors, filter_path};
 use crate::identity::new_id;
 
 pub(super) async fn bulk(State(app): State<Arc<App>>, call: Call) -> Result<Reply> {
@@ -75,7 +75,7 @@ async fn run(app: &App, call: Call, index: Option<String>) -> Result<Reply> {
             Err(error) => fail(&mut slots, &items, &error),
         }
     }
-    let shows_items = shape::may_show(&call.params, "items");
+    let shows_items = filter_path::may_show(&call.params, "items");
     Ok(answer(app, &slots, refresh, started, shows_items))
 }
 
