@@ -4,7 +4,7 @@ use rustc_hash::FxHashMap;
 
 use crate::catalog;
 use crate::config::PipelineConfig;
-use crate::connect::Source;
+use crate::connect::{Control, Source};
 use crate::error::Result;
 use crate::selection::Selection;
 
@@ -51,8 +51,8 @@ pub struct InspectedTable {
     pub name: String,
     /// Rows that the planner expects.
     pub rows_estimated: u64,
-    /// Bytes on disk, with its indexes.
-    pub size_bytes: u64,
+    /// Bytes on disk, with its indexes; `None` where somebody has locked it, or it is gone.
+    pub size_bytes: Option<u64>,
     /// The columns by which its rows are known, or why it cannot be followed.
     pub key: std::result::Result<Vec<String>, String>,
     /// Whether who looks may put it into a publication, and read it.
@@ -70,13 +70,37 @@ const SERVER: &str = "
            (SELECT count(*) FROM pg_catalog.pg_stat_replication),
            (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user)";
 
-const ACCESS: &str = "
+const READABLE: &str = "
     SELECT c.oid, pg_catalog.has_schema_privilege(c.relnamespace, 'USAGE')
-                  AND pg_catalog.has_table_privilege(c.oid, 'SELECT'),
-           coalesce((SELECT sum(pg_catalog.pg_total_relation_size(t.relid))::int8
-                     FROM pg_catalog.pg_partition_tree(c.oid) t),
-                    pg_catalog.pg_total_relation_size(c.oid))
+                  AND pg_catalog.has_table_privilege(c.oid, 'SELECT')
     FROM pg_catalog.pg_class c WHERE c.oid = ANY($1)";
+
+const SIZES: &str = "
+    SELECT c.oid, coalesce((SELECT sum(pg_catalog.pg_total_relation_size(t.relid))::int8
+                            FROM pg_catalog.pg_partition_tree(c.oid) t),
+                           pg_catalog.pg_total_relation_size(c.oid))
+    FROM pg_catalog.pg_class c WHERE c.oid = ANY($1)";
+
+/// The sizes of tables, in bytes, but of those that somebody has locked.
+async fn sizes(control: &Control, oids: &[u32]) -> Result<FxHashMap<u32, Option<i64>>> {
+    const DOING: &str = "measuring tables";
+    control.execute(DOING, "SET lock_timeout = '100ms'").await?;
+    let mut rows = Vec::new();
+    match control.rows(DOING, SIZES, &[&oids]).await {
+        Ok(found) => rows = found,
+        Err(error) if error.is_locked() => {
+            for oid in oids {
+                match control.rows(DOING, SIZES, &[&[*oid].as_slice()]).await {
+                    Ok(found) => rows.extend(found),
+                    Err(error) if error.is_locked() => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Err(error) => return Err(error),
+    }
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+}
 
 /// Looks at the database of a pipeline.
 pub async fn inspect(config: &PipelineConfig) -> Result<Inspection> {
@@ -112,20 +136,21 @@ pub async fn inspect(config: &PipelineConfig) -> Result<Inspection> {
     let takes = |schema: &str, table: &str| selection.takes(schema, table);
     let found = catalog::tables(&control, &config.publication_name(), takes).await?;
     let oids: Vec<u32> = found.iter().map(|table| table.oid).collect();
-    let mut access: FxHashMap<u32, (bool, i64)> = FxHashMap::default();
-    for row in control.rows("looking at tables", ACCESS, &[&oids]).await? {
-        access.insert(row.try_get(0)?, (row.try_get(1)?, row.try_get(2)?));
+    let mut readable: FxHashMap<u32, bool> = FxHashMap::default();
+    for row in control.rows("looking at tables", READABLE, &[&oids]).await? {
+        readable.insert(row.try_get(0)?, row.try_get(1)?);
     }
+    let sizes = sizes(&control, &oids).await?;
     let table = |table: catalog::Table| {
-        let (is_readable, size) = access.get(&table.oid).copied().unwrap_or_default();
+        let size = sizes.get(&table.oid);
         InspectedTable {
             schema: table.schema,
             name: table.name,
             rows_estimated: table.rows_estimated,
-            size_bytes: u64::try_from(size).unwrap_or_default(),
+            size_bytes: size.and_then(|size| u64::try_from((*size)?).ok()),
             key: table.key,
             is_owned: table.owned,
-            is_readable,
+            is_readable: readable.get(&table.oid).copied().unwrap_or_default(),
         }
     };
     let inspection = Inspection {

@@ -107,7 +107,9 @@ fn report(found: &Inspection) -> String {
 
 fn facts(table: &InspectedTable) -> String {
     let key = table.key.as_ref().map(|key| key.join(", ")).unwrap_or_default();
-    let (rows, size) = (table.rows_estimated, HumanBytes(table.size_bytes));
+    let rows = table.rows_estimated;
+    let size = table.size_bytes.map(|size| HumanBytes(size).to_string());
+    let size = size.unwrap_or_else(|| "size unknown (it was locked)".to_owned());
     format!("about {rows} rows, {size}, known by ({key})")
 }
 
@@ -240,7 +242,7 @@ mod tests {
             schema: schema.to_owned(),
             name: name.to_owned(),
             rows_estimated: 7,
-            size_bytes: 8192,
+            size_bytes: Some(8192),
             key: key.map(|key| vec![key.to_owned()]).map_err(str::to_owned),
             is_owned: false,
             is_readable: true,

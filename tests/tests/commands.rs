@@ -162,6 +162,24 @@ async fn a_configuration_and_a_role_are_made_from_a_database() {
     assert!(ran.succeeded && ran.printed.contains("public.birds in [birds]: 30 rows"), "{ran:?}");
 }
 
+/// A table that somebody has locked, for whatever takes long, is listed with the others.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_is_looked_at_while_a_table_is_locked() {
+    let database = Database::create().await;
+    database.execute("CREATE TABLE birds (id int PRIMARY KEY)").await;
+    database.execute("CREATE TABLE fish (id int PRIMARY KEY)").await;
+    let other = database.connect().await;
+    other.batch_execute("BEGIN; LOCK TABLE birds IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let url = database.url();
+    let ran = block_in_place(|| run(&["init", "--check", "--postgres", &url]));
+    assert!(ran.succeeded, "{ran:?}");
+    for (table, size) in [("birds", "size unknown (it was locked)"), ("fish", "8.00 KiB")] {
+        let line = ran.printed.lines().find(|line| line.contains(table)).unwrap();
+        assert!(line.contains(&format!("{size}, known by (id)")), "{line}");
+    }
+    other.batch_execute("COMMIT").await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_server_lacks_is_named() {
     let settings = ["wal_level=replica", "max_replication_slots=2"].map(str::to_owned).to_vec();
