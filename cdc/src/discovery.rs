@@ -10,7 +10,7 @@ use crate::access::Access;
 use crate::catalog::{self, Fingerprint, Table};
 use crate::compound;
 use crate::config::PipelineConfig;
-use crate::connect::{Control, quote_identifier};
+use crate::connect::{Control, Source, quote_identifier};
 use crate::error::{ErrorKind, Result};
 use crate::position::Holds;
 use crate::progress::Progress;
@@ -78,6 +78,30 @@ pub(crate) struct Discovered {
 }
 
 impl Discovery {
+    /// Looks over a connection of its own, so that the stream's questions do not wait behind a statement
+    /// that waits for whoever has locked a table. Where the server has none left, it is the stream's.
+    pub(crate) async fn look_apart(
+        mut self,
+        source: &Source,
+        holds: Holds,
+        written: FxHashSet<String>,
+    ) -> Result<Discovered> {
+        match source.control().await {
+            Ok(own) => self.control = Arc::new(own),
+            Err(error) => {
+                tracing::warn!(%error, "tables are looked at over the stream's connection");
+            }
+        }
+        let found = self.look(holds, written).await;
+        // One that failed may never answer, and is cut off.
+        if found.is_ok()
+            && let Some(own) = Arc::into_inner(self.control)
+        {
+            own.end();
+        }
+        found
+    }
+
     /// Looks. Indexes in `written` are being written to, and left as they are.
     pub(crate) async fn look(
         &self,

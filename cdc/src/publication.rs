@@ -38,10 +38,21 @@ pub(crate) struct Membership {
     pub(crate) locked: Vec<(u32, String)>,
 }
 
+/// Whoever has locked one table has often locked many, so that the others are not waited for as long; but
+/// longer than `deadlock_timeout`, after which PostgreSQL has a vacuum of its own give way.
+const WAIT_LESS: &str = "
+    SELECT pg_catalog.set_config(name, least(setting::int8, 1500)::text, false)
+    FROM pg_catalog.pg_settings WHERE name = 'lock_timeout'";
+const WAIT_AS_BEFORE: &str = "RESET lock_timeout";
+
 impl Membership {
-    /// A table whose place cannot be set now, since somebody else has locked it.
-    fn lock(&mut self, table: &Table, error: &Error) {
+    /// Takes note of a table whose place cannot be set now, since somebody else has locked it.
+    async fn note_locked(&mut self, control: &Control, table: &Table, error: &Error) -> Result<()> {
+        if self.locked.is_empty() {
+            control.execute("waiting less for locks", WAIT_LESS).await?;
+        }
         self.locked.push((table.oid, error.to_string()));
+        Ok(())
     }
 
     /// Why the places of a table, and of those that its documents are composed from, cannot be set now.
@@ -129,6 +140,9 @@ pub(crate) async fn ensure(
     if !publication.all_tables {
         adjust(control, name, owned, tables, &mut membership).await?;
     }
+    if !membership.locked.is_empty() {
+        control.execute("waiting for locks as before", WAIT_AS_BEFORE).await?;
+    }
     for table in tables {
         let reason = if table.partitioned && !publication.via_root {
             "it is partitioned, and the publication lacks publish_via_partition_root"
@@ -174,7 +188,7 @@ async fn hold_back(
             match filtered::put(control, name, table).await {
                 Ok(refusal) => refusal,
                 Err(error) if error.is_locked() => {
-                    membership.lock(table, &error);
+                    membership.note_locked(control, table, &error).await?;
                     continue;
                 }
                 Err(error) if error.kind() == ErrorKind::Server => Some(error.to_string()),
@@ -232,7 +246,9 @@ async fn adjust(
         let add = format!("ALTER PUBLICATION {quoted} ADD TABLE ONLY {}", table.quoted());
         match control.execute("adding it to the publication", &add).await {
             Ok(()) => added = true,
-            Err(error) if error.is_locked() => membership.lock(table, &error),
+            Err(error) if error.is_locked() => {
+                membership.note_locked(control, table, &error).await?;
+            }
             Err(error) if error.kind() == ErrorKind::Server => {
                 membership.refused.push((table.oid, error.to_string()));
             }

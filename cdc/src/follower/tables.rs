@@ -69,8 +69,8 @@ impl Follower<'_> {
         }
         let joined = self.stream.feeds.iter().flatten().map(|feed| feed.sink.uuid().to_owned());
         let holds = self.members.holds(joined.collect());
-        let discovery = self.discovery.clone();
-        self.looking.spawn(async move { discovery.look(holds, written).await });
+        let (discovery, source) = (self.discovery.clone(), self.pipeline.source.clone());
+        self.looking.spawn(async move { discovery.look_apart(&source, holds, written).await });
     }
 
     /// Takes note of what there is. At first, what the pipeline's file says is joined goes on.

@@ -49,7 +49,7 @@ async fn a_new_table_is_copied_while_the_others_stream() {
         (state(&following, "public.fish") == Some(TableState::Copying)).then_some(())
     })
     .await;
-    let (began, mut slowest, mut seen) = (Instant::now(), Duration::ZERO, 0);
+    let (began, mut waits, mut seen) = (Instant::now(), Vec::new(), 0);
     while state(&following, "public.fish") == Some(TableState::Copying) {
         let write = Instant::now();
         following
@@ -59,11 +59,19 @@ async fn a_new_table_is_copied_while_the_others_stream() {
         // The table that is copied changes too.
         let change = format!("DELETE FROM fish WHERE id % 500 = {seen} % 500");
         following.database.execute(&change).await;
-        (slowest, seen) = (slowest.max(write.elapsed()), seen + 1);
+        seen += 1;
+        // The last one may meet the end of the copy, for which the stream stands still.
+        if state(&following, "public.fish") == Some(TableState::Copying) {
+            waits.push(write.elapsed());
+        }
     }
     let took = began.elapsed();
-    assert!(seen >= 3, "the copy took {took:?}, and only {seen} changes were made meanwhile");
-    assert!(slowest * 2 < took, "a change took {slowest:?} to be seen, the copy {took:?}");
+    waits.sort();
+    let count = waits.len();
+    assert!(count >= 3, "the copy took {took:?}, and only {count} changes were made meanwhile");
+    // Any machine may stand still once.
+    let slow = waits[count - 2];
+    assert!(slow * 2 < took, "changes took {slow:?} to be seen, the copy {took:?}");
     following.follows("public.fish").await;
     following.equals("fish", "SELECT id::text, to_json(fish)::text FROM fish").await;
     following.equals("birds", BIRDS).await;
@@ -239,7 +247,7 @@ async fn follows_what_is_locked(publication: &str, mode: &str) {
     let database = Database::create().await;
     database.execute(&format!("{TABLE}; {FISH}")).await;
     let mut following = Following::follow(database, |config| {
-        (config.connect_timeout_ms, config.tables) = (1000, vec!["birds".to_owned()]);
+        (config.connect_timeout_ms, config.tables) = (3000, vec!["birds".to_owned()]);
     });
     following.follows("public.birds").await;
     following.stop().await;
@@ -251,7 +259,7 @@ async fn follows_what_is_locked(publication: &str, mode: &str) {
     following.follows("public.birds").await;
     following.execute("DELETE FROM birds WHERE id = 3", &["birds"]).await;
     following.equals("birds", BIRDS).await;
-    tokio::time::sleep(Duration::from_secs(4)).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
     assert_ne!(state(&following, "public.fish"), Some(TableState::Streaming));
     assert_eq!(following.pipeline().status().connection_failures, 0);
     other.batch_execute("COMMIT").await.unwrap();
@@ -303,6 +311,70 @@ async fn a_partition_that_is_locked_holds_no_other_table_up() {
     following.follows("public.frogs").await;
     for title in ["public.birds", "public.ponds"] {
         assert_eq!(following.table(title).unwrap().rows_copied, 0, "{title} was followed before");
+    }
+}
+
+/// The statement of a look that waits for a lock: its session, and since when.
+async fn waiting_look(following: &Following) -> Option<(i32, String)> {
+    let query = "SELECT pid, query_start::text FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE 'ALTER PUB%'";
+    let rows = following.database.client().query(query, &[]).await.unwrap();
+    rows.first().map(|row| (row.get(0), row.get(1)))
+}
+
+/// Many tables that somebody has locked are not each waited for as long as one; nor does the stream, which
+/// asks about a table that has changed, wait meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_tables_that_are_locked_take_no_longer_than_few() {
+    let numbered = |name: &str, count: usize| -> Vec<String> {
+        (0..count).map(|number| format!("{name}_{number}")).collect()
+    };
+    let (fish, nests) = (numbered("fish", 6), numbered("nest", 10));
+    let database = Database::create().await;
+    let ponds =
+        "CREATE TABLE ponds (id int PRIMARY KEY, depth int); INSERT INTO ponds VALUES (1, 0)";
+    database.execute(ponds).await;
+    for name in fish.iter().chain(&nests) {
+        database.execute(&FISH.replace("fish", name)).await;
+    }
+    let wait = Duration::from_secs(6);
+    let mut following = Following::follow(database, |config| {
+        config.connect_timeout_ms = wait.as_millis().try_into().unwrap();
+        config.tables = nests.iter().cloned().chain(["ponds".to_owned()]).collect();
+    });
+    following.follows("public.ponds").await;
+    following.stop().await;
+    let other = following.database.connect().await;
+    let lock = format!("BEGIN; LOCK TABLE {} IN SHARE UPDATE EXCLUSIVE MODE", fish.join(", "));
+    other.batch_execute(&lock).await.unwrap();
+    following.config.tables = vec!["*".to_owned()];
+    let began = Instant::now();
+    following.resume();
+    following.follows("public.ponds").await;
+    let (waited, all) = (began.elapsed(), wait * u32::try_from(fish.len()).unwrap());
+    assert!(waited < all * 2 / 3, "[{waited:?}], where each for itself takes [{all:?}]");
+    let mut asked = false;
+    // The stream asks about each but once: then it has left.
+    for nest in &nests {
+        let look = poll::until("a look waits", || waiting_look(&following)).await;
+        let changes = format!(
+            "ALTER TABLE {nest} ADD COLUMN made text; UPDATE {nest} SET name = 'new';
+             UPDATE ponds SET depth = depth + 1"
+        );
+        following.execute(&changes, &["ponds"]).await;
+        asked = waiting_look(&following).await == Some(look);
+        if asked {
+            break;
+        }
+    }
+    assert!(asked, "the stream never asks while a look waits");
+    assert_eq!(following.pipeline().status().connection_failures, 0);
+    other.batch_execute("COMMIT").await.unwrap();
+    for name in fish.iter().chain(&nests) {
+        following.follows(&format!("public.{name}")).await;
+        following
+            .equals(name, &format!("SELECT id::text, to_json({name})::text FROM {name}"))
+            .await;
     }
 }
 
