@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use egret_aof::check::{Report, State};
 use egret_aof::disk::FileDisk;
@@ -15,13 +16,24 @@ use egret_server::check::check;
 use egret_server::config::Config;
 
 fn open(folder: &Path) -> Engine {
-    Engine::open(EngineOptions {
-        disk: Arc::new(FileDisk),
-        folder: folder.to_owned(),
-        indexing_budget_bytes: 1 << 20,
-        limits: egret_engine::Limits::default(),
-    })
-    .unwrap()
+    let open = || {
+        Engine::open(EngineOptions {
+            disk: Arc::new(FileDisk),
+            folder: folder.to_owned(),
+            indexing_budget_bytes: 1 << 20,
+            limits: egret_engine::Limits::default(),
+        })
+    };
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        match open() {
+            // What records statistics may hold a server's folder a moment longer.
+            Err(error) if Instant::now() < deadline && error.to_string().contains("in use") => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            opened => return opened.unwrap(),
+        }
+    }
 }
 
 fn write(index: &Index, lsn: Option<u64>, ids: std::ops::Range<u32>, delete: Option<&str>) {

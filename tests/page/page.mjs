@@ -65,7 +65,7 @@ try {
   console.log("shown");
   const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
   await lines.next();
-  await page.waitForFunction(() => /^16 results/.test(document.querySelector("#summary").textContent), null, { timeout: 5000 });
+  await page.waitForFunction(() => /^16 results/.test(document.querySelector("#summary").textContent));
   const later = await page.textContent("#freshness");
   expect(later !== freshness, "the LSN moved");
 

@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -73,6 +74,8 @@ pub struct Egret {
     options: EgretOptions,
     address: String,
     log: Arc<Mutex<String>>,
+    /// The threads that read what it prints.
+    readers: Vec<JoinHandle<()>>,
     client: reqwest::Client,
     folder: TempDir,
 }
@@ -128,7 +131,17 @@ impl Egret {
         let log = Arc::new(Mutex::new(String::new()));
         // Servers under test are on this machine: no proxy of the environment is asked.
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        Self { process: None, options, address: String::new(), log, client, folder }
+        let (address, readers) = (String::new(), Vec::new());
+        Self { process: None, options, address, log, readers, client, folder }
+    }
+
+    /// Waits until everything is read that a program printed which has ended.
+    fn read_to_end(&mut self) {
+        let readers = &self.readers;
+        poll::until_blocking(PROGRAM_DEADLINE, || {
+            readers.iter().all(JoinHandle::is_finished).then_some(())
+        });
+        self.readers.clear();
     }
 
     /// Starts the program again after it ended. Its address changes.
@@ -166,7 +179,10 @@ impl Egret {
         });
         match started {
             Some(Ok(address)) => self.address = address,
-            Some(Err(status)) => return Err(status),
+            Some(Err(status)) => {
+                self.read_to_end();
+                return Err(status);
+            }
             None => panic!("egret does not listen after {PROGRAM_DEADLINE:?}:\n{}", self.log()),
         }
         self.process = Some(process);
@@ -177,20 +193,25 @@ impl Egret {
     pub fn kill(&mut self) {
         let mut process = self.process.take().expect("egret is not running");
         process.end(Signal::KILL, PROGRAM_DEADLINE).expect("SIGKILL ends a process");
+        self.read_to_end();
     }
 
     /// Asks the program to end (SIGTERM), and returns its exit status.
     pub fn terminate(&mut self) -> ExitStatus {
         let mut process = self.process.take().expect("egret is not running");
         let ended = process.end(Signal::TERM, PROGRAM_DEADLINE);
-        ended.unwrap_or_else(|| panic!("egret ignores SIGTERM:\n{}", self.log()))
+        let ended = ended.unwrap_or_else(|| panic!("egret ignores SIGTERM:\n{}", self.log()));
+        self.read_to_end();
+        ended
     }
 
     /// Waits until it has ended by itself, and returns its exit status.
     pub fn wait_for_end(&mut self) -> ExitStatus {
         let mut process = self.process.take().expect("egret is not running");
         let ended = process.wait(PROGRAM_DEADLINE);
-        ended.unwrap_or_else(|| panic!("egret does not end:\n{}", self.log()))
+        let ended = ended.unwrap_or_else(|| panic!("egret does not end:\n{}", self.log()));
+        self.read_to_end();
+        ended
     }
 
     /// The process id.
@@ -300,7 +321,11 @@ impl Egret {
     }
 
     /// Gathers what the program prints, and tells its address when it appears.
-    fn capture(&self, output: impl Read + Send + 'static, address: Option<Arc<OnceLock<String>>>) {
+    fn capture(
+        &mut self,
+        output: impl Read + Send + 'static,
+        address: Option<Arc<OnceLock<String>>>,
+    ) {
         let log = Arc::clone(&self.log);
         let keep = move |line: String| {
             if let (Some(address), Some((_, rest))) = (&address, line.split_once(LISTENING)) {
@@ -309,9 +334,9 @@ impl Egret {
             // Guards the text alone; nothing else is done under it.
             log.lock().extend([line.as_str(), "\n"]);
         };
-        std::thread::spawn(move || {
+        self.readers.push(std::thread::spawn(move || {
             BufReader::new(output).lines().map_while(Result::ok).for_each(keep);
-        });
+        }));
     }
 }
 

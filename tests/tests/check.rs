@@ -41,14 +41,19 @@ fn files(folder: &Path, is: &dyn Fn(&Path) -> bool) -> Vec<PathBuf> {
     found
 }
 
-/// Ends the server, and gives the files of an index's segments with this extension.
+/// Ends the server, and gives the files with this extension that an index's commit names: others may be
+/// left, which go at the next start.
 async fn files_left(egret: &mut Egret, index: &str, extension: &str) -> Vec<PathBuf> {
     let settings = egret.get(&format!("/{index}/_settings")).await.ok();
     let uuid = settings[index]["settings"]["index"]["uuid"].as_str().unwrap();
     assert!(block_in_place(|| egret.terminate()).success());
+    let is_named = |path: &Path| {
+        let commit = std::fs::read_to_string(path.with_file_name("commit.json")).unwrap();
+        commit.contains(path.file_name().unwrap().to_str().unwrap())
+    };
     let files = files(&egret.folder(), &|path| {
         let of_index = path.parent().is_some_and(|folder| folder.ends_with(uuid));
-        of_index && path.extension().is_some_and(|it| it == extension)
+        of_index && path.extension().is_some_and(|it| it == extension) && is_named(path)
     });
     assert!(!files.is_empty(), "index [{index}] has no [{extension}]");
     files

@@ -136,7 +136,7 @@ async fn a_host_that_is_not_known() {
         poll::until("it fails", async || (failures().await? >= times).then_some(())).await;
     };
     fails(FAILURES_UNTIL_RARE).await;
-    let (before, begun) = (failures().await.unwrap(), Instant::now());
+    let (begun, before) = (Instant::now(), failures().await.unwrap());
     fails(before + 6).await;
     let least = Duration::from_millis(LONGEST_PAUSE_MS / 2) * 5;
     assert!(begun.elapsed() >= least, "6 more attempts in {:?}", begun.elapsed());

@@ -48,7 +48,7 @@ async fn rewrite(egret: &Egret, count: usize) {
 async fn rest_of_scroll(egret: &Egret, id: &str) -> Vec<String> {
     let mut found = Vec::new();
     loop {
-        let next = json!({"scroll": "1m", "scroll_id": id});
+        let next = json!({"scroll": "10m", "scroll_id": id});
         let page = egret.post("/_search/scroll", &next).await.ok();
         assert_eq!(page["hits"]["total"]["value"], 60);
         let names = names(&page);
@@ -62,7 +62,7 @@ async fn rest_of_scroll(egret: &Egret, id: &str) -> Vec<String> {
 /// All hits of a point in time in an order, page by page.
 async fn pages(egret: &Egret, id: &str, sort: &Value) -> Vec<String> {
     let mut found = Vec::new();
-    let mut body = json!({"size": 7, "sort": sort, "pit": {"id": id, "keep_alive": "1m"}});
+    let mut body = json!({"size": 7, "sort": sort, "pit": {"id": id, "keep_alive": "10m"}});
     loop {
         let page = egret.post("/_search", &body).await.ok();
         assert_eq!(page["pit_id"], id);
@@ -82,7 +82,7 @@ async fn a_scroll_gives_every_hit_once() {
     ];
     let mut open = Vec::new();
     for body in &bodies {
-        let first = egret.post("/a,b/_search?scroll=1m&size=7", body).await.ok();
+        let first = egret.post("/a,b/_search?scroll=10m&size=7", body).await.ok();
         assert_eq!(first["hits"]["total"], json!({"value": 60, "relation": "eq"}));
         assert_eq!(first.get("aggregations").is_some(), body.get("aggs").is_some());
         let keys = first["hits"]["hits"][0]["sort"].as_array().map(Vec::len);
@@ -109,7 +109,7 @@ async fn a_scroll_gives_every_hit_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_point_in_time_stays_as_it_is() {
     let egret = numbers(30).await;
-    let opened = egret.post("/a,b/_pit?keep_alive=1m", &Value::Null).await.ok();
+    let opened = egret.post("/a,b/_pit?keep_alive=10m", &Value::Null).await.ok();
     let id = opened["id"].as_str().unwrap().to_owned();
     rewrite(&egret, 30).await;
     for sort in [json!([{"tie": "desc"}]), json!(["_shard_doc"])] {

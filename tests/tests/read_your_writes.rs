@@ -12,6 +12,9 @@ use tokio::task::block_in_place;
 const TABLE: &str = "CREATE TABLE birds (id int PRIMARY KEY, name text);
                      INSERT INTO birds SELECT n, 'egret ' || n FROM generate_series(1, 100) AS n";
 
+/// A slow machine may need longer than reads wait of themselves.
+const PATIENTLY: &str = "wait_for_timeout=60s";
+
 async fn following() -> (Database, Egret) {
     let database = Database::create().await;
     database.execute(TABLE).await;
@@ -42,7 +45,8 @@ async fn a_write_is_seen_by_the_search_that_waits_for_it() {
         database.execute(&format!("INSERT INTO birds VALUES ({id}, 'new')")).await;
         let lsn = database.flush_lsn().await;
         let token = if turn % 2 == 0 { lsn.clone() } else { format!("{history}{lsn}") };
-        let answer = search(&egret, "birds", &format!("wait_for_lsn={token}"), id).await;
+        let answer =
+            search(&egret, "birds", &format!("wait_for_lsn={token}&{PATIENTLY}"), id).await;
         let reflected = answer.header("egret-lsn").unwrap().to_owned();
         let position = answer.header("egret-position").unwrap().to_owned();
         let body = answer.ok();
@@ -103,7 +107,8 @@ async fn a_hit_names_the_commit_that_wrote_it() {
     let before = number(&database, &database.flush_lsn().await).await;
     database.execute("INSERT INTO birds VALUES (1000, 'new')").await;
     let lsn = database.flush_lsn().await;
-    let parameters = format!("wait_for_lsn={lsn}&version=true&seq_no_primary_term=true");
+    let parameters =
+        format!("wait_for_lsn={lsn}&{PATIENTLY}&version=true&seq_no_primary_term=true");
     let hit = search(&egret, "birds", &parameters, 1000).await.ok()["hits"]["hits"][0].clone();
     let version = hit["_version"].as_u64().unwrap();
     let after = number(&database, &lsn).await;
@@ -129,7 +134,7 @@ async fn every_kind_of_read_waits_and_says_how_fresh_it_is() {
         let lsn = database.flush_lsn().await;
         let least = number(&database, &lsn).await;
         let query = json!({"query": {"term": {"id": id}}});
-        let wait = format!("wait_for_lsn={lsn}");
+        let wait = format!("wait_for_lsn={lsn}&{PATIENTLY}");
         let lines = [json!({"index": "birds"}), query.clone(), json!({}), query.clone()];
         let reads = [
             egret.post(&format!("/birds/_count?{wait}"), &query).await,
@@ -218,7 +223,8 @@ async fn a_point_in_time_has_a_position_or_says_that_it_never_will() {
     let id = open(format!("/birds/_pit?keep_alive=1m&wait_for_lsn={before}")).await;
     database.execute("INSERT INTO birds VALUES (1000, 'new')").await;
     let after = database.flush_lsn().await;
-    assert_eq!(search(&egret, "birds", &format!("wait_for_lsn={after}"), 1000).await.status, 200);
+    let wait = format!("wait_for_lsn={after}&{PATIENTLY}");
+    assert_eq!(search(&egret, "birds", &wait, 1000).await.status, 200);
     let history = history(&database).await;
     let system = history.split('/').next().unwrap();
     let check = async |id: &str, parameters: String, status: u16, named: &str| {

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use egret_tests::egret::{Egret, EgretOptions};
 use serde_json::{Value, json};
@@ -190,7 +191,8 @@ async fn documents_are_rewritten_for_an_added_field_also_after_a_kill() {
     egret.kill();
     egret.resume();
     // What is left of it is gone, and it begins again of itself.
-    egret_tests::poll::until("the documents are found", || async {
+    let rewritten = Duration::from_secs(300);
+    egret_tests::poll::until_deadline("the documents are found", rewritten, || async {
         let exists = json!({"query": {"exists": {"field": "note"}}, "track_total_hits": true});
         let found = egret.search("notes", &exists).await;
         (found["hits"]["total"]["value"] == documents).then_some(())

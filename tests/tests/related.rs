@@ -212,6 +212,25 @@ async fn table(egret: &Egret) -> Option<Value> {
     Some(status(egret).await?["tables"][0].clone())
 }
 
+/// Waits until so many rows of all tables are copied, while more are.
+async fn copies(egret: &Egret, rows: u64) {
+    poll::until("rows are copied", async || {
+        let table = table(egret).await?;
+        (table["state"] == "copying" && table["rows_copied"].as_u64()? > rows).then_some(())
+    })
+    .await;
+}
+
+/// Waits until what is copied now is durable: one flush may be under way, the next holds it.
+async fn is_flushed(egret: &Egret) {
+    let flushes = async || {
+        let stats = egret.get("/products/_stats/flush").await.ok();
+        stats["_all"]["total"]["flush"]["total"].as_u64()
+    };
+    let before = flushes().await.unwrap();
+    poll::until("flushes", async || (flushes().await? >= before + 2).then_some(())).await;
+}
+
 /// Killed in the copy of the first table, and in that of the last, with changes to all of them before it
 /// is started again.
 #[tokio::test(flavor = "multi_thread")]
@@ -223,16 +242,14 @@ async fn a_copy_goes_on_through_kills() {
         INSERT INTO reviews SELECT n, 1 + n % 30, n % 5 FROM generate_series(301, 12000) AS n";
     database.execute(more).await;
     let slow = "copy_workers = 1\ncopy_range_blocks = 2\ncopy_batch_bytes = 4096\n\
-                copy_max_bytes_per_second = 30000\n";
+                copy_max_bytes_per_second = 12000\n";
     let mut egret = block_in_place(|| start_with(&database, slow));
     let mut resumed = 0;
     // Rows of all tables: those of two are 4030.
     for (turn, rows) in [1500, 7000].into_iter().enumerate() {
-        poll::until("rows are copied", async || {
-            let table = table(&egret).await?;
-            (table["state"] == "copying" && table["rows_copied"].as_u64()? > rows).then_some(())
-        })
-        .await;
+        copies(&egret, rows - 1000).await;
+        is_flushed(&egret).await;
+        copies(&egret, rows).await;
         assert_eq!(egret.count("products").await, Some(0), "an incomplete document is seen");
         block_in_place(|| egret.kill());
         let changes = format!(
@@ -251,7 +268,7 @@ async fn a_copy_goes_on_through_kills() {
         }
         if rows > 4030 {
             let configuration = &mut egret.options_mut().configuration;
-            *configuration = configuration.replace("= 30000", "= 0");
+            *configuration = configuration.replace("= 12000", "= 0");
         }
         block_in_place(|| egret.resume());
         let before = resumed;

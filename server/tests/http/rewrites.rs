@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::support::{Answer, Server, check};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(300);
 const DOCUMENTS: usize = 3_000;
 
 /// Looks until it is there.

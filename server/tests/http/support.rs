@@ -1,6 +1,7 @@
 //! The server as tests ask it.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
@@ -34,7 +35,16 @@ impl Server {
 
     pub(crate) async fn start_in(folder: TempDir, mut config: Config) -> Self {
         config.data = folder.path().to_owned();
-        let app = App::start(config).await.unwrap();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let app = loop {
+            match App::start(config.clone()).await {
+                // What records statistics may hold the folder a moment longer than the server before.
+                Err(error) if Instant::now() < deadline && error.to_string().contains("in use") => {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                started => break started.unwrap(),
+            }
+        };
         Self { router: router(Arc::clone(&app)), app, folder }
     }
 

@@ -321,7 +321,8 @@ async fn power_cut_takes_letters(and: impl FnOnce(&Egret)) {
     let (database, mut egret) = birds(json!({"max_document_bytes": 4096})).await;
     let dead = async |egret: &Egret, count: usize| {
         poll::until(&format!("{count} dead letters"), async || {
-            let dead = egret.get("/_cdc/second/dead").await.ok();
+            // They are opened a moment after the program answers.
+            let dead = egret.get("/_cdc/second/dead").await.body;
             (dead["total"] == count).then(|| dead["dead_letters"].as_array().unwrap().clone())
         })
         .await
@@ -427,7 +428,8 @@ async fn more_than_can_be_looked_at_after_a_crash_is_copied_anew() {
         database.execute(statement).await;
     }
     let shows_last = async |egret: &Egret| {
-        poll::until("the last row is shown", async || {
+        let long = Duration::from_secs(300);
+        poll::until_deadline("the last row is shown", long, async || {
             let last = egret.get("/birds/_doc/last").await.ok();
             (last["_source"]["seen"] == "2026-01-04").then_some(())
         })
@@ -461,7 +463,8 @@ async fn documents_that_related_rows_made_impossible_are_found_again() {
     database.execute("INSERT INTO eggs SELECT n, 7 FROM generate_series(201, 203) AS n").await;
     let dead = async |egret: &Egret| {
         poll::until("the letter of the bird with too many eggs", async || {
-            let dead = egret.get("/_cdc/second/dead").await.ok();
+            // They are opened a moment after the program answers.
+            let dead = egret.get("/_cdc/second/dead").await.body;
             let letter = &dead["dead_letters"][0];
             let is_it = (dead["total"].as_u64(), letter["id"].as_str()) == (Some(1), Some("7"));
             (is_it && letter["reason"].as_str()?.contains("max_nested_rows")).then_some(())

@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use tokio::task::block_in_place;
 
 /// How long what was committed may take to be seen.
-const WAIT: Duration = Duration::from_secs(60);
+const WAIT: Duration = Duration::from_secs(300);
 
 /// How often the tables are looked at.
 pub(crate) const WATCH_INTERVAL: Duration = Duration::from_millis(200);
@@ -179,16 +179,15 @@ impl Following {
     }
 
     /// Has the room of a table's deleted rows used again, which is not before the sessions of a copy that
-    /// was interrupted have ended.
+    /// was interrupted have ended, nor while a slot is made anywhere in the cluster.
     pub(crate) async fn vacuum(&self, table: &str) {
-        let readers = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
-                       AND pid <> pg_backend_pid() AND backend_xmin IS NOT NULL";
-        poll::until("nobody reads older rows", async || {
-            let row = self.database.client().query_one(readers, &[]).await.unwrap();
+        let dead = "SELECT n_dead_tup FROM pg_stat_user_tables WHERE relid = $1::text::regclass";
+        poll::until("nobody needs deleted rows", async || {
+            self.database.execute(&format!("VACUUM {table}")).await;
+            let row = self.database.client().query_one(dead, &[&table]).await.unwrap();
             (row.get::<_, i64>(0) == 0).then_some(())
         })
         .await;
-        self.database.execute(&format!("VACUUM {table}")).await;
     }
 
     /// What becomes of a reader of an index that waits for a position.

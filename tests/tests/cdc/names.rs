@@ -119,8 +119,9 @@ async fn rows_are_told_apart_by_a_unique_index() {
         )
         .await;
     // The index goes: the next best one takes its place, until there is none.
+    let copies = following.copies();
     following.database.execute("DROP INDEX key").await;
-    following.copies_again(following.copies()).await;
+    following.copies_again(copies).await;
     following.equals("readings", &readings.replace("SS')", "SS') || ',' || serial")).await;
     following.database.execute("DROP INDEX long_key").await;
     let reason = following.skips("public.readings").await;

@@ -79,5 +79,5 @@ fn kept(pause: Duration) -> usize {
 #[test]
 fn what_is_not_waited_for_is_synced_a_little_later() {
     assert!(kept(Duration::ZERO) < 20, "nobody waits for a sync");
-    assert_eq!(kept(Duration::from_millis(2500)), 20);
+    assert_eq!(kept(Duration::from_secs(4)), 20);
 }

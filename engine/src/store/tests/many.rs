@@ -20,7 +20,9 @@ fn options(disk: Arc<dyn Disk>, folder: PathBuf, budget: usize, limits: Limits) 
 
 fn limits(max_open_writers: usize, max_write_wait_ms: u64) -> Limits {
     let max_write_wait = Duration::from_millis(max_write_wait_ms);
-    Limits { max_open_writers, max_write_wait, ..Limits::default() }
+    // Nothing is flushed for its age alone.
+    let flush_age = Duration::from_secs(3600);
+    Limits { max_open_writers, flush_age, max_write_wait, ..Limits::default() }
 }
 
 /// An index that publishes only when asked, and so holds on to memory.

@@ -215,7 +215,8 @@ fn large_merges_keep_to_their_rate() {
         assert_eq!(stats.doc_count, 1_000);
         (stats.merges, stats.size_bytes)
     };
-    assert_eq!(merge(0).0.throttled_ms, 0);
+    let (free, _) = merge(0);
+    assert_eq!(free.throttled_ms, 0);
     let rate = 4 << 20;
     let (merges, written) = merge(rate);
     // All that is left is what the merge wrote, and at once the rate allows a tenth of a second,
@@ -223,7 +224,10 @@ fn large_merges_keep_to_their_rate() {
     let shortest_ms = written * 1_000 / rate - 110;
     assert!(written > 7 << 20, "{written} bytes are no large merge");
     assert!(merges.total_ms >= shortest_ms, "{merges:?} for {written} bytes");
-    assert!((1..=merges.total_ms).contains(&merges.throttled_ms), "{merges:?}");
+    assert!(merges.throttled_ms <= merges.total_ms, "{merges:?}");
+    // Where the machine is itself about as slow, there is little to wait for.
+    let is_slow = free.total_ms * 2 > shortest_ms;
+    assert!(merges.throttled_ms > 0 || is_slow, "{merges:?}, and {free:?} without a rate");
 }
 
 #[test]
@@ -236,7 +240,9 @@ fn the_end_does_not_wait_for_slow_merges() {
         let asked = scope.spawn(|| index.force_merge(ForceMerge::Down(1)));
         eventually("a merge runs", || index.stats().merges.current == 1);
         engine.close().unwrap();
-        assert!(asked.join().unwrap().is_err());
+        // Once nobody waits, it may be quicker than the end.
+        let told = asked.join().unwrap();
+        assert!(told.is_err() || index.stats().merges.total == 1);
     });
     eventually("the merge ends", || index.stats().merges.current == 0);
 }

@@ -38,5 +38,5 @@ fn without_an_interval_it_is_at_once() {
     let (_engine, index, _) = shows_one(Value::Null);
     let quickest = (1..20).map(|id| shown_after(&index, id)).min().unwrap();
     // The interval that Elasticsearch has is a second.
-    assert!(quickest < Duration::from_millis(50), "{quickest:?} at best");
+    assert!(quickest < Duration::from_millis(500), "{quickest:?} at best");
 }
