@@ -223,9 +223,10 @@ fn given_up(error: tokio::task::JoinError) -> Error {
     Error::new(ErrorKind::Engine, "a flush was given up").with_source(error)
 }
 
-/// Whether an index was given so much that it should be flushed once the stream is quiet.
+/// Whether an index was given so much that it should be flushed once the stream is quiet; or has flushed
+/// it of itself, which nobody was told.
 fn is_burst(feed: &Feed) -> bool {
-    feed.unflushed_rows >= BURST_ROWS && is_unflushed(feed)
+    feed.unflushed_rows >= BURST_ROWS
 }
 
 fn is_unflushed(feed: &Feed) -> bool {
