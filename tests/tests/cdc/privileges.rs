@@ -286,7 +286,7 @@ async fn what_a_role_or_a_database_is_set_to() {
     for whose in ["ROLE LIMITED", "DATABASE HERE"] {
         let grants = "ALTER TABLE birds OWNER TO LIMITED; ALTER TABLE fish OWNER TO LIMITED;
             ALTER TABLE birds ADD seen timestamptz; UPDATE birds SET seen = '2024-02-03 04:05:06+00';
-            INSERT INTO birds SELECT n, repeat('long ', 100), now()
+            INSERT INTO birds SELECT n, repeat('x', 5000), now()
                 FROM generate_series(1000, 5000) AS n";
         let database = limited(Database::create().await, grants).await;
         let name = database.name().to_owned();
@@ -299,10 +299,11 @@ async fn what_a_role_or_a_database_is_set_to() {
         .await;
         run(&database, "GRANT nobody TO LIMITED").await;
         set_all(&database, &whose.replace("HERE", &name)).await;
-        // The copy, and the one statement that it is, take longer than any of the limits.
+        // The copy, and the one statement that it is, take longer than any of the limits, also beyond what
+        // the connection takes at once.
         let following = follow(database, |config| {
             config.publication = None;
-            config.copy_max_bytes_per_second = 1 << 20;
+            config.copy_max_bytes_per_second = 4 << 20;
             (config.copy_range_blocks, config.copy_batch_bytes) = (4096, 64 << 10);
         });
         following.follows("public.birds").await;
